@@ -1,0 +1,346 @@
+"""What flows through the program? The values every room shares; no behaviour beyond what the value itself knows.
+
+All values are frozen. "Absent" is ``None``, "empty" is ``()`` or ``b""``, and both mean what the field says. A change makes
+a new value (``dataclasses.replace``). Text is ``str`` once decoded at the border; message bytes stay ``bytes``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum, StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+
+# --- who ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """A mailbox as it stands in an SMTP path (RFC 5321 section 4.1.2), without the angle brackets.
+
+    ``local`` is the wire form: a quoted string keeps its quotes and its case. ``domain`` is lower-cased; it is A-labels,
+    U-labels (SMTPUTF8) or an address literal with its brackets. The null sender is ``None`` where an ``Address | None``
+    is asked for, never an ``Address`` with empty parts.
+    """
+
+    local: str
+    domain: str
+
+    def __str__(self) -> str:
+        return f"{self.local}@{self.domain}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The TLS session of a peer: protocol and cipher as OpenSSL names them (``TLSv1.3``, ``TLS_AES_256_GCM_SHA384``)."""
+
+    version: str
+    cipher: str
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The client at the other end. ``helo`` is what it called itself: syntactically checked, never believed."""
+
+    ip: IPv4Address | IPv6Address
+    helo: str
+    esmtp: bool = True
+    tls: Tls | None = None
+
+
+class BodyKind(StrEnum):
+    """RFC 6152 / RFC 3030 BODY= parameter."""
+
+    SEVEN_BIT = "7BIT"
+    EIGHT_BIT_MIME = "8BITMIME"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One RCPT TO with its RFC 3461 parameters, case and xtext kept as received; ``None`` when the client gave none."""
+
+    address: Address
+    notify: str | None = None
+    orcpt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One SMTP transaction as the client stated it. ``sender`` is ``None`` for the null reverse-path ``<>``."""
+
+    id: str
+    peer: Peer
+    sender: Address | None
+    recipients: tuple[Recipient, ...]
+    received_at: datetime
+    smtputf8: bool = False
+    body: BodyKind = BodyKind.SEVEN_BIT
+    envid: str | None = None
+    ret: str | None = None
+
+
+# --- the message -------------------------------------------------------------------------------------------------------
+
+
+class Field(NamedTuple):
+    """One header field: ``name`` lower-cased without the colon, ``raw`` every byte of it with folds and final CRLF."""
+
+    name: bytes
+    raw: bytes
+
+    @property
+    def value(self) -> bytes:
+        """The bytes behind the colon, folds and final CRLF included."""
+        return self.raw[self.raw.index(b":") + 1 :]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """A message as received, never printed again: ``header + separator + body`` is byte for byte what came.
+
+    ``header`` ends with the CRLF of its last field; ``separator`` is the empty line (CRLF), or ``b""`` where the message
+    ended with its header; ``fields`` are the fields of ``header`` from the top. ``body_hashes`` is filled by
+    ``auth.canonical`` so that every check and every signature of this message shares one pass over the body.
+    """
+
+    header: bytes
+    separator: bytes
+    body: bytes
+    fields: tuple[Field, ...]
+    body_hashes: dict[tuple[str, int | None], bytes] = field(default_factory=dict, repr=False)
+
+    def all(self, name: bytes) -> list[Field]:
+        """Fields of this lower-cased name, from the top."""
+        return [one for one in self.fields if one.name == name]
+
+    def first(self, name: bytes) -> Field | None:
+        """The topmost field of this lower-cased name."""
+        return next((one for one in self.fields if one.name == name), None)
+
+    @property
+    def size(self) -> int:
+        """Octets of the whole message."""
+        return len(self.header) + len(self.separator) + len(self.body)
+
+
+# --- what the checks found ---------------------------------------------------------------------------------------------
+
+
+class Result(StrEnum):
+    """Result words of RFC 8601 section 2.7, shared by every method."""
+
+    NONE = "none"
+    PASS = "pass"
+    FAIL = "fail"
+    SOFTFAIL = "softfail"
+    NEUTRAL = "neutral"
+    POLICY = "policy"
+    TEMPERROR = "temperror"
+    PERMERROR = "permerror"
+
+
+@dataclass(frozen=True, slots=True)
+class SpfCheck:
+    """RFC 7208. ``domain`` is the <domain> that was checked; ``explanation`` only on ``fail`` (section 6.2)."""
+
+    result: Result
+    domain: str | None = None
+    reason: str | None = None
+    explanation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DkimCheck:
+    """One DKIM-Signature (RFC 6376). ``signature`` is the start of ``b=`` for ``header.b``; ``testing`` is the key's t=y."""
+
+    result: Result
+    domain: str | None = None
+    selector: str | None = None
+    reason: str | None = None
+    identity: str | None = None
+    algorithm: str | None = None
+    signature: str | None = None
+    testing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ArcCheck:
+    """The ARC chain as received (RFC 8617 section 5.2). ``sealers`` are the d= of the seals, i=1 first."""
+
+    result: Result
+    sets: int = 0
+    oldest_pass: int | None = None
+    reason: str | None = None
+    sealers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DmarcCheck:
+    """RFC 9989. ``domain`` is the Author Domain; ``policy`` what its record asks for; ``applied`` what is left of it after
+    the ``t`` flag; ``aligned_by`` names the identifier that aligned (``"dkim:d.example"``, ``"spf:m.example"``)."""
+
+    result: Result
+    domain: str | None = None
+    policy_domain: str | None = None
+    policy: str | None = None
+    applied: str | None = None
+    aligned_by: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MailkeyCheck:
+    """mailkey version 1 (docs/mailkey.md). ``domain`` is the one the MAIL FROM (or EHLO) names; ``signer`` the d= that
+    covers it; ``policy`` is o= (``all``, ``some``, ``test``), ``None`` without a record; ``bound`` tells of rt=."""
+
+    result: Result
+    domain: str | None = None
+    signer: str | None = None
+    selector: str | None = None
+    policy: str | None = None
+    bound: bool | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All that was found out about a message: facts, no advice."""
+
+    mailkey: MailkeyCheck
+    spf: SpfCheck
+    spf_helo: SpfCheck
+    dkim: tuple[DkimCheck, ...]
+    arc: ArcCheck
+    dmarc: DmarcCheck
+    #: Which check vouches for the envelope sender's domain ("mailkey", "spf", "dkim"); None: nothing does.
+    sender_verified_by: str | None = None
+
+
+# --- what is to be done ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An SMTP reply: code, enhanced status code of RFC 3463 (``None`` where RFC 2034 has none), text without CR or LF."""
+
+    code: int
+    enhanced: str | None
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.enhanced} {self.text}" if self.enhanced else f"{self.code} {self.text}"
+
+
+class SenderForm(Enum):
+    """How the envelope sender is rewritten: so that it comes back, so that it ends here, or the null sender as it is."""
+
+    REVERSIBLE = "reversible"
+    ONE_WAY = "one-way"
+    NULL = "null"
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send on: ``alias`` is the address the mail was for, ``targets`` where it goes, ``srs_domain`` whose sender it gets."""
+
+    alias: Address
+    targets: tuple[Address, ...]
+    srs_domain: str
+    sender_form: SenderForm
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnBounce:
+    """A report for a reversible address: ``sender`` is the original sender it goes to, ``reversible`` the address it
+    came to, ``alias`` and ``destination`` the forward it is about (``None``: the state does not know)."""
+
+    reversible: Address
+    sender: Address
+    alias: Address | None
+    destination: Address | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Put into a local mailbox file (postmaster and abuse without an ``[admin] address``)."""
+
+    alias: Address
+    mailbox: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Say no in session."""
+
+    reply: Reply
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Take and end it here, on record (a bounce to a one-way address)."""
+
+    reason: str
+
+
+Route = Forward | ReturnBounce | Keep | Refuse | Discard
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message for one next hop. ``recipients`` share the domain ``next_hop``; ``data`` are the chunks whose
+    concatenation is the message (the body is one chunk, never copied). ``expires_at`` is when giving up is due."""
+
+    id: str
+    sender: Address | None
+    recipients: tuple[Address, ...]
+    next_hop: str
+    data: tuple[bytes, ...]
+    expires_at: datetime
+    smtputf8: bool = False
+    body: BodyKind = BodyKind.EIGHT_BIT_MIME
+    attempts: int = 0
+
+
+# --- what became of it -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The next hop has it. ``peer`` is the host (``mx.example[192.0.2.1]:25``), ``reply`` what it said."""
+
+    peer: str
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Not now: 4xx, unreachable, time out. ``peer`` and ``reply`` are ``None`` when nobody answered."""
+
+    reason: str
+    peer: str | None = None
+    reply: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Never: a 5xx of the next hop, or no way there (null MX, no such domain); ``reply`` always says which."""
+
+    reason: str
+    reply: Reply
+    peer: str | None = None
+
+
+RecipientOutcome = Delivered | Deferred | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a Delivery, recipient by recipient, in the Delivery's order."""
+
+    results: tuple[tuple[Address, RecipientOutcome], ...]

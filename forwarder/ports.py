@@ -1,0 +1,236 @@
+"""Which doors lead outside? Protocols for everything the core may ask of the world; adapters stand behind them.
+
+The core awaits these and nothing else: no socket, clock, store or random number enters by another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Generic, Protocol, TypeVar
+
+from forwarder.model import Address, Delivery, Outcome
+
+T = TypeVar("T")
+
+# --- DNS ---------------------------------------------------------------------------------------------------------------
+
+
+class DnsStatus(Enum):
+    """How a look-up ended. ``TEMPERROR`` covers SERVFAIL, REFUSED, time-outs and lies: it is never "no record"."""
+
+    OK = "ok"
+    NODATA = "nodata"
+    NXDOMAIN = "nxdomain"
+    TEMPERROR = "temperror"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """One DNS answer. ``records`` is empty unless ``status`` is OK. ``ttl`` in seconds. ``authentic`` is the AD bit of a
+    resolver that is trusted to set it. ``age`` is how many seconds it has lain in the cache. ``detail`` explains a
+    TEMPERROR in words."""
+
+    status: DnsStatus
+    records: tuple[T, ...] = ()
+    ttl: int = 0
+    authentic: bool = False
+    age: int = 0
+    detail: str = ""
+
+
+class Resolver(Protocol):
+    """DNS. Names are presentation format, any case, final dot optional, U-labels or A-labels. A name that is no legal DNS
+    name answers NXDOMAIN without a query. No method raises for what the network or the name does."""
+
+    async def txt(self, name: str, *, fresh: bool = False) -> Answer[bytes]:
+        """TXT records, the character-strings of each joined (RFC 7208 section 3.3). ``fresh`` goes past the cache."""
+
+    async def a(self, name: str) -> Answer[IPv4Address]:
+        """IPv4 addresses."""
+
+    async def aaaa(self, name: str) -> Answer[IPv6Address]:
+        """IPv6 addresses."""
+
+    async def mx(self, name: str) -> Answer[tuple[int, str]]:
+        """(preference, exchange) pairs; the exchange without its final dot, ``""`` for the root (null MX, RFC 7505)."""
+
+    async def ptr(self, ip: IPv4Address | IPv6Address) -> Answer[str]:
+        """Host names of an address, without their final dot."""
+
+
+# --- aliases -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AliasFound:
+    """``alias`` is the address as the directory spells it; ``targets`` is never empty."""
+
+    alias: Address
+    targets: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxFound:
+    """postmaster or abuse, kept on this host in the mailbox of this name."""
+
+    alias: Address
+    mailbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoSuchAlias:
+    """Our domain, but no such (or a disabled) address: the two are not told apart outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotOurDomain:
+    """A domain that we do not serve."""
+
+
+DirectoryAnswer = AliasFound | MailboxFound | NoSuchAlias | NotOurDomain
+
+
+class Directory(Protocol):
+    """Which addresses do we serve?"""
+
+    async def look_up(self, address: Address) -> DirectoryAnswer:
+        """Never raises for an unknown address; raises ``StoreAway`` if the answer cannot be had now."""
+
+    def is_ours(self, domain: str) -> bool:
+        """True for a domain that we accept mail for."""
+
+    def srs_domain(self, domain: str) -> str:
+        """The domain under which reversible addresses for mail to ``domain`` are minted."""
+
+    def is_srs_domain(self, domain: str) -> bool:
+        """True for a domain under which we mint reversible addresses."""
+
+
+# --- state -------------------------------------------------------------------------------------------------------------
+
+
+class StoreAway(Exception):
+    """The store did not answer in time or refused: the caller says 451, or goes on without where nothing rests on it."""
+
+
+class Claim(Enum):
+    """What the ledger knows of a fingerprint: never seen (now claimed for us), under way elsewhere, or done."""
+
+    FRESH = "fresh"
+    BUSY = "busy"
+    DELIVERED = "delivered"
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """One message that we delivered to one destination: what a bounce is matched against."""
+
+    reversible: Address
+    sender: Address
+    alias: Address
+    destination: Address
+    message_id: str | None
+    envelope_id: str
+    at: datetime
+
+
+class Ledger(Protocol):
+    """What was delivered, and what it was. Every method raises ``StoreAway`` when the store is away."""
+
+    async def claim(self, fingerprints: Sequence[bytes], attempt: str) -> Sequence[Claim]:
+        """One trip: claim each 32-octet fingerprint for ``attempt`` (a unique id), or say who has it."""
+
+    async def settle(
+        self, attempt: str, delivered: Sequence[bytes], released: Sequence[bytes], forwards: Sequence[Forwarded]
+    ) -> None:
+        """One trip: mark ``delivered`` for 48 h, give ``released`` back if still ours, remember ``forwards``."""
+
+    async def put_token(self, token: str, sender: Address) -> None:
+        """Keep what an opaque reversible address stands for; idempotent. Durable when it returns."""
+
+    async def look_up_token(self, token: str) -> Address | None:
+        """The sender behind an opaque token; ``None``: unknown or expired."""
+
+    async def find_forward(
+        self, reversible: Address, message_id: str | None, destinations: Sequence[Address]
+    ) -> Forwarded | None:
+        """The forward a report is about: by (reversible address, Message-ID) and the destination, else by (reversible
+        address, destination), else by Message-ID alone where only one destination had it."""
+
+    async def spend_bounce(self, reversible: Address, message_id: str | None) -> bool:
+        """Count one report against the budget of its message and of its reversible address; False: used up."""
+
+    async def refund_bounce(self, reversible: Address, message_id: str | None) -> None:
+        """Give back what ``spend_bounce`` took: the report could not be passed on now and will come again."""
+
+
+# --- out ---------------------------------------------------------------------------------------------------------------
+
+
+class Relay(Protocol):
+    """Hands a Delivery to its next hop."""
+
+    async def deliver(self, delivery: Delivery) -> Outcome:
+        """One attempt over every MX that may be asked. Never raises for what a network or a peer does. Time-outs are the
+        relay's own (RFC 5321 section 4.5.3.2)."""
+
+
+class Mailboxes(Protocol):
+    """Local mailbox files for postmaster and abuse."""
+
+    async def append(self, mailbox: str, sender: Address | None, data: Sequence[bytes]) -> None:
+        """Durable when it returns; raises ``OSError`` when it could not be written."""
+
+
+# --- keys, time, log ---------------------------------------------------------------------------------------------------
+
+
+class SigningKey(Protocol):
+    """A private key that was loaded once. ``selector`` is ``""`` for the unnamed mailkey."""
+
+    @property
+    def domain(self) -> str: ...
+
+    @property
+    def selector(self) -> str: ...
+
+    @property
+    def algorithm(self) -> str:
+        """``"rsa-sha256"`` or ``"ed25519-sha256"``."""
+
+    def sign(self, data: bytes) -> bytes:
+        """RSA: PKCS#1 v1.5 over SHA-256 of ``data``. Ed25519: over the SHA-256 digest of ``data`` (RFC 8463 section 3)."""
+
+
+class KeyRing(Protocol):
+    """Which keys do we sign with, and which secrets mint reversible addresses?"""
+
+    def mailkey(self, domain: str) -> SigningKey | None:
+        """The key of ``domain`` or of the nearest parent of it that has one."""
+
+    def dkim(self, domain: str) -> Sequence[SigningKey]:
+        """The keys to sign with for mail whose reversible addresses are under ``domain``; RSA first."""
+
+    def arc(self) -> SigningKey | None:
+        """The sealing key; ``None``: sealing is off."""
+
+    def srs_secrets(self) -> Sequence[bytes]:
+        """The first mints, all verify. Never empty."""
+
+
+class Clock(Protocol):
+    """What time is it?"""
+
+    def now(self) -> datetime:
+        """Aware, UTC."""
+
+
+class Journal(Protocol):
+    """Where events go: one name and fields; the message id in every one that is about a message."""
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        """Never raises, never blocks. Bytes and hostile text are escaped by the journal, secrets are not passed."""
