@@ -5,7 +5,7 @@ The core awaits these and nothing else: no socket, clock, store or random number
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -57,6 +57,10 @@ class Resolver(Protocol):
 
     async def mx(self, name: str) -> Answer[tuple[int, str]]:
         """(preference, exchange) pairs; the exchange without its final dot, ``""`` for the root (null MX, RFC 7505)."""
+
+    def prefetch_txt(self, names: Iterable[str]) -> None:
+        """Begin to look these TXT records up, those that are not cached, all at once and in the background: what the
+        checks will ask one after the other is then on its way already."""
 
     async def ptr(self, ip: IPv4Address | IPv6Address) -> Answer[str]:
         """Host names of an address, without their final dot."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
@@ -46,6 +46,9 @@ class FakeResolver:
             answer.ttl,
             detail=answer.detail,
         )
+
+    def prefetch_txt(self, names: Iterable[str]) -> None:
+        """Nothing to gain: every answer is here."""
 
     async def a(self, name: str) -> Answer[IPv4Address]:
         answer = self._look_up(name, "A")
