@@ -1,0 +1,281 @@
+"""What do EHLO, MAIL and RCPT ask for? RFC 5321 section 4.1.1, with the parameters of RFC 1870, 6152, 6531, 3461, 4954.
+
+Grammar only: bytes in, a value or the refusal out. Parameters keep their case, since ENVID and ORCPT go on to whoever
+writes a report (RFC 3461 section 4.2, 4.4). The text of a refusal quotes nothing of what the client sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from forwarder.mail.address import AddressError, NonAsciiAddress, Path, parse_path
+from forwarder.model import Address, BodyKind, Reply
+
+__all__ = ["CommandError", "MailCommand", "RcptCommand", "parse_helo", "parse_mail", "parse_rcpt"]
+
+#: RFC 5321 section 4.5.3.1.2: octets of a domain.
+_MAX_HELO = 255
+#: RFC 3461 section 4.4 and 4.2: characters of ENVID and of ORCPT, as they stand in the command.
+_MAX_ENVID = 100
+_MAX_ORCPT = 500
+#: RFC 1870 section 3: digits of SIZE.
+_MAX_SIZE_DIGITS = 20
+
+_SYNTAX_MAIL = Reply(501, "5.5.4", "syntax: MAIL FROM:<address> [parameters]")
+_SYNTAX_RCPT = Reply(501, "5.5.4", "syntax: RCPT TO:<address> [parameters]")
+_NO_BRACKETS = Reply(501, "5.5.2", "the address must stand in angle brackets")
+_NULL_RECIPIENT = Reply(501, "5.1.3", "the null address takes no mail")
+_BAD_HELO = Reply(501, "5.5.4", "syntax: a host name or an address literal")
+_BAD_PARAMETER = Reply(501, "5.5.4", "syntax error in the parameters")
+_TWICE = Reply(501, "5.5.4", "a parameter is given twice")
+_UNKNOWN_PARAMETER = Reply(555, "5.5.4", "parameter unknown or not offered")
+_TOO_LARGE = Reply(552, "5.3.4", "message too large")
+_NON_ASCII = Reply(553, "5.6.7", "the address needs SMTPUTF8")
+
+_FROM = re.compile(rb"FROM: *", re.IGNORECASE)
+_TO = re.compile(rb"TO: *", re.IGNORECASE)
+# RFC 5321 section 4.1.2 esmtp-param; RFC 6531 section 3.3 adds UTF-8 to the value.
+_PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\x80-\U0010ffff]+))?\Z")
+# RFC 3461 section 4: xtext.
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*\Z")
+_HEX = re.compile(r"\+([0-9A-F]{2})")
+# RFC 6533 section 3: utf-8-addr-xtext and utf-8-addr-unitext.
+_UTF8_XTEXT = re.compile(r"(?:[!-*,-<>-\[\]-~\x80-\U0010ffff]|\\x\{[0-9A-F]{2,6}\})*\Z")
+_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+\Z")
+_HELO_LITERAL = re.compile(r"\[(?:(?P<v4>[0-9.]+)|(?:IPv6:)?(?P<v6>[0-9A-F:.]+))\]\Z", re.IGNORECASE)
+_HELO_NAME = re.compile(r"[A-Za-z0-9._-]*[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+
+
+class CommandError(Exception):
+    """The command is refused; ``reply`` says how."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+@dataclass(frozen=True, slots=True)
+class MailCommand:
+    """``size`` is ``None`` where the client declared none; ``ret`` and ``envid`` stand as they came."""
+
+    sender: Address | None
+    size: int | None = None
+    body: BodyKind = BodyKind.SEVEN_BIT
+    smtputf8: bool = False
+    ret: str | None = None
+    envid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RcptCommand:
+    """``notify`` and ``orcpt`` stand as they came."""
+
+    address: Address
+    notify: str | None = None
+    orcpt: str | None = None
+
+
+def parse_helo(argument: bytes) -> str:
+    """The name behind EHLO or HELO; raises CommandError.
+
+    Underscores, single labels and a final dot pass, since real hosts are called so. Nothing passes that could end or
+    mark up a Received field, a log line or a page.
+    """
+    try:
+        name = argument.decode("ascii").rstrip(" ")
+    except UnicodeDecodeError as error:
+        # RFC 6531 section 3.7.1: the argument stays ASCII, even where SMTPUTF8 is offered.
+        raise CommandError(_BAD_HELO) from error
+    if len(name) <= _MAX_HELO and (_HELO_NAME.match(name) or _is_literal(name)):
+        return name
+    raise CommandError(_BAD_HELO)
+
+
+def parse_mail(argument: bytes, *, max_size: int, offered: frozenset[str]) -> MailCommand:
+    """The argument of MAIL, ``FROM:<...> parameters``; raises CommandError.
+
+    ``offered`` holds the EHLO keywords of this session ("SIZE", "8BITMIME", "SMTPUTF8", "DSN", "AUTH"): empty after
+    HELO. ``max_size`` is what SIZE announces; 0 means no limit.
+    """
+    path = _path(_behind(argument, _FROM, _SYNTAX_MAIL), "5.1.7", smtputf8=True)
+    parameters = _parameters(path.rest, _MAIL_PARAMETERS, offered)
+    smtputf8 = "SMTPUTF8" in parameters
+    if path.address is not None and not smtputf8 and not str(path.address).isascii():
+        # RFC 6531 section 3.5. Known only now, as the parameter comes behind the address.
+        raise CommandError(_NON_ASCII)
+    size = int(parameters["SIZE"]) if "SIZE" in parameters else None
+    if size is not None and max_size and size > max_size:
+        raise CommandError(_TOO_LARGE)
+    return MailCommand(
+        path.address,
+        size,
+        BodyKind(parameters.get("BODY", "7BIT").upper()),
+        smtputf8,
+        parameters.get("RET"),
+        parameters.get("ENVID"),
+    )
+
+
+def parse_rcpt(argument: bytes, *, smtputf8: bool, postmaster_domain: str, offered: frozenset[str]) -> RcptCommand:
+    """The argument of RCPT, ``TO:<...> parameters``; raises CommandError.
+
+    ``smtputf8``: the MAIL of this transaction asked for it. ``postmaster_domain`` is what ``<postmaster>`` without a
+    domain gets (RFC 5321 section 4.1.1.3).
+    """
+    text = _behind(argument, _TO, _SYNTAX_RCPT)
+    path = _path(text, "5.1.3", smtputf8=smtputf8, postmaster_domain=postmaster_domain)
+    if path.address is None:
+        raise CommandError(_NULL_RECIPIENT)
+    parameters = _parameters(path.rest, _RCPT_PARAMETERS, offered)
+    orcpt = parameters.get("ORCPT")
+    if orcpt is not None and not smtputf8 and not orcpt.isascii():
+        raise CommandError(_NON_ASCII)
+    return RcptCommand(path.address, parameters.get("NOTIFY"), orcpt)
+
+
+def _behind(argument: bytes, prefix: re.Pattern[bytes], syntax: Reply) -> bytes:
+    """What follows ``FROM:`` or ``TO:``, from the opening bracket on."""
+    begin = prefix.match(argument)
+    if begin is None or begin.end() == len(argument):
+        raise CommandError(syntax)
+    text = argument[begin.end() :]
+    if not text.startswith(b"<"):
+        raise CommandError(_NO_BRACKETS)
+    return text
+
+
+def _path(text: bytes, bad_address: str, *, smtputf8: bool, postmaster_domain: str | None = None) -> Path:
+    try:
+        return parse_path(text, smtputf8=smtputf8, postmaster_domain=postmaster_domain)
+    except NonAsciiAddress as error:
+        raise CommandError(_NON_ASCII) from error
+    except AddressError as error:
+        raise CommandError(Reply(501, bad_address, f"bad address: {error}")) from error
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """``keyword`` is the EHLO keyword that offers it; ``check`` raises CommandError for a bad value."""
+
+    keyword: str
+    check: Callable[[str | None], None]
+
+
+def _parameters(rest: str, known: Mapping[str, _Parameter], offered: frozenset[str]) -> dict[str, str]:
+    if rest and not rest.startswith(" "):
+        raise CommandError(_BAD_PARAMETER)
+    found: dict[str, str] = {}
+    for one in rest.split(" "):
+        if not one:
+            # RFC 5321 section 4.1.1: white space behind the last word is tolerated.
+            continue
+        match = _PARAMETER.match(one)
+        if match is None:
+            raise CommandError(_BAD_PARAMETER)
+        name, value = match[1].upper(), match[2]
+        parameter = known.get(name)
+        if parameter is None or parameter.keyword not in offered:
+            # RFC 5321 section 4.1.1.11
+            raise CommandError(_UNKNOWN_PARAMETER)
+        if name in found:
+            raise CommandError(_TWICE)
+        parameter.check(value)
+        found[name] = value or ""
+    return found
+
+
+def _check_size(value: str | None) -> None:
+    if value is None or not (value.isascii() and value.isdigit()):
+        raise CommandError(_BAD_PARAMETER)
+    if len(value) > _MAX_SIZE_DIGITS:
+        raise CommandError(_TOO_LARGE)
+
+
+def _check_body(value: str | None) -> None:
+    if value is None:
+        raise CommandError(_BAD_PARAMETER)
+    if value.upper() not in tuple(BodyKind):
+        # RFC 3030 BINARYMIME is not offered.
+        raise CommandError(_UNKNOWN_PARAMETER)
+
+
+def _check_no_value(value: str | None) -> None:
+    if value is not None:
+        raise CommandError(_BAD_PARAMETER)
+
+
+def _check_ret(value: str | None) -> None:
+    if value is None or value.upper() not in ("FULL", "HDRS"):
+        raise CommandError(_BAD_PARAMETER)
+
+
+def _check_envid(value: str | None) -> None:
+    # RFC 3461 section 4.4: xtext of printable characters. A CR or LF inside would end up in a report's header.
+    if value is None or len(value) > _MAX_ENVID or not _is_xtext(value):
+        raise CommandError(_BAD_PARAMETER)
+
+
+def _check_notify(value: str | None) -> None:
+    # RFC 3461 section 4.1: NEVER stands alone.
+    words = value.upper().split(",") if value else []
+    if words != ["NEVER"] and (not words or not set(words) <= {"SUCCESS", "FAILURE", "DELAY"}):
+        raise CommandError(_BAD_PARAMETER)
+
+
+def _check_orcpt(value: str | None) -> None:
+    # RFC 3461 section 4.2, RFC 6533 section 3
+    if value is None or len(value) > _MAX_ORCPT:
+        raise CommandError(_BAD_PARAMETER)
+    kind, semicolon, address = value.partition(";")
+    if not semicolon or not address or not _ATOM.match(kind):
+        raise CommandError(_BAD_PARAMETER)
+    utf8 = kind.lower() == "utf-8" and _UTF8_XTEXT.match(address) is not None and address.isprintable()
+    if not utf8 and not _is_xtext(address):
+        raise CommandError(_BAD_PARAMETER)
+
+
+def _check_auth(value: str | None) -> None:
+    # RFC 4954 section 5: taken, and not believed.
+    if value is None or (value != "<>" and not _is_xtext(value)):
+        raise CommandError(_BAD_PARAMETER)
+
+
+def _is_xtext(value: str) -> bool:
+    """xtext whose decoded form is printable ASCII."""
+    return bool(_XTEXT.match(value)) and all(0x20 <= int(pair, 16) < 0x7F for pair in _HEX.findall(value))  # noqa: PLR2004
+
+
+_MAIL_PARAMETERS = {
+    "SIZE": _Parameter("SIZE", _check_size),
+    "BODY": _Parameter("8BITMIME", _check_body),
+    "SMTPUTF8": _Parameter("SMTPUTF8", _check_no_value),
+    "RET": _Parameter("DSN", _check_ret),
+    "ENVID": _Parameter("DSN", _check_envid),
+    "AUTH": _Parameter("AUTH", _check_auth),
+}
+_RCPT_PARAMETERS = {
+    "NOTIFY": _Parameter("DSN", _check_notify),
+    "ORCPT": _Parameter("DSN", _check_orcpt),
+}
+
+
+# --- HELO -------------------------------------------------------------------------------------------------------------
+
+
+def _is_literal(name: str) -> bool:
+    """RFC 5321 section 4.1.3; the tag of an IPv6 literal may be missing."""
+    literal = _HELO_LITERAL.match(name)
+    try:
+        if literal and literal["v6"]:
+            IPv6Address(literal["v6"])
+        elif literal:
+            IPv4Address(literal["v4"])
+    except ValueError:
+        return False
+    return literal is not None

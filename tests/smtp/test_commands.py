@@ -1,0 +1,228 @@
+"""The grammar of EHLO, MAIL and RCPT: what is taken, and how the rest is refused."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forwarder.model import Address, BodyKind
+from forwarder.smtp.commands import CommandError, MailCommand, RcptCommand, parse_helo, parse_mail, parse_rcpt
+
+ALL = frozenset({"SIZE", "8BITMIME", "SMTPUTF8", "DSN"})
+BOB = Address("bob", "sender.test")
+
+
+def mail(argument: bytes, *, max_size: int = 1000, offered: frozenset[str] = ALL) -> MailCommand:
+    return parse_mail(argument, max_size=max_size, offered=offered)
+
+
+def rcpt(argument: bytes, *, smtputf8: bool = False, offered: frozenset[str] = ALL) -> RcptCommand:
+    return parse_rcpt(argument, smtputf8=smtputf8, postmaster_domain="mx.fwd.test", offered=offered)
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        (b"FROM:<bob@sender.test>", MailCommand(BOB)),
+        (b"from: <bob@SENDER.test>  ", MailCommand(BOB)),
+        (b"FROM:<>", MailCommand(None)),
+        (b"FROM:<bob@sender.test> SIZE=1000", MailCommand(BOB, size=1000)),
+        (b"FROM:<bob@sender.test>  body=8bitmime  size=0", MailCommand(BOB, 0, BodyKind.EIGHT_BIT_MIME)),
+        (b"FROM:<bob@sender.test> SMTPUTF8", MailCommand(BOB, smtputf8=True)),
+        (
+            "FROM:<böb@bücher.test> SMTPUTF8".encode(),
+            MailCommand(Address("böb", "bücher.test"), smtputf8=True),
+        ),
+        (b"FROM:<bob@sender.test> RET=hdrs ENVID=Qq+2BAb", MailCommand(BOB, ret="hdrs", envid="Qq+2BAb")),
+        (b"FROM:<@a.test,@b.test:bob@sender.test>", MailCommand(BOB)),
+        (rb'FROM:<"x\" SIZE=1"@sender.test> SIZE=2', MailCommand(Address(r'"x\" SIZE=1"', "sender.test"), size=2)),
+    ],
+)
+def test_a_well_formed_mail_command_is_read(argument: bytes, expected: MailCommand) -> None:
+    assert mail(argument) == expected
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "enhanced"),
+    [
+        (b"", 501, "5.5.4"),
+        (b"FROM:", 501, "5.5.4"),
+        (b"TO:<bob@sender.test>", 501, "5.5.4"),
+        (b"FROM :<bob@sender.test>", 501, "5.5.4"),
+        (b"FROM:bob@sender.test", 501, "5.5.2"),
+        (b"FROM:<bob@sender.test", 501, "5.1.7"),
+        (b"FROM:<bob@sender.test>>", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test>SIZE=1", 501, "5.5.4"),
+        (b"FROM:<bob>", 501, "5.1.7"),
+        (b"FROM:<postmaster>", 501, "5.1.7"),
+        (b"FROM:<@sender.test>", 501, "5.1.7"),
+        (b"FROM:<a@b@sender.test>", 501, "5.1.7"),
+        (b"FROM:<a@-bad-.test>", 501, "5.1.7"),
+        (b"FROM:<a@sender..test>", 501, "5.1.7"),
+        (b"FROM:<a@" + b"x" * 64 + b".test>", 501, "5.1.7"),
+        (b"FROM:<" + b"a" * 250 + b"@sender.test>", 501, "5.1.7"),
+        (b"FROM:<any(a@sender.test>", 501, "5.1.7"),
+        (b"FROM:<any@legitimate.test(a.sender.test>", 501, "5.1.7"),
+        (b"FROM:<a\x00b@sender.test>", 501, "5.1.7"),
+        (b"FROM:<a\tb@sender.test>", 501, "5.1.7"),
+        (b'FROM:<"a\\\rb"@sender.test>', 501, "5.1.7"),
+        (b"FROM:<" + b"(" * 240 + b">", 501, "5.1.7"),
+        (b"FROM:<  @", 501, "5.1.7"),
+        (b'FROM:<"', 501, "5.1.7"),
+        (b"FROM:<bob(c)@sender.test>", 501, "5.1.7"),
+        ("FROM:<böb@sender.test>".encode(), 553, "5.6.7"),
+        ("FROM:<bob@bücher.test>".encode(), 553, "5.6.7"),
+        (b"FROM:<b\xf6b@sender.test> SMTPUTF8", 501, "5.1.7"),
+        (b"FROM:<bob@sender.test> SIZE=-1", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test> SIZE", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test> SIZE=1x", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test> SIZE=" + b"9" * 23, 552, "5.3.4"),
+        (b"FROM:<bob@sender.test> SIZE=1001", 552, "5.3.4"),
+        (b"FROM:<bob@sender.test> BODY=BINARYMIME", 555, "5.5.4"),
+        (b"FROM:<bob@sender.test> BODY", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test> FOO=BAR", 555, "5.5.4"),
+        (b"FROM:<bob@sender.test> AUTH=<>", 555, "5.5.4"),
+        (b"FROM:<bob@sender.test> NOTIFY=NEVER", 555, "5.5.4"),
+        (b"FROM:<bob@sender.test> SIZE=1 SIZE=1", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test> SMTPUTF8 smtputf8", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test> SMTPUTF8=1", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test> =1", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test> RET=ALL", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test> ENVID=a+0D+0Ab", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test> ENVID=a+zz", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test> ENVID=" + b"a" * 101, 501, "5.5.4"),
+    ],
+)
+def test_a_malformed_mail_command_is_refused_with_its_code(argument: bytes, code: int, enhanced: str) -> None:
+    with pytest.raises(CommandError) as error:
+        mail(argument)
+    assert (error.value.reply.code, error.value.reply.enhanced) == (code, enhanced)
+
+
+def test_parameters_need_the_extension_that_offers_them() -> None:
+    for parameter in (b"SIZE=1", b"BODY=8BITMIME", b"SMTPUTF8", b"RET=FULL", b"ENVID=x"):
+        with pytest.raises(CommandError) as error:
+            mail(b"FROM:<bob@sender.test> " + parameter, offered=frozenset())
+        assert error.value.reply.code == 555
+
+
+def test_auth_is_taken_where_it_is_offered() -> None:
+    assert mail(b"FROM:<bob@sender.test> AUTH=<>", offered=ALL | {"AUTH"}) == MailCommand(BOB)
+    assert mail(b"FROM:<bob@sender.test> AUTH=e+3Dmc2@x", offered=ALL | {"AUTH"}) == MailCommand(BOB)
+
+
+def test_no_limit_takes_every_size() -> None:
+    assert mail(b"FROM:<> SIZE=99999999999999999999", max_size=0).size == 99999999999999999999
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        (b"TO:<bob@sender.test>", RcptCommand(BOB)),
+        (b"to: <bob@sender.test>", RcptCommand(BOB)),
+        (b"TO:<PostMaster>", RcptCommand(Address("PostMaster", "mx.fwd.test"))),
+        (b"TO:<postmaster@sender.test>", RcptCommand(Address("postmaster", "sender.test"))),
+        (b"TO:<@relay.test:bob@sender.test>", RcptCommand(BOB)),
+        (b"TO:<bob@sender.test> NOTIFY=Never", RcptCommand(BOB, "Never")),
+        (
+            b"TO:<bob@sender.test> notify=SUCCESS,delay ORCPT=rfc822;Bob+2Btag@X.test",
+            RcptCommand(BOB, "SUCCESS,delay", "rfc822;Bob+2Btag@X.test"),
+        ),
+        (rb"TO:<bob@sender.test> ORCPT=utf-8;b\x{F6}b@x.test", RcptCommand(BOB, None, r"utf-8;b\x{F6}b@x.test")),
+    ],
+)
+def test_a_well_formed_rcpt_command_is_read(argument: bytes, expected: RcptCommand) -> None:
+    assert rcpt(argument) == expected
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "enhanced"),
+    [
+        (b"TO:", 501, "5.5.4"),
+        (b"FROM:<bob@sender.test>", 501, "5.5.4"),
+        (b"TO:bob@sender.test", 501, "5.5.2"),
+        (b"TO:<>", 501, "5.1.3"),
+        (b"TO:<bob>", 501, "5.1.3"),
+        (b"TO:<alias\x00@fwd.test>", 501, "5.1.3"),
+        ("TO:<böb@sender.test>".encode(), 553, "5.6.7"),
+        (b"TO:<bob@sender.test> SIZE=1", 555, "5.5.4"),
+        (b"TO:<bob@sender.test> NOTIFY=NEVER,SUCCESS", 501, "5.5.4"),
+        (b"TO:<bob@sender.test> NOTIFY=SOMETIMES", 501, "5.5.4"),
+        (b"TO:<bob@sender.test> NOTIFY", 501, "5.5.4"),
+        (b"TO:<bob@sender.test> ORCPT=rfc822", 501, "5.5.4"),
+        (b"TO:<bob@sender.test> ORCPT=rfc822;", 501, "5.5.4"),
+        (b"TO:<bob@sender.test> ORCPT=rfc822;a+0Ab", 501, "5.5.4"),
+        ("TO:<bob@sender.test> ORCPT=utf-8;böb@x.test".encode(), 553, "5.6.7"),
+        (b"TO:<bob@sender.test> ORCPT=rfc822;" + b"a" * 500, 501, "5.5.4"),
+    ],
+)
+def test_a_malformed_rcpt_command_is_refused_with_its_code(argument: bytes, code: int, enhanced: str) -> None:
+    with pytest.raises(CommandError) as error:
+        rcpt(argument)
+    assert (error.value.reply.code, error.value.reply.enhanced) == (code, enhanced)
+
+
+def test_utf8_recipients_pass_in_a_transaction_that_asked_for_them() -> None:
+    assert rcpt("TO:<böb@sender.test>".encode(), smtputf8=True).address == Address("böb", "sender.test")
+    assert rcpt("TO:<bob@sender.test> ORCPT=utf-8;böb@x.test".encode(), smtputf8=True).orcpt == "utf-8;böb@x.test"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "client.sender.test",
+        "localhost",
+        "my_pc",
+        "host.test.",
+        "192.0.2.1",
+        "[192.0.2.1]",
+        "[IPv6:2001:db8::1]",
+        "[::1]",
+    ],
+)
+def test_helo_takes_the_names_that_real_hosts_have(name: str) -> None:
+    assert parse_helo(name.encode() + b" ") == name
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *(b"", b"   ", b"a\x00b", b"a\rb", b"a b", b"\x1b[31mx", b"<b>x</b>", b"a;b", b"(a)", b'"a"', b"[1.2.3]"),
+        *(b"[x]", b"[fe80::1%eth0]", b"...", b"x" * 256, "bücher.test".encode(), b"\xff"),
+    ],
+)
+def test_helo_refuses_what_could_mark_up_a_log_or_a_header(argument: bytes) -> None:
+    with pytest.raises(CommandError) as error:
+        parse_helo(argument)
+    assert (error.value.reply.code, error.value.reply.enhanced) == (501, "5.5.4")
+
+
+@given(st.binary(max_size=300) | st.text('<>@"\\ ab.[]:,=+;()', max_size=200).map(str.encode))
+def test_no_argument_raises_anything_but_a_command_error_nor_comes_back_in_the_reply(rest: bytes) -> None:
+    for parse, argument in ((mail, b"FROM:<" + rest), (rcpt, b"TO:<" + rest), (mail, rest), (rcpt, rest)):
+        try:
+            parse(argument)
+        except CommandError as error:
+            assert error.reply.code in (501, 552, 553, 555)
+            assert error.reply.text.isascii() and error.reply.text.isprintable()
+    try:
+        name = parse_helo(rest)
+    except CommandError:
+        pass
+    else:
+        assert name.isascii() and name.isprintable() and " " not in name
+
+
+@pytest.mark.parametrize("unit", [b"a", b"(", b'"', b"@a,", b"a.", b" A=b", b"\\", b"<", b"[", b"+2B", b":", b"@:"])
+def test_long_arguments_cost_linear_time(unit: bytes) -> None:
+    argument = unit * (200_000 // len(unit))
+    started = time.process_time()
+    for parse, begin in ((mail, b"FROM:<"), (rcpt, b"TO:<"), (mail, b"FROM:<a@b.test> ENVID="), (rcpt, b"TO:<a@b> ")):
+        with pytest.raises(CommandError):
+            parse(begin + argument)
+    with pytest.raises(CommandError):
+        parse_helo(argument)
+    assert time.process_time() - started < 1
