@@ -1,0 +1,82 @@
+"""Which envelope does a forwarded message leave with? The sender becomes an address of ours, the recipients are grouped.
+
+One Delivery is one alias's copy for one next hop: its recipients share a domain, so they travel in one transaction, and the
+signature that is bound to them (mailkey rt=) names them only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import assert_never
+
+from forwarder import srs
+from forwarder.model import Address, Forward, SenderForm
+
+__all__ = ["Group", "Rewritten", "group_by_next_hop", "rewrite_sender"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """``sender`` for the next hop; ``token`` is what the store must hold before it is used (``None``: nothing)."""
+
+    sender: Address | None
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Recipients of one domain."""
+
+    next_hop: str
+    recipients: tuple[Address, ...]
+
+
+def rewrite_sender(
+    sender: Address | None,
+    forward: Forward,
+    secrets: Sequence[bytes],
+    today: date,
+    is_srs_domain: Callable[[str], bool],
+) -> Rewritten:
+    """The envelope sender that this Forward leaves with."""
+    domain = forward.srs_domain
+    match forward.sender_form:
+        case SenderForm.NULL:
+            return Rewritten(None)
+        case SenderForm.ONE_WAY:
+            assert sender is not None
+            return Rewritten(srs.encode_one_way(sender, domain, secrets, today))
+        case SenderForm.REVERSIBLE:
+            assert sender is not None
+            if is_srs_domain(sender.domain) and srs.is_srs(sender.local):
+                return _rewrite_our_own(sender, domain, secrets, today)
+            encoded = srs.encode(sender, domain, secrets, today)
+            return Rewritten(encoded.address, encoded.token)
+        case _:
+            assert_never(forward.sender_form)
+
+
+def _rewrite_our_own(sender: Address, domain: str, secrets: Sequence[bytes], today: date) -> Rewritten:
+    """An address that we minted comes back as a sender (an alias behind an alias): it stands for its own sender. Wrapped
+    once more it would send reports to ourselves."""
+    decoded = srs.decode(sender, secrets, today)
+    match decoded:
+        case srs.Reversed(original):
+            encoded = srs.encode(original, domain, secrets, today)
+            return Rewritten(encoded.address, encoded.token)
+        case srs.Token() | srs.OneWay():
+            return Rewritten(sender)
+        case srs.WhyNot():
+            return Rewritten(srs.encode_one_way(sender, domain, secrets, today))
+        case _:
+            assert_never(decoded)
+
+
+def group_by_next_hop(targets: Sequence[Address]) -> tuple[Group, ...]:
+    """Targets by domain, each in the order given."""
+    by_domain: dict[str, list[Address]] = {}
+    for target in targets:
+        by_domain.setdefault(target.domain, []).append(target)
+    return tuple(Group(domain, tuple(recipients)) for domain, recipients in by_domain.items())
