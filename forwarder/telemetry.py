@@ -1,0 +1,132 @@
+"""What does the program tell, and to whom? Events as one JSON object a line, or as text for people.
+
+An event is a name and fields. Addresses are written in part ("b***@sender.example") unless ``full_addresses`` is on; message
+bodies, keys and secrets are never passed in. Whatever a stranger sent is escaped by the encoder: no control octet reaches the
+log or a terminal. Writing goes through one buffer that is flushed by the event loop, so a slow reader of the log costs a
+bounded amount of memory and no latency; what does not fit is dropped and counted (``log.dropped``).
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Protocol, TextIO
+
+import msgspec
+
+from forwarder.model import Address
+from forwarder.ports import Clock
+
+__all__ = ["Counters", "EventLog"]
+
+#: Lines that wait for a slow reader before new ones are dropped.
+MAX_BACKLOG = 10_000
+#: Characters of one text field; a hostile EHLO name or reply cannot fill a disk.
+MAX_FIELD = 1000
+
+_encoder = msgspec.json.Encoder()
+
+
+class _Loop(Protocol):
+    def call_soon(self, callback: Callable[[], object], /) -> object: ...
+
+
+class Counters:
+    """How often did each event happen? The numbers that a later metrics page shows."""
+
+    def __init__(self) -> None:
+        self.values: collections.Counter[str] = collections.Counter()
+
+    def add(self, name: str) -> None:
+        self.values[name] += 1
+
+
+class EventLog:
+    """ports.Journal on a text stream."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        clock: Clock,
+        *,
+        pretty: bool = False,
+        full_addresses: bool = False,
+        loop: _Loop | None = None,
+    ) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._render = _pretty_line if pretty else _json_line
+        self._full = full_addresses
+        self._loop = loop
+        self._waiting: collections.deque[str] = collections.deque()
+        self._scheduled = False
+        self.counters = Counters()
+
+    def use_loop(self, loop: _Loop) -> None:
+        """From now on lines are written in batches, once a turn of this loop."""
+        self._loop = loop
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        """Write one event. Never raises for a stream that is gone."""
+        self.counters.add(name)
+        if len(self._waiting) >= MAX_BACKLOG:
+            self.counters.add("log.dropped")
+            return
+        clean = {key: self._clean(value) for key, value in fields.items() if value is not None}
+        self._waiting.append(self._render(self._clock.now(), name, clean))
+        if self._loop is None:
+            self.flush()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self._scheduled = False
+        if not self._waiting:
+            return
+        text = "".join(self._waiting)
+        self._waiting.clear()
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            # A full disk or a closed pipe under the log must not stop the mail.
+            self.counters.add("log.failed")
+
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, Address):
+            return str(value) if self._full else _redacted(value)
+        if isinstance(value, bytes):
+            value = value.decode("latin-1")
+        if isinstance(value, str):
+            value = value if len(value) <= MAX_FIELD else value[:MAX_FIELD] + "…"
+            # JSON leaves DEL, C1 controls (0x9B opens a terminal sequence) and bidi marks as they are.
+            return value if value.isprintable() else ascii(value)[1:-1]
+        if isinstance(value, int | float | bool):
+            return value
+        if isinstance(value, list | tuple):
+            return [self._clean(one) for one in value[:100]]
+        return str(value)[:MAX_FIELD]
+
+
+def _redacted(address: Address) -> str:
+    return f"{address.local[:1]}***@{address.domain}"
+
+
+def _json_line(at: datetime, name: str, fields: dict[str, Any]) -> str:
+    line = {"time": at.isoformat(timespec="milliseconds"), "event": name, **fields}
+    return _encoder.encode(line).decode() + "\n"
+
+
+def _pretty_line(at: datetime, name: str, fields: dict[str, Any]) -> str:
+    parts = " ".join(f"{key}={_shown(value)}" for key, value in fields.items())
+    return f"{at:%H:%M:%S} {name:<20} {parts}\n"
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else _encoder.encode(value).decode()
+    if text.isprintable() and " " not in text and text:
+        return text
+    return ascii(text)

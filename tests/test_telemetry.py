@@ -1,0 +1,67 @@
+"""telemetry.py: what is told, and what is not."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from forwarder.model import Address
+from forwarder.telemetry import MAX_BACKLOG, EventLog
+from tests.fakes import FixedClock
+
+
+def written(pretty: bool = False, full: bool = False, **fields: object) -> str:
+    stream = io.StringIO()
+    EventLog(stream, FixedClock(), pretty=pretty, full_addresses=full).event("a.name", **fields)
+    return stream.getvalue()
+
+
+def test_an_event_is_one_json_line_with_its_time_and_fields() -> None:
+    line = written(id="x1", count=3, absent=None)
+    assert line.endswith("\n")
+    assert json.loads(line) == {"time": "2026-11-23T12:30:00.000+00:00", "event": "a.name", "id": "x1", "count": 3}
+
+
+@pytest.mark.parametrize("pretty", [False, True])
+def test_hostile_bytes_are_escaped_in_both_forms(pretty: bool) -> None:
+    line = written(pretty, helo=b"a\x1b[2Jb\r\nevent=forged\x00\xff", text="x\ny\u2028\x9b")
+    assert line.count("\n") == 1
+    assert line[:-1].isprintable()
+
+
+def test_addresses_are_shown_in_part_unless_asked_for() -> None:
+    assert "b***@sender.example" in written(sender=Address("bob", "sender.example"))
+    assert "bob@sender.example" in written(full=True, sender=Address("bob", "sender.example"))
+
+
+def test_a_field_is_bounded() -> None:
+    assert len(written(text="x" * 1_000_000)) < 1200
+
+
+def test_a_stream_that_is_gone_stops_nothing() -> None:
+    stream = io.StringIO()
+    log = EventLog(stream, FixedClock())
+    stream.close()
+    log.event("a.name")
+    assert log.counters.values["log.failed"] == 1
+
+
+def test_with_a_loop_lines_wait_for_its_turn_and_the_backlog_is_bounded() -> None:
+    class Turns:
+        def __init__(self) -> None:
+            self.waiting: list[object] = []
+
+        def call_soon(self, callback: object, /) -> None:
+            self.waiting.append(callback)
+
+    stream, loop = io.StringIO(), Turns()
+    log = EventLog(stream, FixedClock(), loop=loop)
+    for _ in range(MAX_BACKLOG + 5):
+        log.event("a.name")
+    assert stream.getvalue() == ""
+    assert len(loop.waiting) == 1
+    log.flush()
+    assert stream.getvalue().count("\n") == MAX_BACKLOG
+    assert log.counters.values["log.dropped"] == 5
