@@ -1,0 +1,31 @@
+"""How much may one client, and all of them, take? Limits of RFC 5321 section 4.5.3 and of self-defence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Octets, counts and seconds. Over a limit is 421 or 452, never a stall."""
+
+    message_size: int = 36_700_160
+    recipients: int = 100
+    #: Sessions of this process.
+    sessions: int = 2000
+    #: Errors (unknown commands, bad syntax, wrong order) before a session is ended.
+    errors: int = 10
+    #: Recipients that do not exist, before a session is ended: address harvesting.
+    unknown_recipients: int = 10
+    #: Commands between two transactions that do nothing (NOOP, RSET, VRFY, EHLO again).
+    junk_commands: int = 100
+    #: RFC 5321 section 4.5.3.2.7: a server waits at least 5 minutes for the next command.
+    command_timeout: float = 300.0
+    #: Seconds for one whole message to arrive.
+    data_timeout: float = 1800.0
+    #: Seconds a session may last in all.
+    session_timeout: float = 7200.0
+    #: Seconds for a TLS handshake.
+    handshake_timeout: float = 30.0

@@ -1,0 +1,94 @@
+"""Where do we listen, and how do we stop? The listening sockets and the sessions on them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+from forwarder.edge.session import Acceptor, EdgeSettings, Session
+from forwarder.ports import Clock, Journal
+from forwarder.smtp import reply
+
+__all__ = ["EdgeServer", "bind"]
+
+_BACKLOG = 512
+
+
+def bind(address: str) -> socket.socket:
+    """A listening socket on "ip:port" or "[ip6]:port", shared with other workers of this host (SO_REUSEPORT). Raises OSError."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, int(port)))
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+class EdgeServer:
+    """Accepts clients on sockets that are bound already."""
+
+    def __init__(self, settings: EdgeSettings, acceptor: Acceptor, clock: Clock, journal: Journal) -> None:
+        self._settings = settings
+        self._acceptor = acceptor
+        self._clock = clock
+        self._journal = journal
+        self._sessions: set[Session] = set()
+        self._servers: list[asyncio.Server] = []
+        self._draining = False
+        self._empty = asyncio.Event()
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Begin to accept."""
+        loop = asyncio.get_running_loop()
+
+        def new_session() -> Session:
+            return Session(
+                self._settings,
+                self._acceptor,
+                self._clock,
+                self._journal,
+                loop=loop,
+                admit=self._admit,
+                on_end=self._ended,
+            )
+
+        for sock in sockets:
+            self._servers.append(await loop.create_server(new_session, sock=sock, backlog=_BACKLOG))
+
+    def _admit(self, session: Session) -> bool:
+        if self._draining or len(self._sessions) >= self._settings.limits.sessions:
+            return False
+        self._sessions.add(session)
+        return True
+
+    def _ended(self, session: Session) -> None:
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._empty.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, tell idle clients 421, let transactions that run finish, and end the rest after ``seconds``."""
+        self._draining = True
+        for server in self._servers:
+            server.close()
+        for session in list(self._sessions):
+            session.drain()
+        if self._sessions:
+            self._empty.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._empty.wait()
+            except TimeoutError:
+                self._journal.event("drain.timeout", sessions=len(self._sessions))
+                for session in list(self._sessions):
+                    session.hang_up(reply.SHUTTING_DOWN)

@@ -1,0 +1,616 @@
+"""How does a client talk to us? One SMTP session: RFC 5321, 1870, 2034, 2920, 3030, 3207, 6152, 6531.
+
+    Session.converse   reads a command line, calls ``smtp_<COMMAND>``, collects the replies of a pipelined group
+    smtp_MAIL/RCPT     the grammar is smtp.commands', the answer the acceptor's
+    smtp_DATA/BDAT     the octets are edge.data's, the answer the acceptor's
+
+It subclasses aiosmtpd's SMTP and keeps its shape (``smtp_X`` methods, ``push``), but neither its session loop nor its DATA:
+those turn a handler's fault into a permanent 500, cancel a delivery when the client hangs up, obey commands that end in a
+bare LF, and read a message line by line (docs/decisions/0002-edge.md).
+
+A client that hangs up never cancels anything: the connection ends, ``converse`` goes on to the end of its command, and a
+message whose last octet arrived is delivered all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Protocol, cast
+
+from aiosmtpd.smtp import SMTP
+
+from forwarder.edge.data import find_end, refuse_bytes, unstuff
+from forwarder.edge.limits import Limits
+from forwarder.model import Address, BodyKind, Envelope, Peer, Recipient, Refuse, Reply, Tls
+from forwarder.ports import Clock, Journal
+from forwarder.route import Resolved, ToNowhere, ToSender
+from forwarder.smtp import reply
+from forwarder.smtp.commands import CommandError, MailCommand, parse_helo, parse_mail, parse_rcpt
+
+__all__ = ["Acceptor", "EdgeSettings", "Session"]
+
+#: Octets of a command line: RFC 5321 section 4.5.3.1.4 says 512, the extensions we offer add to it (RFC 1870, 3461, 6531).
+MAX_COMMAND = 2048
+#: Octets that wait unread before the client is made to wait.
+HIGH_WATER = 1024 * 1024
+#: Octets beyond the size limit that are read and thrown away so that the client hears 552 and not a reset.
+MAX_OVERRUN = 64 * 1024 * 1024
+
+#: Parameters that are taken. Those of RFC 3461 are kept and heeded where a report of ours would be written, but DSN is not
+#: announced: a report of success cannot be promised before every next hop can be asked for one.
+_OFFERED = frozenset({"SIZE", "8BITMIME", "SMTPUTF8", "DSN"})
+
+_HTTP = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"CONNECT ", b"DELETE ", b"PRI ")
+#: Commands that do nothing towards a message.
+_JUNK = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "EHLO", "HELO"})
+
+
+class Acceptor(Protocol):
+    """Who answers for recipients and messages: forwarder.pipeline."""
+
+    async def recipient(self, sender: Address | None, address: Address) -> Resolved | Refuse:
+        """Where this recipient leads, or the refusal."""
+
+    async def accept(self, envelope: Envelope, resolved: tuple[Resolved, ...], raw: bytes) -> Reply:
+        """The whole life of one message; the reply is for all of its recipients."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """What every session of a listener shares. ``tls`` is asked at each STARTTLS, so that a new certificate counts at once."""
+
+    hostname: str
+    limits: Limits
+    tls: Callable[[], ssl.SSLContext | None]
+    default_domain: str
+
+
+@dataclass(slots=True)
+class _Transaction:
+    mail: MailCommand
+    recipients: list[Recipient]
+    resolved: list[Resolved]
+    refused: int = 0
+    chunks: list[bytes] | None = None
+
+
+class _Closed(Exception):
+    """The connection is gone; there is nobody to answer."""
+
+
+class Session(SMTP):
+    """One connection. Made by the server for each client; ``on_end`` is called once when it is over."""
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        acceptor: Acceptor,
+        clock: Clock,
+        journal: Journal,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        admit: Callable[[Session], bool],
+        on_end: Callable[[Session], None],
+    ) -> None:
+        # aiosmtpd's own __init__ inspects handler and class anew for every connection (140 to 250 us) and builds a
+        # StreamReader that is not used here; only the flow control of its ancestor is needed.
+        asyncio.streams.FlowControlMixin.__init__(self, loop)
+        self.loop = loop
+        self._settings = settings
+        self._limits = settings.limits
+        self._acceptor = acceptor
+        self._clock = clock
+        self._journal = journal
+        self._admit = admit
+        self._on_end = on_end
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._wakeup: asyncio.Future[None] | None = None
+        self._eof = False
+        self._gone = False
+        self._reading_paused = False
+        self._out: list[bytes] = []
+        self._deadline = 0.0
+        self._session_deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ip: IPv4Address | IPv6Address = IPv4Address(0)
+        self._peer: Peer | None = None
+        self._tls: Tls | None = None
+        self._transaction: _Transaction | None = None
+        self._errors = 0
+        self._unknown = 0
+        self._junk = 0
+        self._closing = False
+        self._draining = False
+        self.idle = True
+
+    # --- the connection ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        peername = transport.get_extra_info("peername")
+        self._ip = _peer_ip(peername[0] if peername else "0.0.0.0")  # noqa: S104 - a stand-in, never bound
+        now = self.loop.time()
+        self._session_deadline = now + self._limits.session_timeout
+        self._deadline = now + self._limits.command_timeout
+        self._timer = self.loop.call_at(self._deadline, self._check_deadline)
+        if not self._admit(self):
+            self.say(reply.TOO_MANY_SESSIONS)
+            self._flush()
+            self._transport.close()
+            return
+        self._task = self.loop.create_task(self.converse())
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > HIGH_WATER and not self._reading_paused and self._transport is not None:
+            self._transport.pause_reading()
+            self._reading_paused = True
+        self._wake()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        self._wake()
+        # A client may close its side behind the final dot and still read our answer (RFC 9293 half-close); TLS cannot.
+        return self._tls is None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake()
+        if self._task is None:
+            self._on_end(self)
+
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+    def _check_deadline(self) -> None:
+        """One timer a session: it looks when the earliest deadline could have passed, and goes back to sleep if not."""
+        now = self.loop.time()
+        due = min(self._deadline, self._session_deadline)
+        if now < due:
+            self._timer = self.loop.call_at(due, self._check_deadline)
+            return
+        # While a message is being delivered the client waits for us, not we for it.
+        if not self.idle and now < self._session_deadline:
+            self._deadline = now + self._limits.command_timeout
+            self._timer = self.loop.call_at(self._deadline, self._check_deadline)
+            return
+        self._journal.event("session.timeout", ip=str(self._ip))
+        self.hang_up(reply.TIMED_OUT)
+
+    def hang_up(self, last: Reply) -> None:
+        """Say ``last`` and close, from outside the conversation (time out, shutdown)."""
+        if self._transport is None or self._gone:
+            return
+        self.say(last)
+        self._flush()
+        self._transport.close()
+        self._eof = True
+        self._wake()
+
+    def drain(self) -> None:
+        """End this session as soon as no message is on its way through it."""
+        self._draining = True
+        if self.idle and self._transaction is None:
+            self.hang_up(reply.SHUTTING_DOWN)
+
+    async def _more(self) -> None:
+        """Wait until more octets are there. Raises _Closed when none will come."""
+        if self._gone or self._eof:
+            raise _Closed
+        self._flush()
+        if self._reading_paused and self._transport is not None:
+            self._transport.resume_reading()
+            self._reading_paused = False
+        self._wakeup = self.loop.create_future()
+        self.idle = True
+        try:
+            await self._wakeup
+        finally:
+            self._wakeup = None
+            self.idle = False
+
+    def say(self, answer: Reply) -> None:
+        """Queue a reply. The replies to one pipelined group leave in one segment (RFC 2920 section 3.2)."""
+        self._out.append(f"{answer}\r\n".encode("ascii", "replace"))
+
+    async def push(self, status: str | bytes) -> None:
+        """aiosmtpd's way to answer: one line without its CRLF."""
+        self._out.append((status.encode("ascii", "replace") if isinstance(status, str) else status) + b"\r\n")
+
+    def _flush(self) -> None:
+        if self._out and self._transport is not None and not self._gone:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    # --- the conversation --------------------------------------------------------------------------------------------
+
+    async def converse(self) -> None:
+        """From the greeting to the end of the connection."""
+        try:
+            self.say(Reply(220, None, f"{self._settings.hostname} ESMTP"))
+            while not self._closing:
+                line = await self._line()
+                if line is not None:
+                    await self._obey(line)
+                if self._draining and self._transaction is None and not self._closing:
+                    self._end_with(reply.SHUTTING_DOWN)
+        except _Closed:
+            pass
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the peer hears 451 and never what it was
+            self._fault("session", fault)
+            self.say(reply.FAULT)
+        finally:
+            self._flush()
+            if self._transport is not None:
+                self._transport.close()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._on_end(self)
+
+    def _fault(self, where: str, fault: Exception) -> None:
+        self._journal.event("fault", where=where, kind=type(fault).__name__, detail=str(fault))
+
+    async def _line(self) -> bytes | None:
+        """The next command line without its CRLF; ``None``: it was answered here."""
+        self._deadline = self.loop.time() + self._limits.command_timeout
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            # RFC 5321 section 4.5.3.1.9: too long is said, not suffered. What comes behind it cannot be told apart.
+            if len(self._buffer) > MAX_COMMAND or self._buffer.startswith(b"\x16\x03"):
+                self._end_with(reply.LINE_TOO_LONG)
+                return None
+            searched = len(self._buffer)
+            await self._more()
+        line = bytes(self._buffer[: end + 1])
+        del self._buffer[: end + 1]
+        if len(line) > MAX_COMMAND:
+            self._refuse(reply.LINE_TOO_LONG)
+            return None
+        if not line.endswith(b"\r\n"):
+            # RFC 5321 section 2.3.8: commands end in CRLF. Whoever ends one in LF may be a message that we relay to ourselves.
+            self._end_with(reply.BAD_LINE)
+            return None
+        line = line[:-2]
+        if b"\r" in line:
+            self._refuse(Reply(501, "5.5.2", "bare CR in a command"))
+            return None
+        return line
+
+    async def _obey(self, line: bytes) -> None:
+        if line.startswith(_HTTP):
+            self._end_with(reply.NOT_SMTP)
+            return
+        verb, _, argument = line.partition(b" ")
+        name = verb.decode("latin-1").upper()
+        if name in _JUNK:
+            self._junk += 1
+            if self._junk > self._limits.junk_commands:
+                self._end_with(reply.TOO_MANY_ERRORS)
+                return
+        method = _METHODS.get(name)
+        if method is None:
+            self._refuse(reply.UNKNOWN_COMMAND if verb.isalpha() else Reply(500, "5.5.2", "syntax error"))
+            return
+        try:
+            await method(self, argument.strip(b" "))
+        except CommandError as error:
+            self._refuse(error.reply)
+
+    def _refuse(self, answer: Reply) -> None:
+        """An error of the client's. Too many of them end the session (a scanner, or a peer out of step)."""
+        self._errors += 1
+        if self._errors >= self._limits.errors:
+            self._end_with(reply.TOO_MANY_ERRORS)
+        else:
+            self.say(answer)
+
+    def _end_with(self, answer: Reply) -> None:
+        self.say(answer)
+        self._closing = True
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    async def smtp_HELO(self, argument: bytes) -> None:
+        self._greet(parse_helo(argument), esmtp=False)
+        self.say(Reply(250, None, self._settings.hostname))
+
+    async def smtp_EHLO(self, argument: bytes) -> None:
+        self._greet(parse_helo(argument), esmtp=True)
+        lines = [
+            self._settings.hostname,
+            "PIPELINING",
+            f"SIZE {self._limits.message_size}",
+            "8BITMIME",
+            "SMTPUTF8",
+            "ENHANCEDSTATUSCODES",
+            "CHUNKING",
+        ]
+        if self._tls is None and self._settings.tls() is not None:
+            lines.append("STARTTLS")
+        self._out += [f"250-{one}\r\n".encode() for one in lines[:-1]] + [f"250 {lines[-1]}\r\n".encode()]
+
+    def _greet(self, helo: str, *, esmtp: bool) -> None:
+        # RFC 5321 section 4.1.4: a second EHLO is as good as RSET.
+        self._transaction = None
+        self._peer = Peer(self._ip, helo, esmtp, self._tls)
+
+    async def smtp_MAIL(self, argument: bytes) -> None:
+        if self._peer is None:
+            self._refuse(reply.HELO_FIRST)
+        elif self._transaction is not None:
+            self._refuse(reply.NESTED_MAIL)
+        else:
+            mail = parse_mail(argument, max_size=self._limits.message_size, offered=_OFFERED)
+            self._transaction = _Transaction(mail, [], [])
+            self.say(reply.SENDER_OK)
+
+    async def smtp_RCPT(self, argument: bytes) -> None:
+        transaction = self._transaction
+        if transaction is None:
+            self._refuse(reply.MAIL_FIRST)
+            return
+        rcpt = parse_rcpt(
+            argument,
+            smtputf8=transaction.mail.smtputf8,
+            postmaster_domain=self._settings.default_domain,
+            offered=_OFFERED,
+        )
+        if len(transaction.recipients) >= self._limits.recipients:
+            self.say(reply.TOO_MANY_RECIPIENTS)
+            return
+        if any(one.address == rcpt.address for one in transaction.recipients):
+            self.say(reply.RECIPIENT_OK)
+            return
+        try:
+            resolved = await self._acceptor.recipient(transaction.mail.sender, rcpt.address)
+        except Exception as fault:  # noqa: BLE001 - a fault of ours is 451, never a lost or refused recipient
+            self._fault("recipient", fault)
+            self.say(reply.FAULT)
+            return
+        if isinstance(resolved, Refuse):
+            self._refuse_recipient(transaction, resolved)
+            return
+        reports = [isinstance(one, ToSender | ToNowhere) for one in (*transaction.resolved, resolved)]
+        if len(reports) > 1 and any(reports):
+            # Architecture decision 5: one DATA reply cannot tell a report's fate from another recipient's.
+            self.say(reply.ONE_BOUNCE_AT_A_TIME)
+            return
+        transaction.recipients.append(Recipient(rcpt.address, rcpt.notify, rcpt.orcpt))
+        transaction.resolved.append(resolved)
+        self.say(reply.RECIPIENT_OK)
+
+    def _refuse_recipient(self, transaction: _Transaction, refused: Refuse) -> None:
+        transaction.refused += 1
+        self._journal.event("rcpt.refused", ip=str(self._ip), code=refused.reply.code, reason=refused.reason)
+        if refused.reply.code >= 500:
+            self._unknown += 1
+            if self._unknown > self._limits.unknown_recipients:
+                self._end_with(reply.TOO_MANY_ERRORS)
+                return
+        self.say(refused.reply)
+
+    async def smtp_DATA(self, argument: bytes) -> None:
+        transaction = self._ready_for_data(argument)
+        if transaction is None:
+            return
+        if transaction.chunks is not None:
+            # RFC 3030 section 2: DATA and BDAT do not mix in one transaction.
+            self._refuse(reply.BAD_SEQUENCE)
+            return
+        if self._buffer:
+            # RFC 2920 section 3.1: DATA ends a pipelined group. Content ahead of the 354 is the mark of a smuggler.
+            self._end_with(Reply(503, "5.5.0", "message sent before it was asked for"))
+            return
+        self.say(reply.GO_AHEAD)
+        self._deadline = self.loop.time() + self._limits.data_timeout
+        raw = await self._read_to_dot()
+        if raw is None:
+            self._transaction = None
+            self.say(reply.TOO_LARGE)
+            return
+        await self._finish(transaction, raw, stuffed=True)
+
+    async def smtp_BDAT(self, argument: bytes) -> None:
+        # RFC 3030 section 2. Whatever the answer, the octets that were announced follow and are read.
+        size_text, _, last = argument.partition(b" ")
+        if not (size_text.isdigit() and len(size_text) <= 12) or last.upper() not in (b"", b"LAST"):
+            self._end_with(reply.BAD_ARGUMENT)
+            return
+        size = int(size_text)
+        held = sum(map(len, self._transaction.chunks or ())) if self._transaction is not None else 0
+        self._deadline = self.loop.time() + self._limits.data_timeout
+        if held + size > self._limits.message_size:
+            self._transaction = None
+            if not await self._skip(size):
+                return
+            self._refuse(reply.TOO_LARGE)
+            return
+        chunk = await self._read_exactly(size)
+        transaction = self._ready_for_data(b"")
+        if transaction is None:
+            return
+        transaction.chunks = [*(transaction.chunks or []), chunk]
+        if last:
+            await self._finish(transaction, b"".join(transaction.chunks), stuffed=False)
+        else:
+            self.say(Reply(250, "2.0.0", f"{size} octets received"))
+
+    def _ready_for_data(self, argument: bytes) -> _Transaction | None:
+        if argument:
+            self._refuse(reply.NO_ARGUMENT)
+        elif self._transaction is None:
+            self._refuse(reply.MAIL_FIRST)
+        elif not self._transaction.recipients:
+            self._refuse(reply.NO_VALID_RECIPIENTS if self._transaction.refused else reply.RCPT_FIRST)
+        else:
+            return self._transaction
+        return None
+
+    async def _read_to_dot(self) -> bytes | None:
+        """The octets up to and with the CRLF before the final dot; ``None``: too many of them."""
+        searched, overrun = 0, 0
+        while (end := find_end(self._buffer, searched)) < 0:
+            searched = len(self._buffer)
+            if searched > self._limits.message_size + HIGH_WATER:
+                overrun += searched - 4
+                del self._buffer[:-4]
+                searched = 0
+                if overrun > self._limits.message_size + MAX_OVERRUN:
+                    self._end_with(reply.TOO_LARGE)
+                    raise _Closed
+            await self._more()
+        with memoryview(self._buffer) as view:
+            raw = None if overrun or end > self._limits.message_size else bytes(view[:end])
+        del self._buffer[: end + 3]
+        return raw
+
+    async def _read_exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            await self._more()
+        chunk = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return chunk
+
+    async def _skip(self, size: int) -> bool:
+        """Read and forget ``size`` octets; False: they are so many that the connection ends instead."""
+        if size > self._limits.message_size + MAX_OVERRUN:
+            self._end_with(reply.TOO_LARGE)
+            return False
+        while size > 0:
+            if not self._buffer:
+                await self._more()
+            taken = min(size, len(self._buffer))
+            del self._buffer[:taken]
+            size -= taken
+        return True
+
+    async def _finish(self, transaction: _Transaction, raw: bytes, *, stuffed: bool) -> None:
+        """The message is here in whole: its bytes are looked at, the pipeline answers."""
+        self._transaction = None
+        self._junk = 0
+        refused = refuse_bytes(raw)
+        if refused is not None:
+            self._journal.event("data.refused", ip=str(self._ip), reason=refused.text)
+            # What follows a message with a bare newline may be smuggled commands: they are not obeyed.
+            self._end_with(refused)
+            return
+        envelope = self._envelope(transaction)
+        try:
+            answer = await self._acceptor.accept(
+                envelope, tuple(transaction.resolved), unstuff(raw) if stuffed else raw
+            )
+        except Exception as fault:  # noqa: BLE001 - a fault of ours is 451: the sender keeps the message
+            self._fault("accept", fault)
+            answer = reply.FAULT
+        self.say(replace(answer, text=f"{answer.text} ({envelope.id})"))
+
+    def _envelope(self, transaction: _Transaction) -> Envelope:
+        assert self._peer is not None
+        mail = transaction.mail
+        return Envelope(
+            id=secrets.token_hex(8),
+            peer=self._peer,
+            sender=mail.sender,
+            recipients=tuple(transaction.recipients),
+            received_at=self._clock.now(),
+            smtputf8=mail.smtputf8,
+            body=mail.body or BodyKind.SEVEN_BIT,
+            envid=mail.envid,
+            ret=mail.ret,
+        )
+
+    async def smtp_RSET(self, argument: bytes) -> None:
+        if argument:
+            self._refuse(reply.NO_ARGUMENT)
+            return
+        self._transaction = None
+        self.say(reply.OK)
+
+    async def smtp_NOOP(self, argument: bytes) -> None:
+        self.say(reply.OK)
+
+    async def smtp_QUIT(self, argument: bytes) -> None:
+        if argument:
+            self._refuse(reply.NO_ARGUMENT)
+            return
+        self._end_with(reply.BYE)
+
+    async def smtp_VRFY(self, argument: bytes) -> None:
+        if not argument:
+            self._refuse(reply.BAD_ARGUMENT)
+            return
+        self.say(reply.VRFY)
+
+    async def smtp_EXPN(self, argument: bytes) -> None:  # type: ignore[override]  # bytes, not decoded text: see _obey
+        self._refuse(reply.NOT_IMPLEMENTED)
+
+    async def smtp_HELP(self, argument: bytes) -> None:
+        self.say(reply.HELP)
+
+    async def smtp_AUTH(self, argument: bytes) -> None:
+        # Port 25 takes no credentials (RFC 4954 section 4 wants 503 where AUTH is not available); they are not logged either.
+        self._refuse(reply.NO_AUTH)
+
+    async def smtp_STARTTLS(self, argument: bytes) -> None:
+        context = self._settings.tls()
+        if argument:
+            self._refuse(reply.NO_ARGUMENT)
+        elif self._tls is not None:
+            self._refuse(reply.TLS_ALREADY)
+        elif context is None:
+            self._refuse(reply.NOT_IMPLEMENTED)
+        elif self._buffer:
+            # RFC 3207 section 4.2: what was pipelined behind STARTTLS was sent in the clear, by whomever.
+            self._end_with(reply.PIPELINED_TLS)
+        else:
+            await self._start_tls(context)
+
+    async def _start_tls(self, context: ssl.SSLContext) -> None:
+        assert self._transport is not None
+        self.say(reply.START_TLS)
+        self._flush()
+        try:
+            # The loop's own TLS costs a tenth of the memory that aiosmtpd's sslproto takes a connection.
+            transport = await self.loop.start_tls(
+                self._transport,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=self._limits.handshake_timeout,
+            )
+        except (OSError, ssl.SSLError, ConnectionError) as error:
+            self._journal.event("tls.failed", ip=str(self._ip), reason=type(error).__name__)
+            raise _Closed from error
+        if transport is None:
+            raise _Closed
+        self._transport = transport
+        # RFC 3207 section 4.2: everything learned before is forgotten. The buffer was empty before the handshake, and what
+        # is in it now came through TLS.
+        self._peer, self._transaction = None, None
+        cipher = transport.get_extra_info("cipher") or ("unknown", "unknown", 0)
+        tls = transport.get_extra_info("ssl_object")
+        self._tls = Tls((tls.version() if tls is not None else None) or cipher[1], cipher[0])
+
+
+_Method = Callable[[Session, bytes], Awaitable[None]]
+_METHODS: dict[str, _Method] = {
+    name.removeprefix("smtp_"): cast("Any", getattr(Session, name))
+    for name in vars(Session)
+    if name.startswith("smtp_")
+}
+
+
+def _peer_ip(text: str) -> IPv4Address | IPv6Address:
+    """The client's address; an IPv4 address that came through an IPv6 socket is IPv4 (RFC 4291 section 2.5.5.2)."""
+    ip = ip_address(text.partition("%")[0])
+    return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip

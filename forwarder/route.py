@@ -1,0 +1,210 @@
+"""Where does a recipient lead, and may this message go there?
+
+``resolve`` answers at RCPT TO, from the address alone; ``decide`` answers when the message has been verified. Both are early
+refusals first, then the way. What a verdict means for a message (refuse, mark, one-way) is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from typing import assert_never
+
+from forwarder import srs
+from forwarder.model import Address, Envelope, Forward, Keep, Refuse, Result, SenderForm, Verdict
+from forwarder.ports import AliasFound, Directory, Ledger, MailboxFound, NoSuchAlias, NotOurDomain, StoreAway
+from forwarder.smtp import reply
+
+__all__ = [
+    "Action",
+    "Policy",
+    "Resolved",
+    "ToAlias",
+    "ToMailbox",
+    "ToNowhere",
+    "ToSender",
+    "decide",
+    "evaluate_verdict",
+    "resolve",
+]
+
+
+class Action(StrEnum):
+    """What the operator wants for mail that a check does not vouch for.
+
+    ``tag``: forward, with what was found in Authentication-Results. ``accept``: the same, and the finding is not held
+    against the message. ``one-way``: forward, but no bounce goes back to the claimed sender. ``reject``: refuse in session.
+    """
+
+    REJECT = "reject"
+    TAG = "tag"
+    ACCEPT = "accept"
+    ONE_WAY = "one-way"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The operator's choices, as configured. ``help_url`` stands in refusals of the mailkey check."""
+
+    unauthenticated: Action = Action.TAG
+    dmarc_reject: Action = Action.REJECT
+    help_url: str = "https://github.com/mailkey/mailkey-forwarder/blob/main/docs/mailkey.md"
+
+
+# --- RCPT TO -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToAlias:
+    """An alias or list of ours."""
+
+    alias: Address
+    targets: tuple[Address, ...]
+    srs_domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToMailbox:
+    """postmaster or abuse, kept here."""
+
+    alias: Address
+    mailbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToSender:
+    """A reversible address that verified: ``sender`` is whom its reports go to."""
+
+    reversible: Address
+    sender: Address
+
+
+@dataclass(frozen=True, slots=True)
+class ToNowhere:
+    """A one-way address that verified."""
+
+    reversible: Address
+
+
+Resolved = ToAlias | ToMailbox | ToSender | ToNowhere
+
+
+async def resolve(
+    recipient: Address,
+    sender: Address | None,
+    *,
+    directory: Directory,
+    ledger: Ledger,
+    secrets: Sequence[bytes],
+    today: date,
+) -> Resolved | Refuse:
+    """Where does this recipient lead? Asks the store only for an opaque reversible address."""
+    if directory.is_srs_domain(recipient.domain) and srs.is_srs(recipient.local):
+        return await _resolve_reversible(recipient, sender, ledger=ledger, secrets=secrets, today=today)
+    try:
+        found = await directory.look_up(recipient)
+    except StoreAway as away:
+        return Refuse(reply.STATE_AWAY, f"directory away: {away}")
+    match found:
+        case AliasFound(alias, targets):
+            return ToAlias(alias, targets, directory.srs_domain(alias.domain))
+        case MailboxFound(alias, mailbox):
+            return ToMailbox(alias, mailbox)
+        case NoSuchAlias():
+            return Refuse(reply.UNKNOWN_ALIAS, "no such alias")
+        case NotOurDomain():
+            return Refuse(reply.RELAYING_DENIED, "not a domain of ours")
+        case _:
+            assert_never(found)
+
+
+async def _resolve_reversible(
+    recipient: Address, sender: Address | None, *, ledger: Ledger, secrets: Sequence[bytes], today: date
+) -> ToSender | ToNowhere | Refuse:
+    # Architecture decision 5: reports come from the null sender (RFC 3464 section 2, RFC 5321 section 4.5.5). Said before the
+    # MAC is looked at, so that a prober with a sender learns nothing about the address.
+    if sender is not None:
+        return Refuse(reply.REVERSIBLE_TAKES_REPORTS_ONLY, "reversible address, sender not null")
+    decoded = srs.decode(recipient, secrets, today)
+    match decoded:
+        case srs.Reversed(original):
+            return ToSender(recipient, original)
+        case srs.OneWay():
+            return ToNowhere(recipient)
+        case srs.Token(token):
+            try:
+                known = await ledger.look_up_token(token)
+            except StoreAway as away:
+                return Refuse(reply.STATE_AWAY, f"token cannot be looked up: {away}")
+            if known is None:
+                return Refuse(reply.BAD_REVERSIBLE, "opaque address unknown to the store")
+            return ToSender(recipient, known)
+        case srs.WhyNot() as why:
+            return Refuse(reply.BAD_REVERSIBLE, f"reversible address: {why.value}")
+        case _:
+            assert_never(decoded)
+
+
+# --- after DATA --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The message may pass. ``one_way`` holds the finding that takes the way back from it; ``None``: nothing does."""
+
+    one_way: str | None
+
+
+def decide(resolved: ToAlias | ToMailbox, envelope: Envelope, verdict: Verdict, policy: Policy) -> Forward | Keep | Refuse:
+    """What is to be done with this message for this recipient?"""
+    match evaluate_verdict(verdict, policy):
+        case Refuse() as refused:
+            return refused
+        case Admitted(one_way):
+            pass
+    if isinstance(resolved, ToMailbox):
+        return Keep(resolved.alias, resolved.mailbox, "kept on this host")
+    form, why = _sender_form(envelope.sender, verdict, one_way)
+    return Forward(resolved.alias, resolved.targets, resolved.srs_domain, form, why)
+
+
+def evaluate_verdict(verdict: Verdict, policy: Policy) -> Admitted | Refuse:
+    """May a message with this verdict pass at all? The first finding that refuses wins; the others only mark."""
+    mailkey = verdict.mailkey
+    if mailkey.result is Result.TEMPERROR:
+        # docs/mailkey.md section 5: a look-up that failed is never "no mailkey".
+        return Refuse(reply.mailkey_unknown(mailkey.domain or "the sender"), f"mailkey temperror: {mailkey.reason}")
+    failed = mailkey.result in (Result.FAIL, Result.PERMERROR)
+    if failed and mailkey.policy == "all":
+        return Refuse(
+            reply.mailkey_refused(mailkey.domain or "the sender", policy.help_url),
+            f"mailkey {mailkey.result}: {mailkey.reason}",
+        )
+    dmarc = verdict.dmarc
+    if dmarc.result is Result.TEMPERROR and policy.dmarc_reject is Action.REJECT:
+        return Refuse(reply.dmarc_unknown(dmarc.domain or "the author"), f"dmarc temperror: {dmarc.reason}")
+    dmarc_rejects = dmarc.result is Result.FAIL and dmarc.applied == "reject"
+    if dmarc_rejects and policy.dmarc_reject is Action.REJECT:
+        return Refuse(reply.dmarc_refused(dmarc.domain or "the author"), f"dmarc fail, p=reject: {dmarc.reason}")
+    authenticated = verdict.sender_verified_by is not None or any(one.result is Result.PASS for one in verdict.dkim)
+    if not authenticated and policy.unauthenticated is Action.REJECT:
+        return Refuse(reply.unauthenticated_refused(), "no check passed")
+    # A mailkey being rolled out (o=some) that fails marks the message; one under test (o=test) changes nothing.
+    if failed and mailkey.policy != "test":
+        return Admitted(f"mailkey {mailkey.result}")
+    if dmarc_rejects and policy.dmarc_reject is Action.ONE_WAY:
+        return Admitted("dmarc fail")
+    return Admitted(None)
+
+
+def _sender_form(sender: Address | None, verdict: Verdict, one_way: str | None) -> tuple[SenderForm, str]:
+    if sender is None:
+        return SenderForm.NULL, "null sender"
+    if one_way is not None:
+        return SenderForm.ONE_WAY, one_way
+    if verdict.sender_verified_by is None:
+        # Architecture decision 6: what nobody vouches for gets no way back: no backscatter, no relay oracle.
+        return SenderForm.ONE_WAY, "no check vouches for the sender's domain"
+    return SenderForm.REVERSIBLE, f"sender verified by {verdict.sender_verified_by}"

@@ -1,0 +1,113 @@
+"""What do we say? Every reply of ours, named once, with its RFC 5321 code and its RFC 3463 enhanced code.
+
+What a peer reads here names the cause and, where there is one, the cure; it never holds an exception's text, a hidden
+destination, or bytes that the peer sent. What goes wrong on our side is 4xx, always (architecture section 6, rule 2).
+"""
+
+from __future__ import annotations
+
+from forwarder.model import Reply
+
+# --- session -----------------------------------------------------------------------------------------------------------
+
+BYE = Reply(221, "2.0.0", "bye")
+OK = Reply(250, "2.0.0", "OK")
+SENDER_OK = Reply(250, "2.1.0", "sender OK")
+RECIPIENT_OK = Reply(250, "2.1.5", "recipient OK")
+GO_AHEAD = Reply(354, None, "send the message, end with CRLF.CRLF")
+START_TLS = Reply(220, "2.0.0", "ready to start TLS")
+# RFC 5321 section 3.5.3 and 7.3: one answer for every address, so that VRFY tells nothing.
+VRFY = Reply(252, "2.0.0", "cannot verify; send some mail and see")
+HELP = Reply(214, "2.0.0", "see RFC 5321")
+
+SHUTTING_DOWN = Reply(421, "4.3.2", "shutting down, come back soon")
+TIMED_OUT = Reply(421, "4.4.2", "waited too long")
+TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many errors")
+NOT_SMTP = Reply(421, "4.7.0", "this is not an HTTP server")
+TOO_MANY_SESSIONS = Reply(421, "4.7.0", "too many connections, come back later")
+
+UNKNOWN_COMMAND = Reply(500, "5.5.1", "command not recognized")
+BAD_LINE = Reply(500, "5.5.2", "lines end with CRLF")
+LINE_TOO_LONG = Reply(500, "5.5.2", "line too long")
+NO_ARGUMENT = Reply(501, "5.5.4", "no argument allowed")
+BAD_ARGUMENT = Reply(501, "5.5.4", "syntax error in the argument")
+NOT_IMPLEMENTED = Reply(502, "5.5.1", "command not implemented")
+BAD_SEQUENCE = Reply(503, "5.5.1", "bad sequence of commands")
+NESTED_MAIL = Reply(503, "5.5.1", "a transaction is already open; RSET first")
+HELO_FIRST = Reply(503, "5.5.1", "say EHLO first")
+MAIL_FIRST = Reply(503, "5.5.1", "MAIL first")
+RCPT_FIRST = Reply(503, "5.5.1", "RCPT first")
+NO_AUTH = Reply(503, "5.5.1", "AUTH is not available")
+NO_VALID_RECIPIENTS = Reply(554, "5.5.1", "no valid recipients")
+TLS_ALREADY = Reply(503, "5.5.1", "TLS is already on")
+PIPELINED_TLS = Reply(501, "5.5.1", "STARTTLS must be the last command of its group")
+
+# --- envelope ----------------------------------------------------------------------------------------------------------
+
+TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients; send the rest in another transaction")
+ONE_BOUNCE_AT_A_TIME = Reply(452, "4.5.3", "reports take one recipient a transaction")
+UNKNOWN_ALIAS = Reply(550, "5.1.1", "no such address here")
+RELAYING_DENIED = Reply(550, "5.7.1", "relaying denied")
+#: One text for a bad MAC, an expired and an unknown reversible address: whoever probes learns nothing (issue 6).
+BAD_REVERSIBLE = Reply(550, "5.1.1", "this return address is not valid, or no longer")
+REVERSIBLE_TAKES_REPORTS_ONLY = Reply(550, "5.7.1", "this return address takes delivery reports (null sender) only")
+STATE_AWAY = Reply(451, "4.3.0", "temporarily unable to look that up; try again later")
+
+# --- message -----------------------------------------------------------------------------------------------------------
+
+BARE_NEWLINE = Reply(550, "5.5.2", "bare CR or LF in the message")
+NUL_IN_MESSAGE = Reply(550, "5.6.0", "NUL in the message")
+TOO_LARGE = Reply(552, "5.3.4", "message too large")
+LINE_IN_MESSAGE_TOO_LONG = Reply(554, "5.6.0", "a line of the message is too long")
+LOOP = Reply(554, "5.4.6", "mail loop: this message has been here before")
+TOO_MANY_HOPS = Reply(554, "5.4.6", "too many hops")
+FAULT = Reply(451, "4.3.0", "a fault on our side; try again later")
+STILL_UNDER_WAY = Reply(451, "4.4.1", "the next hop has not answered yet; try again later")
+BUSY = Reply(451, "4.2.1", "an earlier attempt to deliver this message is still under way; try again later")
+DELIVERED = Reply(250, "2.0.0", "delivered")
+DISCARDED = Reply(250, "2.0.0", "accepted; it ends here")
+KEPT = Reply(250, "2.0.0", "kept for the postmaster")
+BOUNCE_RETURNED = Reply(250, "2.0.0", "report passed on to the original sender")
+NO_REPORT = Reply(550, "5.6.0", "this return address takes delivery reports only, and this is none")
+UNKNOWN_REPORT = Reply(550, "5.1.1", "this return address is not valid, or no longer")
+BOUNCE_BUDGET = Reply(550, "5.7.1", "enough reports about this message have come back")
+
+
+def malformed(reason: str) -> Reply:
+    """A message that two readers could read in two ways (RFC 5322 section 3.6): ``reason`` is a text of ours."""
+    return Reply(550, "5.6.0", f"malformed message: {reason}")
+
+
+def mailkey_refused(domain: str, url: str) -> Reply:
+    """docs/mailkey.md section 5: the refusal names the cause and the cure."""
+    return Reply(550, "5.7.1", f"mailkey of {domain} does not cover this message; see {url}")
+
+
+def mailkey_unknown(domain: str) -> Reply:
+    """The look-up failed: never taken for "no mailkey"."""
+    return Reply(451, "4.7.5", f"the mailkey of {domain} cannot be looked up now; try again later")
+
+
+def dmarc_refused(domain: str) -> Reply:
+    """RFC 9989 section 8, RFC 7372: the Author Domain asks for refusal and nothing aligned passed."""
+    return Reply(550, "5.7.1", f"DMARC: {domain} asks to reject mail that neither SPF nor DKIM vouches for")
+
+
+def dmarc_unknown(domain: str) -> Reply:
+    """A DNS fault stands between us and the answer that would decide."""
+    return Reply(451, "4.7.5", f"the authentication records of {domain} cannot be looked up now; try again later")
+
+
+def spf_refused(domain: str) -> Reply:
+    """RFC 7372 section 3.2 (X.7.23)."""
+    return Reply(550, "5.7.23", f"SPF: {domain} does not allow this host to send its mail")
+
+
+def unauthenticated_refused() -> Reply:
+    """RFC 7372 section 3.3 (X.7.26): multiple authentication checks failed."""
+    return Reply(550, "5.7.26", "no authentication check vouches for this message")
+
+
+def some_failed(delivered: int, failed: int, text: str) -> Reply:
+    """A message that went to some and was refused by others, from a sender that no DSN may be sent to."""
+    return Reply(550, "5.0.0", f"delivered to {delivered}, refused for {failed}: {text}"[:480])

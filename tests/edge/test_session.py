@@ -1,0 +1,450 @@
+"""edge/: a real socket, a real session; behind it a recording acceptor at our own door."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from forwarder.edge.limits import Limits
+from forwarder.edge.server import EdgeServer, bind
+from forwarder.edge.session import EdgeSettings
+from forwarder.edge.tls import make_self_signed, server_context
+from forwarder.model import Address, BodyKind, Envelope, Refuse, Reply
+from forwarder.route import Resolved, ToAlias, ToSender
+from forwarder.smtp import reply
+from tests.fakes import FixedClock, MemoryJournal
+
+HEADER = b"From: a@b.example\r\nSubject: x\r\n\r\n"
+
+
+@dataclass
+class RecordingAcceptor:
+    """Takes alias@, other@ and SRS0=good@fwd.example; keeps what it was handed."""
+
+    answer: Reply = reply.DELIVERED
+    accepted: list[tuple[Envelope, bytes]] = field(default_factory=list)
+    hold: asyncio.Event | None = None
+    fault: Exception | None = None
+
+    async def recipient(self, sender: Address | None, address: Address) -> Resolved | Refuse:
+        if self.fault is not None:
+            raise self.fault
+        if address.domain != "fwd.example":
+            return Refuse(reply.RELAYING_DENIED, "foreign")
+        if address.local == "SRS0=good":
+            return ToSender(address, Address("bob", "sender.example"))
+        if address.local.lower() in ("alias", "other", "postmaster"):
+            return ToAlias(address, (Address("dest", "sink.example"),), "fwd.example")
+        return Refuse(reply.UNKNOWN_ALIAS, "unknown")
+
+    async def accept(self, envelope: Envelope, resolved: tuple[Resolved, ...], raw: bytes) -> Reply:
+        if self.fault is not None:
+            raise self.fault
+        if self.hold is not None:
+            await self.hold.wait()
+        self.accepted.append((envelope, raw))
+        return self.answer
+
+
+class Client:
+    """A peer that says exactly the octets it is given."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def answer(self) -> str:
+        """One reply, all its lines; "" when the server closed."""
+        lines = []
+        async with asyncio.timeout(5):
+            while line := await self.reader.readline():
+                assert line.endswith(b"\r\n")
+                lines.append(line[:-2].decode())
+                if line[3:4] != b"-":
+                    break
+        return "\n".join(lines)
+
+    async def say(self, octets: bytes) -> str:
+        self.writer.write(octets)
+        return await self.answer()
+
+    async def ready(self, sender: bytes = b"<bob@sender.example>", rcpt: bytes = b"<alias@fwd.example>") -> None:
+        await self.say(b"EHLO client.example\r\n")
+        assert (await self.say(b"MAIL FROM:" + sender + b"\r\n")).startswith("250")
+        assert (await self.say(b"RCPT TO:" + rcpt + b"\r\n")).startswith("250")
+
+    async def data(self, octets: bytes) -> str:
+        assert (await self.say(b"DATA\r\n")).startswith("354")
+        return await self.say(octets)
+
+
+@dataclass
+class Edge:
+    server: EdgeServer
+    acceptor: RecordingAcceptor
+    journal: MemoryJournal
+    port: int
+    connect: Callable[[], object]
+
+
+@asynccontextmanager
+async def edge(
+    acceptor: RecordingAcceptor | None = None, context: ssl.SSLContext | None = None, **limits: float
+) -> AsyncIterator[tuple[Client, Edge]]:
+    acceptor = acceptor or RecordingAcceptor()
+    journal = MemoryJournal()
+    bounds = replace(Limits(command_timeout=5, data_timeout=5), **limits)  # type: ignore[arg-type]
+    settings = EdgeSettings("mx.fwd.example", bounds, lambda: context, "fwd.example")
+    server = EdgeServer(settings, acceptor, FixedClock(), journal)
+    sock = bind("127.0.0.1:0")
+    port = sock.getsockname()[1]
+    await server.start([sock])
+    writers = []
+
+    async def connect() -> Client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
+        writers.append(writer)
+        client = Client(reader, writer)
+        await client.answer()
+        return client
+
+    try:
+        yield await connect(), Edge(server, acceptor, journal, port, connect)
+    finally:
+        for writer in writers:
+            writer.close()
+        await server.drain(1)
+
+
+async def test_the_greeting_offers_what_is_kept() -> None:
+    async with edge() as (client, _):
+        answer = await client.say(b"EHLO client.example\r\n")
+        offered = {line[4:].split()[0] for line in answer.splitlines()}
+        assert offered == {
+            "mx.fwd.example",
+            "PIPELINING",
+            "SIZE",
+            "8BITMIME",
+            "SMTPUTF8",
+            "ENHANCEDSTATUSCODES",
+            "CHUNKING",
+        }
+
+
+async def test_a_message_arrives_with_its_envelope_and_its_octets_unstuffed() -> None:
+    async with edge() as (client, it):
+        await client.ready()
+        answer = await client.data(HEADER + b"..\r\n..leading\r\nplain\r\n.\r\n")
+        [(envelope, raw)] = it.acceptor.accepted
+        assert answer == f"250 2.0.0 delivered ({envelope.id})"
+        assert raw == HEADER + b".\r\n.leading\r\nplain\r\n"
+        assert (envelope.sender, envelope.peer.helo) == (Address("bob", "sender.example"), "client.example")
+        assert [one.address for one in envelope.recipients] == [Address("alias", "fwd.example")]
+        assert envelope.received_at == datetime(2026, 11, 23, 12, 30, tzinfo=UTC)
+
+
+async def test_a_pipelined_group_gets_all_its_replies() -> None:
+    async with edge() as (client, it):
+        await client.say(b"EHLO c.example\r\n")
+        first = await client.say(
+            b"MAIL FROM:<> BODY=8BITMIME\r\nRCPT TO:<nobody@fwd.example>\r\nRCPT TO:<alias@fwd.example>\r\nDATA\r\n"
+        )
+        assert [first[:3], *[(await client.answer())[:3] for _ in range(3)]] == ["250", "550", "250", "354"]
+        assert (await client.say(HEADER + b".\r\nQUIT\r\n")).startswith("250")
+        assert (await client.answer()).startswith("221")
+        assert await client.answer() == ""
+        assert it.acceptor.accepted[0][0].body is BodyKind.EIGHT_BIT_MIME
+
+
+async def test_the_end_may_come_in_any_pieces() -> None:
+    stream = HEADER + b"body\r\n.\r\n"
+    for cut in range(1, len(stream)):
+        async with edge() as (client, it):
+            await client.ready()
+            await client.say(b"DATA\r\n")
+            client.writer.write(stream[:cut])
+            await client.writer.drain()
+            await asyncio.sleep(0)
+            client.writer.write(stream[cut:])
+            assert (await client.answer()).startswith("250")
+            assert it.acceptor.accepted[0][1] == HEADER + b"body\r\n"
+        if cut > 6:
+            break
+    for cut in range(len(stream) - 6, len(stream)):
+        async with edge() as (client, it):
+            await client.ready()
+            await client.say(b"DATA\r\n")
+            client.writer.write(stream[:cut])
+            await client.writer.drain()
+            await asyncio.sleep(0)
+            client.writer.write(stream[cut:])
+            assert (await client.answer()).startswith("250")
+            assert it.acceptor.accepted[0][1] == HEADER + b"body\r\n"
+
+
+SMUGGLED = b"MAIL FROM:<evil@b.example>\r\nRCPT TO:<alias@fwd.example>\r\nDATA\r\nFrom: e@b.example\r\n\r\nx\r\n.\r\n"
+
+
+@pytest.mark.parametrize(
+    "fake_end",
+    [
+        b"\n.\n",
+        b"\n.\r\n",
+        b"\r\n.\n",
+        b"\r.\r",
+        b"\r.\r\n",
+        b"\r\n.\r",
+        b"\r\r\n.\r\r\n",
+        b"\r\n\0.\r\n",
+        b"\r\n.\0\r\n",
+    ],
+    ids=repr,
+)
+async def test_only_crlf_dot_crlf_ends_a_message_and_what_is_smuggled_is_refused_whole(fake_end: bytes) -> None:
+    async with edge() as (client, it):
+        await client.ready()
+        answer = await client.data(HEADER + b"innocent" + fake_end + SMUGGLED)
+        assert answer.startswith(("550 5.5.2", "550 5.6.0"))
+        assert await client.answer() == ""
+        assert it.acceptor.accepted == []
+
+
+async def test_bdat_carries_dots_as_they_are_and_mixes_chunks() -> None:
+    async with edge() as (client, it):
+        await client.ready()
+        part = HEADER + b".dot\r\n"
+        assert (await client.say(b"BDAT %d\r\n" % len(part) + part)).startswith("250")
+        assert (await client.say(b"BDAT 6 LAST\r\nend.\r\n")).startswith("250")
+        assert it.acceptor.accepted[0][1] == part + b"end.\r\n"
+
+
+async def test_data_after_bdat_is_out_of_order() -> None:
+    async with edge() as (client, _):
+        await client.ready()
+        await client.say(b"BDAT 3\r\nabc")
+        assert (await client.say(b"DATA\r\n")).startswith("503")
+
+
+async def test_bdat_with_no_transaction_is_read_and_refused() -> None:
+    async with edge() as (client, _):
+        await client.say(b"EHLO c.example\r\n")
+        assert (await client.say(b"BDAT 10 LAST\r\nQUIT\r\nNOOP")).startswith("503")
+        assert (await client.say(b"NOOP\r\n")).startswith("250")
+
+
+async def test_too_large_is_552_in_both_ways_and_the_session_goes_on() -> None:
+    async with edge(message_size=1000) as (client, it):
+        await client.ready()
+        assert (await client.data(HEADER + b"x" * 2000 + b"\r\n.\r\n")).startswith("552 5.3.4")
+        await client.ready()
+        assert (await client.say(b"BDAT 2000 LAST\r\n" + b"x" * 2000)).startswith("552 5.3.4")
+        assert (await client.say(b"MAIL FROM:<b@c.example> SIZE=2000\r\n")).startswith("552 5.3.4")
+        await client.ready()
+        assert (await client.data(HEADER + b".\r\n")).startswith("250")
+        assert len(it.acceptor.accepted) == 1
+
+
+async def test_content_ahead_of_the_354_is_refused() -> None:
+    async with edge() as (client, it):
+        await client.ready()
+        assert (await client.say(b"DATA\r\n" + HEADER + b".\r\n")).startswith("503 5.5.0")
+        assert await client.answer() == ""
+        assert it.acceptor.accepted == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"MAIL FROM:<a@b.example>\r\n", "503 5.5.1"),
+        (b"RCPT TO:<alias@fwd.example>\r\n", "503 5.5.1"),
+        (b"DATA\r\n", "503 5.5.1"),
+        (b"EHLO\r\n", "501 5.5.4"),
+        (b"EHLO a\0b\r\n", "501 5.5.4"),
+        (b"EHLO a\rb\r\n", "501 5.5.2"),
+        (b"XYZZY\r\n", "500 5.5.1"),
+        (b"\xff\xfe\r\n", "500 5.5.2"),
+        (b"VRFY alias\r\n", "252 2.0.0"),
+        (b"EXPN list\r\n", "502 5.5.1"),
+        (b"AUTH PLAIN AGEAYg==\r\n", "503 5.5.1"),
+        (b"STARTTLS now\r\n", "501 5.5.4"),
+        (b"STARTTLS\r\n", "502 5.5.1"),
+        (b"NOOP " + b"x" * 505 + b"\r\n", "250 2.0.0"),
+        (b"NOOP " + b"x" * 4000 + b"\r\n", "500 5.5.2"),
+        (b"BDAT x\r\n", "501 5.5.4"),
+    ],
+)
+async def test_each_wrong_command_has_its_reply(line: bytes, expected: str) -> None:
+    async with edge() as (client, _):
+        assert (await client.say(line)).startswith(expected)
+
+
+@pytest.mark.parametrize("line", [b"EHLO c.example\n", b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\x02\x00\x01", b"x" * 5000])
+async def test_what_is_not_smtp_is_answered_once_and_closed(line: bytes) -> None:
+    async with edge() as (client, _):
+        assert (await client.say(line))[:1] in ("4", "5")
+        assert await client.answer() == ""
+
+
+async def test_two_megabytes_without_a_line_end_are_not_kept() -> None:
+    async with edge() as (client, _):
+        client.writer.write(b"x" * (2 << 20))
+        assert (await client.answer()).startswith("500 5.5.2")
+
+
+async def test_a_second_ehlo_forgets_the_transaction_and_a_nested_mail_does_not() -> None:
+    async with edge() as (client, _):
+        await client.ready(sender=b"<>")
+        assert (await client.say(b"MAIL FROM:<>\r\n")).startswith("503 5.5.1")
+        await client.say(b"EHLO again.example\r\n")
+        assert (await client.say(b"RCPT TO:<alias@fwd.example>\r\n")).startswith("503 5.5.1")
+
+
+async def test_errors_junk_and_unknown_recipients_end_the_session() -> None:
+    for line, most in ((b"XYZZY\r\n", 10), (b"NOOP\r\n", 100), (b"RCPT TO:<nobody@fwd.example>\r\n", 11)):
+        async with edge() as (client, _):
+            await client.say(b"EHLO c.example\r\n")
+            await client.say(b"MAIL FROM:<>\r\n")
+            answers = [await client.say(line) for _ in range(most)]
+            assert answers[-1].startswith("421 4.7.0")
+            assert not any(one.startswith("421") for one in answers[:-1])
+            assert await client.answer() == ""
+
+
+async def test_the_recipient_limit_is_452_and_the_first_stay_valid() -> None:
+    async with edge(recipients=1) as (client, it):
+        await client.ready()
+        assert (await client.say(b"RCPT TO:<other@fwd.example>\r\n")).startswith("452 4.5.3")
+        assert (await client.data(HEADER + b".\r\n")).startswith("250")
+        assert len(it.acceptor.accepted[0][0].recipients) == 1
+
+
+async def test_the_same_recipient_twice_is_one() -> None:
+    async with edge() as (client, it):
+        await client.ready()
+        assert (await client.say(b"RCPT TO:<alias@FWD.example>\r\n")).startswith("250")
+        await client.data(HEADER + b".\r\n")
+        assert len(it.acceptor.accepted[0][0].recipients) == 1
+
+
+async def test_a_report_takes_one_recipient_a_transaction() -> None:
+    async with edge() as (client, _):
+        await client.ready(sender=b"<>", rcpt=b"<SRS0=good@fwd.example>")
+        assert (await client.say(b"RCPT TO:<alias@fwd.example>\r\n")).startswith("452 4.5.3")
+        await client.say(b"RSET\r\n")
+        await client.ready(sender=b"<>")
+        assert (await client.say(b"RCPT TO:<SRS0=good@fwd.example>\r\n")).startswith("452 4.5.3")
+
+
+async def test_all_recipients_refused_is_554_at_data() -> None:
+    async with edge() as (client, _):
+        await client.say(b"EHLO c.example\r\n")
+        await client.say(b"MAIL FROM:<>\r\n")
+        assert (await client.say(b"RCPT TO:<x@foreign.example>\r\n")).startswith("550 5.7.1")
+        assert (await client.say(b"DATA\r\n")).startswith("554 5.5.1")
+
+
+async def test_a_fault_of_ours_is_451_and_its_text_stays_here() -> None:
+    async with edge(RecordingAcceptor(fault=RuntimeError("the secret detail"))) as (client, it):
+        await client.say(b"EHLO c.example\r\n")
+        await client.say(b"MAIL FROM:<>\r\n")
+        answer = await client.say(b"RCPT TO:<alias@fwd.example>\r\n")
+        assert answer.startswith("451 4.3.0")
+        assert "secret" not in answer
+        assert it.journal.named("fault")[0]["detail"] == "the secret detail"
+
+
+async def test_a_client_that_hangs_up_behind_the_dot_does_not_stop_the_delivery() -> None:
+    hold = asyncio.Event()
+    async with edge(RecordingAcceptor(hold=hold)) as (client, it):
+        await client.ready()
+        await client.say(b"DATA\r\n")
+        client.writer.write(HEADER + b".\r\n")
+        await client.writer.drain()
+        client.writer.transport.abort()
+        hold.set()
+        async with asyncio.timeout(5):
+            while not it.acceptor.accepted:
+                await asyncio.sleep(0.001)
+        assert it.acceptor.accepted[0][1] == HEADER
+
+
+async def test_a_half_closed_client_still_hears_the_answer() -> None:
+    async with edge() as (client, it):
+        await client.ready()
+        await client.say(b"DATA\r\n")
+        client.writer.write(HEADER + b".\r\n")
+        client.writer.write_eof()
+        assert (await client.answer()).startswith("250")
+        assert len(it.acceptor.accepted) == 1
+
+
+async def test_an_unfinished_message_is_no_message() -> None:
+    async with edge() as (client, it):
+        await client.ready()
+        await client.say(b"DATA\r\n")
+        client.writer.write(HEADER + b"half of")
+        client.writer.write_eof()
+        assert await client.answer() == ""
+        assert it.acceptor.accepted == []
+
+
+async def test_a_silent_client_is_sent_away() -> None:
+    async with edge(command_timeout=0.05) as (client, _):
+        assert (await client.answer()).startswith("421 4.4.2")
+
+
+async def test_more_sessions_than_allowed_hear_421() -> None:
+    async with edge(sessions=1) as (_, it):
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        assert (await Client(reader, writer).answer()).startswith("421 4.7.0")
+        writer.close()
+
+
+async def test_drain_lets_an_open_message_finish_and_sends_the_idle_away() -> None:
+    async with edge() as (client, it):
+        idle = await it.connect()  # type: ignore[misc]
+        await client.ready()
+        assert (await client.say(b"DATA\r\n")).startswith("354")
+        draining = asyncio.ensure_future(it.server.drain(5))
+        assert (await idle.answer()).startswith("421 4.3.2")
+        assert (await client.say(HEADER + b".\r\n")).startswith("250")
+        assert (await client.answer()).startswith("421 4.3.2")
+        await draining
+        assert len(it.acceptor.accepted) == 1
+
+
+async def test_starttls_forgets_what_was_said_before_and_drops_what_was_injected(tmp_path: Path) -> None:
+    context = server_context(*make_self_signed(tmp_path, "mx.fwd.example", datetime.now(UTC)))
+    trusting = ssl.create_default_context()
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+    async with edge(context=context) as (client, it):
+        assert "STARTTLS" in await client.say(b"EHLO c.example\r\n")
+        await client.say(b"MAIL FROM:<a@b.example>\r\n")
+        assert (await client.say(b"STARTTLS\r\n")).startswith("220")
+        await client.writer.start_tls(trusting)
+        assert (await client.say(b"RCPT TO:<alias@fwd.example>\r\n")).startswith("503")
+        assert "STARTTLS" not in await client.say(b"EHLO c.example\r\n")
+        await client.ready()
+        assert (await client.data(HEADER + b".\r\n")).startswith("250")
+        tls = it.acceptor.accepted[0][0].peer.tls
+        assert tls is not None
+        assert tls.version == "TLSv1.3"
+    async with edge(context=context) as (client, _):
+        await client.say(b"EHLO c.example\r\n")
+        assert (await client.say(b"STARTTLS\r\nMAIL FROM:<evil@b.example>\r\n")).startswith("501")
+        assert await client.answer() == ""
+
+
+async def test_the_self_signed_certificate_is_made_once_and_private(tmp_path: Path) -> None:
+    first = make_self_signed(tmp_path, "mx.fwd.example", datetime.now(UTC))
+    before = first[0].read_bytes()
+    assert make_self_signed(tmp_path, "mx.fwd.example", datetime.now(UTC)) == first
+    assert first[0].read_bytes() == before
+    assert first[1].stat().st_mode & 0o777 == 0o600
