@@ -75,7 +75,8 @@ def test_every_finding_is_written_with_the_identity_it_is_about() -> None:
         "\tmailkey=pass smtp.mailfrom=bob@sender.test header.d=sender.test",
         "\t  header.s=k2611 policy.rcpt=bound;",
         "\tspf=pass smtp.mailfrom=bob@sender.test;",
-        '\tdkim=pass header.d=sender.test header.s=s1 header.a=rsa-sha256 header.b="abcd/efg";',
+        "\tdkim=pass header.d=sender.test header.s=s1 header.a=rsa-sha256",
+        '\t  header.b="abcd/efg";',
         "\tarc=none;",
         "\tdmarc=pass (p=reject) header.from=sender.test policy.dmarc=none",
     ]
