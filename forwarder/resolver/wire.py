@@ -1,0 +1,244 @@
+"""What do the name servers answer to one question? RFC 1035 on the wire, RFC 6891 for large answers, RFC 7766 for TCP.
+
+Stub resolver: the servers are recursive and, where AD is believed, trusted. What is not an answer to the question
+(another id, another name, no DNS at all) is not looked at, so that a blind forger has to hit port and id before the
+real answer comes (RFC 5452). What is neither data nor the server's own word that there is none is a TEMPERROR.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+
+from forwarder.ports import Answer, DnsStatus
+from forwarder.resolver.servers import Server
+from forwarder.resolver.stats import ResolverStats
+
+__all__ = ["MAX_OPEN", "Exchange"]
+
+#: RFC 9715 section 3 (fragmentation): what passes every path in one datagram.
+_PAYLOAD = 1232
+#: Questions in a row that a CNAME may lead to, where the server does not follow it itself.
+_MAX_CNAMES = 8
+#: Sockets open at a time; more look-ups than that wait within their own deadline.
+MAX_OPEN = 256
+#: A server that did not answer in time is asked once more: UDP loses packets. A server that refused is not.
+_ROUNDS = 2
+
+#: RFC 2181 section 8.
+_MAX_TTL = (1 << 31) - 1
+
+_ROOT = dns.name.root
+_TYPES = {one: dns.rdatatype.from_text(one) for one in ("A", "AAAA", "MX", "PTR", "TXT")}
+
+
+class _Fault(Exception):
+    """This server gave no answer that can be used; the text says what it did."""
+
+
+class _Forever(_Fault):
+    """No other server will do better: the data themselves are at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Asks ``servers`` in their order. ``timeout`` seconds for one datagram or TCP exchange, ``deadline`` for all."""
+
+    servers: Sequence[Server]
+    timeout: float
+    deadline: float
+    trust_ad: bool
+    stats: ResolverStats
+    open: asyncio.Semaphore
+
+    async def ask(self, name: str, rdtype: str) -> Answer[Any]:
+        """``name`` is legal and in A-labels. Never raises for what the network does."""
+        try:
+            async with asyncio.timeout(self.deadline), self.open:
+                return await self._follow(_name(name), rdtype)
+        except TimeoutError:
+            return Answer(DnsStatus.TEMPERROR, detail=f"no answer within {self.deadline:g} s")
+        except _Fault as fault:
+            return Answer(DnsStatus.TEMPERROR, detail=str(fault))
+
+    async def _follow(self, name: dns.name.Name, rdtype: str) -> Answer[Any]:
+        """Ask, and ask again for the target where the server left the end of a CNAME chain to us."""
+        seen = {name}
+        ttl = _MAX_TTL
+        authentic = self.trust_ad
+        for _ in range(_MAX_CNAMES):
+            response = await self._ask_servers(name, rdtype)
+            chain = _read_chain(response)
+            ttl = min(ttl, chain.minimum_ttl)
+            authentic = authentic and bool(response.flags & dns.flags.AD)
+            if chain.answer is not None:
+                return Answer(DnsStatus.OK, tuple(map(_READERS[rdtype], chain.answer)), ttl, authentic)
+            if response.rcode() == dns.rcode.NXDOMAIN:
+                return Answer(DnsStatus.NXDOMAIN, ttl=ttl, authentic=authentic)
+            if not chain.cnames or _has(response, dns.rdatatype.SOA):
+                return Answer(DnsStatus.NODATA, ttl=ttl, authentic=authentic)
+            name = chain.canonical_name
+            if name in seen:
+                break
+            seen.add(name)
+        raise _Forever("CNAME loop")
+
+    async def _ask_servers(self, name: dns.name.Name, rdtype: str) -> dns.message.QueryMessage:
+        servers = list(self.servers)
+        faults: dict[Server, str] = {}
+        for _ in range(_ROUNDS):
+            for server in tuple(servers):
+                try:
+                    return await self._ask_server(server, name, rdtype)
+                except TimeoutError:
+                    faults[server] = f"no answer within {self.timeout:g} s"
+                except _Forever:
+                    raise
+                except (_Fault, OSError) as fault:
+                    servers.remove(server)
+                    faults[server] = str(fault)
+        raise _Fault("; ".join(f"{server}: {fault}" for server, fault in faults.items()) or "no name server")
+
+    async def _ask_server(self, server: Server, name: dns.name.Name, rdtype: str) -> dns.message.QueryMessage:
+        response = await self._send(server, _query(name, rdtype, edns=True, ad=self.trust_ad))
+        if response.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS):
+            # RFC 6891 section 7: a server that knows no EDNS.
+            response = await self._send(server, _query(name, rdtype, edns=False, ad=self.trust_ad))
+        if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            raise _Fault(dns.rcode.to_text(response.rcode()))
+        if _is_referral(response):
+            raise _Fault("a referral: this is no recursive server")
+        return response
+
+    async def _send(self, server: Server, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
+        self.stats.queries += 1
+        async with asyncio.timeout(self.timeout):
+            response = await _exchange_udp(server, query)
+        if response.flags & dns.flags.TC:
+            self.stats.queries += 1
+            async with asyncio.timeout(self.timeout):
+                response = await _exchange_tcp(server, query)
+        if response.flags & dns.flags.TC:
+            raise _Fault("truncated over TCP")
+        return response
+
+
+def _name(text: str) -> dns.name.Name:
+    # Label by label, as a backslash in a macro's text is no escape.
+    return dns.name.Name([*(label.encode("ascii") for label in text.split(".")), b""])
+
+
+def _query(name: dns.name.Name, rdtype: str, *, edns: bool, ad: bool) -> dns.message.QueryMessage:
+    # RFC 6840 section 5.7: AD in a query asks for AD in the answer.
+    flags = dns.flags.RD | (dns.flags.AD if ad else 0)
+    return dns.message.make_query(
+        name, _TYPES[rdtype], flags=flags, use_edns=0 if edns else False, payload=_PAYLOAD if edns else None
+    )
+
+
+# --- one exchange -----------------------------------------------------------------------------------------------------
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """A connected socket with its own port: the kernel drops what comes from elsewhere, and tells of a closed port."""
+
+    def __init__(self, query: dns.message.QueryMessage) -> None:
+        self._query = query
+        self.response: asyncio.Future[dns.message.QueryMessage] = asyncio.get_running_loop().create_future()
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        response = _parse_response(self._query, data)
+        if response is not None and not self.response.done():
+            self.response.set_result(response)
+
+    def error_received(self, exc: Exception) -> None:
+        if not self.response.done():
+            self.response.set_exception(exc)
+
+
+async def _exchange_udp(server: Server, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.create_datagram_endpoint(lambda: _Datagrams(query), remote_addr=server)
+    try:
+        transport.sendto(query.to_wire())
+        return await protocol.response
+    finally:
+        transport.close()
+
+
+async def _exchange_tcp(server: Server, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
+    reader, writer = await asyncio.open_connection(*server)
+    try:
+        wire = query.to_wire()
+        writer.write(len(wire).to_bytes(2, "big") + wire)
+        data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+    except (EOFError, ConnectionError) as error:
+        raise _Fault("TCP connection closed") from error
+    finally:
+        writer.transport.abort()
+    response = _parse_response(query, data)
+    if response is None:
+        raise _Fault("no DNS answer over TCP")
+    return response
+
+
+def _parse_response(query: dns.message.QueryMessage, data: bytes) -> dns.message.QueryMessage | None:
+    """``None``: not the answer to this question."""
+    if data[:2] != query.id.to_bytes(2, "big"):
+        return None
+    try:
+        response = dns.message.from_wire(data)
+    except Exception:  # noqa: BLE001 - hostile octets: whatever the parser raises, they are no answer
+        return None
+    return response if isinstance(response, dns.message.QueryMessage) and query.is_response(response) else None
+
+
+# --- one response -----------------------------------------------------------------------------------------------------
+
+
+def _read_chain(response: dns.message.QueryMessage) -> dns.message.ChainingResult:
+    try:
+        return response.resolve_chaining()
+    except dns.message.ChainTooLong as error:
+        raise _Forever("CNAME loop") from error
+    except dns.exception.DNSException as error:
+        raise _Fault("a contradictory answer") from error
+
+
+def _has(response: dns.message.QueryMessage, rdtype: dns.rdatatype.RdataType) -> bool:
+    return any(rrset.rdtype == rdtype for rrset in response.authority)
+
+
+def _is_referral(response: dns.message.QueryMessage) -> bool:
+    """NS records and nothing else from a server without recursion: it says who knows, not that there is nothing."""
+    return (
+        response.rcode() == dns.rcode.NOERROR
+        and not response.answer
+        and not response.flags & (dns.flags.RA | dns.flags.AA)
+        and _has(response, dns.rdatatype.NS)
+        and not _has(response, dns.rdatatype.SOA)
+    )
+
+
+def _host(name: dns.name.Name) -> str:
+    return "" if name == _ROOT else name.to_text(omit_final_dot=True)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    # RFC 7208 section 3.3, RFC 6376 section 3.6.2.2: the strings of a record are joined without anything between them.
+    "TXT": lambda rdata: b"".join(rdata.strings),
+    "A": lambda rdata: IPv4Address(rdata.address),
+    "AAAA": lambda rdata: IPv6Address(rdata.address),
+    "MX": lambda rdata: (int(rdata.preference), _host(rdata.exchange)),
+    "PTR": lambda rdata: _host(rdata.target),
+}
