@@ -1,7 +1,7 @@
 """What did a host find out about a message? Authentication-Results, RFC 8601: written, read, and recognized as our own.
 
-``build_field`` says what our Verdict is; ``parse`` is its inverse and reads what others write; ``claims`` tells whether
-a field that arrives pretends to be ours. Whatever came from outside is written as a token, a quoted string or not at
+``render`` says what our Verdict is; ``parse`` is its inverse and reads what others write; ``claims`` tells whether a
+field that arrives pretends to be ours. Whatever came from outside is written as a token, a quoted string or not at
 all: a domain with a quote or a parenthesis in it must not become a result ("Composition Kills" A4 and A5).
 """
 
@@ -83,9 +83,9 @@ class MalformedResults(ValueError):
 # --- our own findings -------------------------------------------------------------------------------------------------
 
 
-def build_field(authserv_id: str, verdict: Verdict, envelope: Envelope) -> bytes:
-    """The whole Authentication-Results field, folded, with its final CRLF."""
-    return b"Authentication-Results: " + render(authserv_id, verdict, envelope) + b"\r\n"
+def build_field(value: bytes) -> bytes:
+    """The whole Authentication-Results field around what ``render`` gave, with its final CRLF."""
+    return b"Authentication-Results: " + value + b"\r\n"
 
 
 def render(authserv_id: str, verdict: Verdict, envelope: Envelope) -> bytes:

@@ -1,4 +1,4 @@
-"""is_email addresses in an SMTP path: errors are refused, what RFC 5321 allows is taken (the pass rule of the suite)."""
+"""is_email addresses in an SMTP path: errors are refused, what RFC 5321 allows is taken (the pass rule of the set)."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def field(value: str | bytes) -> Field:
 
 
 def test_every_finding_is_written_with_the_identity_it_is_about() -> None:
-    assert build_field("mx.fwd.test", VERDICT, ENVELOPE).decode().splitlines() == [
+    assert build_field(render("mx.fwd.test", VERDICT, ENVELOPE)).decode().splitlines() == [
         "Authentication-Results: mx.fwd.test;",
         "\tmailkey=pass smtp.mailfrom=bob@sender.test header.d=sender.test",
         "\t  header.s=k2611 policy.rcpt=bound;",
@@ -158,7 +158,7 @@ def test_hostile_findings_stay_inside_their_place(domain: str, reason: str) -> N
         ArcCheck(Result.FAIL, 1, 0, reason, (domain,)),
         DmarcCheck(Result.FAIL, domain, domain, domain, domain, domain, reason),
     )
-    raw = build_field("mx.fwd.test", verdict, ENVELOPE)
+    raw = build_field(render("mx.fwd.test", verdict, ENVELOPE))
     assert raw.isascii()
     assert raw.endswith(b"\r\n")
     assert all(line[:1] == b"\t" and line.strip() for line in raw[:-2].split(b"\r\n")[1:])
