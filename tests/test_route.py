@@ -1,0 +1,245 @@
+"""route.py: where a recipient leads, and what a verdict means for a message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from ipaddress import IPv4Address
+
+import pytest
+
+from forwarder import srs
+from forwarder.model import (
+    Address,
+    ArcCheck,
+    DkimCheck,
+    DmarcCheck,
+    Envelope,
+    Forward,
+    Keep,
+    MailkeyCheck,
+    Peer,
+    Refuse,
+    Result,
+    SenderForm,
+    SpfCheck,
+    Verdict,
+)
+from forwarder.ports import (
+    AliasFound,
+    Claim,
+    DirectoryAnswer,
+    Forwarded,
+    MailboxFound,
+    NoSuchAlias,
+    NotOurDomain,
+    StoreAway,
+)
+from forwarder.route import Action, Policy, ToAlias, ToMailbox, ToNowhere, ToSender, decide, resolve
+from forwarder.smtp import reply
+
+SECRETS = [b"the secret of this test"]
+TODAY = date(2026, 11, 23)
+BOB = Address("bob", "sender.example")
+LONG = Address("x" * 60, "sender.example")
+ALIAS = Address("alias", "fwd.example")
+DEST = Address("dest", "sink.example")
+
+
+class Directory:
+    """alias@ and postmaster@fwd.example."""
+
+    async def look_up(self, address: Address) -> DirectoryAnswer:
+        if address.domain != "fwd.example":
+            return NotOurDomain()
+        if address.local == "away":
+            raise StoreAway("test")
+        return {"alias": AliasFound(ALIAS, (DEST,)), "postmaster": MailboxFound(address, "postmaster")}.get(
+            address.local, NoSuchAlias()
+        )
+
+    def is_ours(self, domain: str) -> bool:
+        return domain == "fwd.example"
+
+    def srs_domain(self, domain: str) -> str:
+        return domain
+
+    def is_srs_domain(self, domain: str) -> bool:
+        return domain == "fwd.example"
+
+
+@dataclass
+class Tokens:
+    """A ledger that knows tokens only."""
+
+    known: dict[str, Address] = field(default_factory=dict)
+    away: bool = False
+
+    async def look_up_token(self, token: str) -> Address | None:
+        if self.away:
+            raise StoreAway("test")
+        return self.known.get(token)
+
+    async def put_token(self, token: str, sender: Address) -> None:
+        self.known[token] = sender
+
+    async def claim(self, fingerprints: Sequence[bytes], attempt: str) -> Sequence[Claim]:
+        raise NotImplementedError
+
+    async def settle(
+        self, attempt: str, delivered: Sequence[bytes], released: Sequence[bytes], forwards: Sequence[Forwarded]
+    ) -> None:
+        raise NotImplementedError
+
+    async def find_forward(
+        self, reversible: Address, message_id: str | None, destinations: Sequence[Address]
+    ) -> Forwarded | None:
+        raise NotImplementedError
+
+    async def spend_bounce(self, reversible: Address, message_id: str | None) -> bool:
+        raise NotImplementedError
+
+    async def refund_bounce(self, reversible: Address, message_id: str | None) -> None:
+        raise NotImplementedError
+
+
+async def resolved(recipient: Address, sender: Address | None = BOB, ledger: Tokens | None = None) -> object:
+    return await resolve(
+        recipient, sender, directory=Directory(), ledger=ledger or Tokens(), secrets=SECRETS, today=TODAY
+    )
+
+
+async def test_an_alias_leads_to_its_targets() -> None:
+    assert await resolved(ALIAS) == ToAlias(ALIAS, (DEST,), "fwd.example")
+    assert await resolved(Address("postmaster", "fwd.example")) == ToMailbox(
+        Address("postmaster", "fwd.example"), "postmaster"
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipient", "expected"),
+    [
+        (Address("nobody", "fwd.example"), reply.UNKNOWN_ALIAS),
+        (Address("x", "elsewhere.example"), reply.RELAYING_DENIED),
+        (Address("away", "fwd.example"), reply.STATE_AWAY),
+    ],
+    ids=str,
+)
+async def test_the_rest_is_refused_early(recipient: Address, expected: object) -> None:
+    answer = await resolved(recipient)
+    assert isinstance(answer, Refuse)
+    assert answer.reply == expected
+
+
+async def test_a_reversible_address_leads_to_its_sender_for_the_null_sender_only() -> None:
+    address = srs.encode(BOB, "fwd.example", SECRETS, TODAY).address
+    assert await resolved(address, None) == ToSender(address, BOB)
+    answer = await resolved(address, BOB)
+    assert isinstance(answer, Refuse)
+    assert answer.reply == reply.REVERSIBLE_TAKES_REPORTS_ONLY
+
+
+async def test_an_opaque_address_needs_the_store() -> None:
+    encoded = srs.encode(LONG, "fwd.example", SECRETS, TODAY)
+    assert encoded.token is not None
+    assert await resolved(encoded.address, None, Tokens({encoded.token: LONG})) == ToSender(encoded.address, LONG)
+    unknown, away = await resolved(encoded.address, None), await resolved(encoded.address, None, Tokens(away=True))
+    assert isinstance(unknown, Refuse)
+    assert isinstance(away, Refuse)
+    assert (unknown.reply, away.reply) == (reply.BAD_REVERSIBLE, reply.STATE_AWAY)
+
+
+async def test_a_one_way_address_is_taken_and_leads_nowhere() -> None:
+    address = srs.encode_one_way(BOB, "fwd.example", SECRETS, TODAY)
+    assert await resolved(address, None) == ToNowhere(address)
+
+
+@pytest.mark.parametrize("why", ["forged", "expired", "malformed"])
+async def test_every_bad_reversible_address_hears_the_same(why: str) -> None:
+    good = srs.encode(BOB, "fwd.example", SECRETS, TODAY).address
+    bad = {
+        "forged": replace(good, local=good.local.replace("=bob", "=rob")),
+        "expired": srs.encode(BOB, "fwd.example", SECRETS, date(2026, 10, 1)).address,
+        "malformed": replace(good, local="SRS0=x"),
+    }[why]
+    answer = await resolved(bad, None)
+    assert isinstance(answer, Refuse)
+    assert answer.reply == reply.BAD_REVERSIBLE
+
+
+# --- decide ------------------------------------------------------------------------------------------------------------
+
+CLEAN = Verdict(
+    mailkey=MailkeyCheck(Result.NONE, "sender.example"),
+    spf=SpfCheck(Result.PASS, "sender.example"),
+    spf_helo=SpfCheck(Result.NONE),
+    dkim=(),
+    arc=ArcCheck(Result.NONE),
+    dmarc=DmarcCheck(Result.NONE, "sender.example"),
+    sender_verified_by="spf",
+)
+UNVERIFIED = replace(CLEAN, spf=SpfCheck(Result.NONE), sender_verified_by=None)
+DMARC_FAIL = replace(CLEAN, dmarc=DmarcCheck(Result.FAIL, "sender.example", policy="reject", applied="reject"))
+
+
+def mailkey(result: Result, policy: str | None) -> Verdict:
+    return replace(CLEAN, mailkey=MailkeyCheck(result, "sender.example", policy=policy, reason="test"))
+
+
+def decided(verdict: Verdict, policy: Policy | None = None, sender: Address | None = BOB) -> Forward | Keep | Refuse:
+    envelope = Envelope("id", Peer(IPv4Address("192.0.2.1"), "h"), sender, (), datetime(2026, 11, 23, tzinfo=UTC))
+    return decide(ToAlias(ALIAS, (DEST,), "fwd.example"), envelope, verdict, policy or Policy())
+
+
+@pytest.mark.parametrize(
+    ("verdict", "policy", "expected"),
+    [
+        pytest.param(CLEAN, Policy(), SenderForm.REVERSIBLE, id="verified"),
+        pytest.param(UNVERIFIED, Policy(), SenderForm.ONE_WAY, id="nobody vouches"),
+        pytest.param(UNVERIFIED, Policy(unauthenticated=Action.ACCEPT), SenderForm.ONE_WAY, id="accept is no way back"),
+        pytest.param(UNVERIFIED, Policy(unauthenticated=Action.REJECT), "550 5.7.26", id="unauthenticated refused"),
+        pytest.param(
+            replace(UNVERIFIED, dkim=(DkimCheck(Result.PASS, "other.example"),)),
+            Policy(unauthenticated=Action.REJECT),
+            SenderForm.ONE_WAY,
+            id="a foreign signature is authentication, not of the sender",
+        ),
+        pytest.param(mailkey(Result.FAIL, "all"), Policy(), "550 5.7.1", id="mailkey o=all"),
+        pytest.param(mailkey(Result.PERMERROR, "all"), Policy(), "550 5.7.1", id="mailkey permerror o=all"),
+        pytest.param(mailkey(Result.FAIL, "some"), Policy(), SenderForm.ONE_WAY, id="mailkey o=some"),
+        pytest.param(mailkey(Result.PERMERROR, None), Policy(), SenderForm.ONE_WAY, id="mailkey record unreadable"),
+        pytest.param(mailkey(Result.FAIL, "test"), Policy(), SenderForm.REVERSIBLE, id="mailkey o=test"),
+        pytest.param(mailkey(Result.TEMPERROR, None), Policy(), "451 4.7.5", id="mailkey temperror"),
+        pytest.param(DMARC_FAIL, Policy(), "550 5.7.1", id="dmarc reject"),
+        pytest.param(DMARC_FAIL, Policy(dmarc_reject=Action.TAG), SenderForm.REVERSIBLE, id="dmarc tag"),
+        pytest.param(DMARC_FAIL, Policy(dmarc_reject=Action.ONE_WAY), SenderForm.ONE_WAY, id="dmarc one-way"),
+        pytest.param(
+            replace(CLEAN, dmarc=DmarcCheck(Result.FAIL, "sender.example", policy="reject", applied="quarantine")),
+            Policy(),
+            SenderForm.REVERSIBLE,
+            id="dmarc in test mode",
+        ),
+        pytest.param(replace(CLEAN, dmarc=DmarcCheck(Result.TEMPERROR)), Policy(), "451 4.7.5", id="dmarc temperror"),
+        pytest.param(
+            replace(CLEAN, dmarc=DmarcCheck(Result.TEMPERROR)),
+            Policy(dmarc_reject=Action.TAG),
+            SenderForm.REVERSIBLE,
+            id="a temperror that decides nothing",
+        ),
+    ],
+)
+def test_what_a_verdict_means(verdict: Verdict, policy: Policy, expected: SenderForm | str) -> None:
+    route = decided(verdict, policy)
+    if isinstance(expected, str):
+        assert isinstance(route, Refuse)
+        assert str(route.reply).startswith(expected)
+    else:
+        assert isinstance(route, Forward)
+        assert route.sender_form is expected
+
+
+def test_the_null_sender_stays_null_whatever_is_found() -> None:
+    route = decided(UNVERIFIED, sender=None)
+    assert isinstance(route, Forward)
+    assert route.sender_form is SenderForm.NULL
