@@ -1,0 +1,135 @@
+"""Is this configuration right? Every mistake with its line, or what the service would do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from forwarder.config import ConfigError, Loaded, Mistake, Settings, read
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, nargs="?", default=Path("forwarder.toml"), help="default: %(default)s")
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        loaded = read(args.file)
+        if mistakes := [
+            *_unusable_keys(loaded),
+            *_unusable_store(loaded),
+            *_unusable_zone(loaded),
+            *_unusable_certificate(loaded),
+        ]:
+            raise ConfigError(loaded.source, mistakes)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        count = len(error.mistakes)
+        print(f"{count} mistake{'s' if count > 1 else ''}", file=sys.stderr)
+        return 1
+    print(f"{args.file}: ok")
+    for line in _summary(loaded.settings):
+        print(f"  {line}")
+    return 0
+
+
+def _unusable_keys(loaded: Loaded) -> Iterator[Mistake]:
+    """Files that are there but hold no key, or that others can read."""
+    from forwarder.keys import LEAST_DKIM_BITS, LEAST_MAILKEY_BITS, KeyFile, KeyFileError, load_key, load_secrets
+
+    keys = loaded.settings.keys
+    files: list[tuple[tuple[str | int, ...], KeyFile, int]] = [
+        (("keys", "mailkey", number, "key"), KeyFile(one.domain, one.selector, one.key), LEAST_MAILKEY_BITS)
+        for number, one in enumerate(keys.mailkey)
+    ]
+    files += [
+        (("keys", "dkim", number, "key"), KeyFile(one.domain, one.selector, one.key), LEAST_DKIM_BITS)
+        for number, one in enumerate(keys.dkim)
+    ]
+    if (arc := keys.arc) is not None:
+        files.append((("keys", "arc", "key"), KeyFile(arc.domain, arc.selector, arc.key), LEAST_DKIM_BITS))
+    for path, file, least_bits in files:
+        try:
+            load_key(file, least_bits=least_bits)
+        except KeyFileError as error:
+            yield loaded.mistake(path, str(error))
+    try:
+        load_secrets(loaded.settings.srs.secret_file)
+    except KeyFileError as error:
+        yield loaded.mistake(("srs", "secret_file"), str(error))
+
+
+def _unusable_store(loaded: Loaded) -> Iterator[Mistake]:
+    """A URL that the store's client does not take. Nothing is connected to."""
+    if loaded.settings.store != "embedded":
+        from forwarder.store.client import StoreClient, StoreUrlError
+
+        try:
+            StoreClient(loaded.settings.store, journal=_NoJournal())
+        except StoreUrlError as error:
+            yield loaded.mistake(("store",), str(error).removeprefix("store: "))
+
+
+def _unusable_zone(loaded: Loaded) -> Iterator[Mistake]:
+    file = loaded.settings.dns.zone_file
+    if file is not None:
+        from forwarder.resolver import ZoneError, ZoneResolver
+
+        try:
+            ZoneResolver.from_file(file)
+        except (ZoneError, OSError) as error:
+            yield loaded.mistake(("dns", "zone_file"), str(error))
+
+
+def _unusable_certificate(loaded: Loaded) -> Iterator[Mistake]:
+    tls = loaded.settings.tls
+    if tls.cert is not None and tls.key is not None:
+        from forwarder.edge.tls import server_context
+
+        try:
+            server_context(tls.cert, tls.key)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            yield loaded.mistake(("tls",), f"{tls.cert} and {tls.key} cannot be used together: {error}")
+
+
+class _NoJournal:
+    """Nothing happens here that a log should hear of."""
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        pass
+
+
+def _summary(settings: Settings) -> Iterator[str]:
+    """What the service would do, and what it would lack."""
+    yield f"listens on {', '.join(settings.listen_addresses)} as {settings.hostname}"
+    for name, domain in settings.domains.items():
+        disabled = sum(1 for one in domain.aliases.values() if not one.enabled)
+        some = [f"{len(domain.aliases)} alias{'es' if len(domain.aliases) != 1 else ''}"]
+        some += [f"{disabled} of them disabled"] if disabled else []
+        some += ["with catch-all"] if "*" in domain.aliases else []
+        yield f"takes mail for {name} ({', '.join(some)})"
+    if not settings.domains:
+        yield 'takes no mail: there is no [domains."..."] table'
+    for name in sorted({settings.srs.domain} | {one.srs_domain for one in settings.domains.values() if one.srs_domain}):
+        yield f"mints reversible addresses under {name}, {_signatures(settings, name)}"
+    yield "seals ARC as " + settings.keys.arc.domain if settings.keys.arc else "does not seal ARC: no [keys.arc]"
+    yield f"keeps state in {'its own embedded store' if settings.store == 'embedded' else 'the store of that URL'}"
+    yield f"delivers to {settings.relay.smarthost or 'the MX of each destination'}"
+    yield f"postmaster and abuse: {settings.admin.address or f'a file in {settings.state_dir}'}"
+
+
+def _signatures(settings: Settings, domain: str) -> str:
+    """A key of a parent domain signs too."""
+    having = [
+        kind
+        for kind, keys in (("mailkey", settings.keys.mailkey), ("DKIM", settings.keys.dkim))
+        if any(f".{domain}".endswith(f".{one.domain}") for one in keys)
+    ]
+    lacking = [kind for kind in ("mailkey", "DKIM") if kind not in having]
+    text = f"signed with {' and '.join(having)}" if having else "not signed"
+    return text + (f" (no key for {' and '.join(lacking)})" if lacking else "")

@@ -1,0 +1,71 @@
+"""What is wrong although every value is right? What contradicts another setting, and files that are not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+
+from forwarder.config.locate import Path
+from forwarder.config.settings import Settings
+from forwarder.directory import StaticDirectory
+
+__all__ = ["examine"]
+
+
+def examine(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """Where, and what."""
+    yield from _missing_files(settings)
+    yield from _repeated_listeners(settings)
+    yield from _repeated_keys(settings)
+    yield from _dead_ends(settings)
+
+
+def _missing_files(settings: Settings) -> Iterator[tuple[Path, str]]:
+    for path, file in _files(settings):
+        if file is None:
+            continue
+        if not file.is_file():
+            yield path, f"there is no file {file}"
+        elif not os.access(file, os.R_OK):
+            yield path, f"{file} cannot be read by this user"
+
+
+def _files(settings: Settings) -> Iterator[tuple[Path, FilePath | None]]:
+    yield ("srs", "secret_file"), settings.srs.secret_file
+    yield ("dns", "zone_file"), settings.dns.zone_file
+    yield ("tls", "cert"), settings.tls.cert
+    yield ("tls", "key"), settings.tls.key
+    for number, mailkey in enumerate(settings.keys.mailkey):
+        yield ("keys", "mailkey", number, "key"), mailkey.key
+    for number, dkim in enumerate(settings.keys.dkim):
+        yield ("keys", "dkim", number, "key"), dkim.key
+    if settings.keys.arc is not None:
+        yield ("keys", "arc", "key"), settings.keys.arc.key
+
+
+def _repeated_listeners(settings: Settings) -> Iterator[tuple[Path, str]]:
+    addresses = settings.listen_addresses
+    for number, address in enumerate(addresses):
+        # Port 0 is any free port, each time another.
+        if address in addresses[:number] and not address.endswith(":0"):
+            yield ("listen", number), f"{address} is listed twice"
+
+
+def _repeated_keys(settings: Settings) -> Iterator[tuple[Path, str]]:
+    seen = set()
+    for number, key in enumerate(settings.keys.dkim):
+        name = f"{key.selector}._domainkey.{key.domain}"
+        if name in seen:
+            yield ("keys", "dkim", number), f"{name} has a key already"
+        seen.add(name)
+
+
+def _dead_ends(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """Aliases that lead to an address of ours that does not exist, or in a circle."""
+    for end in StaticDirectory.from_settings(settings).dead_ends:
+        where = ("domains", end.domain, "aliases", end.alias)
+        if end.target is None:
+            yield where, "leads only in a circle"
+        else:
+            yield where, f"leads to {end.target}, an address of ours that does not exist or is kept here"

@@ -1,0 +1,248 @@
+"""What can be configured? Every setting with its default and the values it takes; docs/config.md explains them.
+
+The names are those of the design's example and stay. A setting exists only when the program heeds it; the few that wait for a
+later part are marked so in docs/config.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from forwarder.config import values
+from forwarder.config.locate import Path
+from forwarder.config.values import (
+    AliasName,
+    Count,
+    DomainName,
+    Endpoint,
+    Location,
+    Mailbox,
+    Nameserver,
+    NeededSelector,
+    Port,
+    Seconds,
+    Selector,
+)
+
+__all__ = ["Settings", "fields_at"]
+
+
+# --- tables ------------------------------------------------------------------------------------------------------------
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Listener(_Table):
+    """One address that clients connect to."""
+
+    address: Endpoint
+
+
+class Tls(_Table):
+    """The certificate for STARTTLS; without one, a self-signed one is made."""
+
+    cert: Annotated[Location | None, BeforeValidator(values.or_none)] = None
+    key: Annotated[Location | None, BeforeValidator(values.or_none)] = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Tls:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together: give both or none")
+        return self
+
+
+class Srs(_Table):
+    """Reversible addresses."""
+
+    domain: DomainName
+    secret_file: Location = FilePath("keys/srs.secret")
+
+
+class Dns(_Table):
+    """Whom we ask."""
+
+    nameservers: Annotated[tuple[Nameserver, ...], BeforeValidator(values.split)] = ()
+    timeout: Seconds = 2.5
+    trust_ad: bool = False
+    zone_file: Annotated[Location | None, BeforeValidator(values.or_none)] = None
+
+
+class MailkeyKey(_Table):
+    """A key that signs the envelope sender; the empty selector is the unnamed key."""
+
+    domain: DomainName
+    selector: Selector = ""
+    key: Location
+
+
+class DkimKey(_Table):
+    """A key for DKIM-Signature."""
+
+    domain: DomainName
+    selector: NeededSelector
+    key: Location
+
+
+class ArcKey(DkimKey):
+    """The key for ARC; usually one of the DKIM keys."""
+
+
+class Keys(_Table):
+    """Private keys."""
+
+    mailkey: tuple[MailkeyKey, ...] = ()
+    dkim: tuple[DkimKey, ...] = ()
+    arc: ArcKey | None = None
+
+
+class Relay(_Table):
+    """How mail leaves."""
+
+    port: Port = 25
+    smarthost: Annotated[str, AfterValidator(values.smarthost)] = ""
+    allow_private: bool = False
+    in_session: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=600)] = 20.0
+    hold: Literal["auto", "never", "always"] = "auto"
+
+
+class Queue(_Table):
+    """Mail that has to wait."""
+
+    first_retry: Seconds = 300.0
+    max_retry: Seconds = 14400.0
+    lifetime: Seconds = 432000.0
+    max_body: Count = 8388608
+    high_water: Count = 1073741824
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Queue:
+        if self.max_retry < self.first_retry:
+            raise ValueError("max_retry must not be less than first_retry")
+        return self
+
+
+class Limits(_Table):
+    """How much one client may take."""
+
+    message_size: Annotated[int, BeforeValidator(values.not_bool), Field(ge=65536)] = 36700160
+    # RFC 5321 section 4.5.3.1.8: a server must take 100 recipients.
+    recipients: Annotated[int, BeforeValidator(values.not_bool), Field(ge=1, le=10000)] = 100
+    sessions: Count = 2000
+
+
+Action = Literal["reject", "tag", "accept", "one-way"]
+
+
+class Policy(_Table):
+    """What happens to mail that no check vouches for."""
+
+    unauthenticated: Action = "tag"
+    dmarc_reject: Action = "reject"
+
+
+class Bounces(_Table):
+    """Reports that come back."""
+
+    unmatched: Literal["refuse", "pass"] = "refuse"
+    per_message: Count = 10
+    per_day: Count = 200
+
+
+class Admin(_Table):
+    """Who gets postmaster's and abuse's mail; nobody: it is kept in a file in ``state_dir``."""
+
+    address: Annotated[Mailbox | None, BeforeValidator(values.or_none)] = None
+
+
+class Log(_Table):
+    """What is told, and how."""
+
+    format: Literal["json", "pretty"] = "json"
+    full_addresses: bool = False
+
+
+class Alias(_Table):
+    """Where one address leads. Written short: a target, a list of targets, or ``false``."""
+
+    targets: tuple[Mailbox, ...] = ()
+    enabled: bool = True
+
+    @model_validator(mode="after")
+    def _leads_somewhere(self) -> Alias:
+        if self.enabled and not self.targets:
+            raise ValueError("leads nowhere: list a target, or write false to disable it")
+        return self
+
+
+class Domain(_Table):
+    """One domain whose mail we take."""
+
+    aliases: Annotated[
+        dict[AliasName, Annotated[Alias, BeforeValidator(values.alias)]],
+        BeforeValidator(values.distinct_aliases),
+        AfterValidator(values.frozen),
+    ] = Field(default_factory=dict)
+    srs_domain: Annotated[DomainName | None, BeforeValidator(values.or_none)] = None
+    plus_addressing: bool = True
+
+
+class Settings(_Table):
+    """All of it. Made by ``forwarder.config.load``."""
+
+    hostname: DomainName
+    authserv_id: Annotated[DomainName | None, BeforeValidator(values.or_none)] = None
+    listen: Annotated[
+        tuple[Annotated[Listener, BeforeValidator(values.listener)], ...],
+        BeforeValidator(values.split),
+        Field(min_length=1),
+    ] = (Listener(address="0.0.0.0:25"),)
+    state_dir: Location = FilePath("state")
+    # Its URL may hold a password.
+    store: Annotated[str, AfterValidator(values.store)] = Field(default="embedded", repr=False)
+    workers: Annotated[int, BeforeValidator(values.not_bool), Field(ge=0, le=1024)] = 1
+    tls: Tls = Tls()
+    srs: Srs
+    dns: Dns = Dns()
+    keys: Keys = Keys()
+    relay: Relay = Relay()
+    queue: Queue = Queue()
+    limits: Limits = Limits()
+    policy: Policy = Policy()
+    bounces: Bounces = Bounces()
+    admin: Admin = Admin()
+    log: Log = Log()
+    domains: Annotated[
+        dict[DomainName, Domain], BeforeValidator(values.distinct_domains), AfterValidator(values.frozen)
+    ] = Field(default_factory=dict)
+
+    @property
+    def listen_addresses(self) -> tuple[str, ...]:
+        """Where to listen, "ip:port"."""
+        return tuple(one.address for one in self.listen)
+
+
+def fields_at(path: Path) -> frozenset[str]:
+    """The names of the settings in the table at ``path``."""
+    table: Any = Settings
+    for part in path:
+        inner = _inside(table)
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and part in inner.model_fields:
+            table = inner.model_fields[str(part)].annotation
+        else:
+            table = inner
+    table = _inside(table)
+    return frozenset(table.model_fields) if isinstance(table, type) and issubclass(table, BaseModel) else frozenset()
+
+
+def _inside(annotation: Any) -> Any:
+    """The table that an annotation speaks of: of itself, or of the elements of its list or dict."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found: Iterable[Any] = (_inside(one) for one in get_args(annotation))
+    return next((one for one in found if one is not None), None)
