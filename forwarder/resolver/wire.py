@@ -24,7 +24,7 @@ from forwarder.ports import Answer, DnsStatus
 from forwarder.resolver.servers import Server
 from forwarder.resolver.stats import ResolverStats
 
-__all__ = ["MAX_OPEN", "Exchange"]
+__all__ = ["MAX_OPEN", "Exchange", "Fault", "parse_response", "read_response"]
 
 #: RFC 9715 section 3 (fragmentation): what passes every path in one datagram.
 _PAYLOAD = 1232
@@ -42,11 +42,11 @@ _ROOT = dns.name.root
 _TYPES = {one: dns.rdatatype.from_text(one) for one in ("A", "AAAA", "MX", "PTR", "TXT")}
 
 
-class _Fault(Exception):
+class Fault(Exception):
     """This server gave no answer that can be used; the text says what it did."""
 
 
-class _Forever(_Fault):
+class Forever(Fault):
     """No other server will do better: the data themselves are at fault."""
 
 
@@ -68,7 +68,7 @@ class Exchange:
                 return await self._follow(_name(name), rdtype)
         except TimeoutError:
             return Answer(DnsStatus.TEMPERROR, detail=f"no answer within {self.deadline:g} s")
-        except _Fault as fault:
+        except Fault as fault:
             return Answer(DnsStatus.TEMPERROR, detail=str(fault))
 
     async def _follow(self, name: dns.name.Name, rdtype: str) -> Answer[Any]:
@@ -78,20 +78,16 @@ class Exchange:
         authentic = self.trust_ad
         for _ in range(_MAX_CNAMES):
             response = await self._ask_servers(name, rdtype)
-            chain = _read_chain(response)
-            ttl = min(ttl, chain.minimum_ttl)
+            reading = read_response(response, rdtype)
+            ttl = min(ttl, reading.ttl)
             authentic = authentic and bool(response.flags & dns.flags.AD)
-            if chain.answer is not None:
-                return Answer(DnsStatus.OK, tuple(map(_READERS[rdtype], chain.answer)), ttl, authentic)
-            if response.rcode() == dns.rcode.NXDOMAIN:
-                return Answer(DnsStatus.NXDOMAIN, ttl=ttl, authentic=authentic)
-            if not chain.cnames or _has(response, dns.rdatatype.SOA):
-                return Answer(DnsStatus.NODATA, ttl=ttl, authentic=authentic)
-            name = chain.canonical_name
+            if reading.status is not None:
+                return Answer(reading.status, reading.records, ttl, authentic)
+            name = reading.target
             if name in seen:
                 break
             seen.add(name)
-        raise _Forever("CNAME loop")
+        raise Forever("CNAME loop")
 
     async def _ask_servers(self, name: dns.name.Name, rdtype: str) -> dns.message.QueryMessage:
         servers = list(self.servers)
@@ -102,12 +98,12 @@ class Exchange:
                     return await self._ask_server(server, name, rdtype)
                 except TimeoutError:
                     faults[server] = f"no answer within {self.timeout:g} s"
-                except _Forever:
+                except Forever:
                     raise
-                except (_Fault, OSError) as fault:
+                except (Fault, OSError) as fault:
                     servers.remove(server)
                     faults[server] = str(fault)
-        raise _Fault("; ".join(f"{server}: {fault}" for server, fault in faults.items()) or "no name server")
+        raise Fault("; ".join(f"{server}: {fault}" for server, fault in faults.items()) or "no name server")
 
     async def _ask_server(self, server: Server, name: dns.name.Name, rdtype: str) -> dns.message.QueryMessage:
         response = await self._send(server, _query(name, rdtype, edns=True, ad=self.trust_ad))
@@ -115,9 +111,9 @@ class Exchange:
             # RFC 6891 section 7: a server that knows no EDNS.
             response = await self._send(server, _query(name, rdtype, edns=False, ad=self.trust_ad))
         if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-            raise _Fault(dns.rcode.to_text(response.rcode()))
+            raise Fault(dns.rcode.to_text(response.rcode()))
         if _is_referral(response):
-            raise _Fault("a referral: this is no recursive server")
+            raise Fault("a referral: this is no recursive server")
         return response
 
     async def _send(self, server: Server, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
@@ -129,7 +125,7 @@ class Exchange:
             async with asyncio.timeout(self.timeout):
                 response = await _exchange_tcp(server, query)
         if response.flags & dns.flags.TC:
-            raise _Fault("truncated over TCP")
+            raise Fault("truncated over TCP")
         return response
 
 
@@ -157,7 +153,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self.response: asyncio.Future[dns.message.QueryMessage] = asyncio.get_running_loop().create_future()
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        response = _parse_response(self._query, data)
+        response = parse_response(self._query, data)
         if response is not None and not self.response.done():
             self.response.set_result(response)
 
@@ -183,16 +179,16 @@ async def _exchange_tcp(server: Server, query: dns.message.QueryMessage) -> dns.
         writer.write(len(wire).to_bytes(2, "big") + wire)
         data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
     except (EOFError, ConnectionError) as error:
-        raise _Fault("TCP connection closed") from error
+        raise Fault("TCP connection closed") from error
     finally:
         writer.transport.abort()
-    response = _parse_response(query, data)
+    response = parse_response(query, data)
     if response is None:
-        raise _Fault("no DNS answer over TCP")
+        raise Fault("no DNS answer over TCP")
     return response
 
 
-def _parse_response(query: dns.message.QueryMessage, data: bytes) -> dns.message.QueryMessage | None:
+def parse_response(query: dns.message.QueryMessage, data: bytes) -> dns.message.QueryMessage | None:
     """``None``: not the answer to this question."""
     if data[:2] != query.id.to_bytes(2, "big"):
         return None
@@ -200,19 +196,44 @@ def _parse_response(query: dns.message.QueryMessage, data: bytes) -> dns.message
         response = dns.message.from_wire(data)
     except Exception:  # noqa: BLE001 - hostile octets: whatever the parser raises, they are no answer
         return None
-    return response if isinstance(response, dns.message.QueryMessage) and query.is_response(response) else None
+    if not isinstance(response, dns.message.QueryMessage):
+        return None
+    # Some servers cut down to the header. To believe that costs a TCP exchange, in which the question is compared.
+    bare = response.flags & dns.flags.QR and response.flags & dns.flags.TC and not response.question
+    return response if bare or query.is_response(response) else None
 
 
 # --- one response -----------------------------------------------------------------------------------------------------
 
 
-def _read_chain(response: dns.message.QueryMessage) -> dns.message.ChainingResult:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a response says. ``status`` is ``None`` where it only leads on to ``target``."""
+
+    status: DnsStatus | None
+    ttl: int
+    target: dns.name.Name
+    records: tuple[Any, ...] = ()
+
+
+def read_response(response: dns.message.QueryMessage, rdtype: str) -> Reading:
+    """Raises Fault for what contradicts itself."""
     try:
-        return response.resolve_chaining()
+        chain = response.resolve_chaining()
     except dns.message.ChainTooLong as error:
-        raise _Forever("CNAME loop") from error
+        raise Forever("CNAME loop") from error
     except dns.exception.DNSException as error:
-        raise _Fault("a contradictory answer") from error
+        raise Fault("a contradictory answer") from error
+    ttl, target = chain.minimum_ttl, chain.canonical_name
+    if chain.answer is not None:
+        return Reading(DnsStatus.OK, ttl, target, tuple(map(_READERS[rdtype], chain.answer)))
+    if not _has(response, dns.rdatatype.SOA):
+        if response.rcode() == dns.rcode.NOERROR and chain.cnames:
+            return Reading(None, ttl, target)
+        # RFC 2308 section 5: without the SOA nobody says how long this holds.
+        ttl = 0
+    status = DnsStatus.NXDOMAIN if response.rcode() == dns.rcode.NXDOMAIN else DnsStatus.NODATA
+    return Reading(status, ttl, target)
 
 
 def _has(response: dns.message.QueryMessage, rdtype: dns.rdatatype.RdataType) -> bool:
