@@ -1,0 +1,195 @@
+"""What does the original sender read when a forwarded message fails? A new report of ours, about the alias alone.
+
+A report that came from the next hop is never passed on. What it says goes into a new one: its action and its status
+code, its words scrubbed, and of the returned header only what lies below our own Received field, which is what the
+sender sent. The finished report is searched once more, and if it tells the secret in any way, its freely worded parts
+are left out. So no report can name what is behind the alias, whatever the next hop wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from forwarder.bounce.hide import Secrets, scrub, scrub_of
+from forwarder.bounce.match import destinations, worst_status
+from forwarder.mail.dsn import Action, RecipientReport, Report, build_dsn
+from forwarder.mail.header import unfold
+from forwarder.mail.received import find_own_received
+from forwarder.model import Address, Envelope, Failed, Field, Message, Reply, ReturnBounce
+
+__all__ = ["compose_failure", "compose_return", "wants_failure_report"]
+
+#: Fields of a returned header that are the sender's, whoever touched it since. A list of what may be shown, not of what
+#: may not: receivers add fields of their own making, above and below, that name hosts and tenants.
+_SHOWN = frozenset(
+    {b"from", b"sender", b"reply-to", b"to", b"cc", b"subject", b"date", b"message-id", b"in-reply-to", b"references"}
+    | {b"mime-version", b"content-type", b"content-transfer-encoding", b"list-id"}
+)
+#: And these where they stand below our own Received field.
+_SHOWN_BELOW = _SHOWN | {
+    b"received",
+    b"dkim-signature",
+    b"mailkey-signature",
+    b"user-agent",
+    b"x-mailer",
+    b"feedback-id",
+}
+_SUBJECTS = {
+    Action.FAILED: "Undelivered mail returned to sender",
+    Action.DELAYED: "Delayed mail",
+    Action.DELIVERED: "Delivered mail",
+    Action.RELAYED: "Delivered mail",
+    Action.EXPANDED: "Delivered mail",
+}
+_OPENINGS = {
+    Action.FAILED: "Your message could not be delivered to",
+    Action.DELAYED: "Your message has not been delivered yet. It is still being tried for",
+    Action.DELIVERED: "Your message was delivered to",
+    Action.RELAYED: "Your message was passed on, to a system that sends no further notice, for",
+    Action.EXPANDED: "Your message was passed on to the members of",
+}
+_STATUS_OF_ACTION = {Action.FAILED: "5.0.0", Action.DELAYED: "4.0.0"}
+_ENHANCED = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
+_MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,250}>")
+
+
+# --- a report that came back ------------------------------------------------------------------------------------------
+
+
+def compose_return(  # noqa: PLR0913 - two values and what a pure function may not fetch itself
+    report: Report, returned: ReturnBounce, *, hostname: str, now: datetime, id: str, note: str | None = None
+) -> bytes:
+    """The report for ``returned.sender``, whole. ``id`` names this transaction and no other; ``note`` is a text of ours
+    that ends the part for people."""
+    alias = returned.alias or Address("undisclosed", returned.reversible.domain)
+    status = worst_status(report, returned.destination)
+    # Where the destination forwards again, the report names addresses that even we did not know.
+    secrets = Secrets.of(
+        (returned.destination, *destinations(report)),
+        hosts=(report.reporting_mta, *(one.remote_mta for one in report.recipients)),
+        known=(returned.sender, alias, returned.reversible),
+        ours=hostname,
+    )
+    diagnostic = scrub_of(secrets, status.diagnostic, alias) or None if status.diagnostic else None
+    header = _senders_part(report.returned_header, hostname, secrets)
+
+    def compose(diagnostic: str | None, header: bytes, references: str | None) -> bytes:
+        line = RecipientReport(alias, status.action, status.status or _status_of(status.action), diagnostic)
+        return build_dsn(
+            id=id,
+            hostname=hostname,
+            to=returned.sender,
+            subject=_SUBJECTS[status.action],
+            text=_text(hostname, [line], note),
+            recipients=[line],
+            returned_header=header,
+            now=now,
+            references=references,
+        )
+
+    raw = compose(diagnostic, header, _reference(report.message_id))
+    if secrets.told_by(raw.decode("utf-8", "replace")):
+        return compose(None, b"", None)
+    return raw
+
+
+def _senders_part(header: bytes, hostname: str, secrets: Secrets) -> bytes:
+    """What the sender sent, as far as it can be told from what was added by us and after us."""
+    fields = _fields(header)
+    ours = find_own_received(fields, hostname)
+    if ours is None:
+        kept = [one for one in fields if one.name in _SHOWN]
+    else:
+        kept = [one for one in fields[ours + 1 :] if one.name in _SHOWN_BELOW]
+    return b"".join(one.raw for one in kept if not secrets.told_by(one.raw.decode("utf-8", "replace")))
+
+
+def _fields(header: bytes) -> list[Field]:
+    """Split a header that went through other hands: what is no field is dropped, line ends are made CRLF."""
+    found: list[tuple[bytes, list[bytes]]] = []
+    for line in header.splitlines():
+        if line[:1] in (b" ", b"\t") and found:
+            found[-1][1].append(line)
+        else:
+            name, colon, _ = line.partition(b":")
+            if colon and re.fullmatch(rb"[!-9;-~]+", name):
+                found.append((name.lower(), [line]))
+            else:
+                found.append((b"", []))
+    return [Field(name, b"\r\n".join((*lines, b""))) for name, lines in found if name]
+
+
+# --- a failure of ours ------------------------------------------------------------------------------------------------
+
+
+def compose_failure(  # noqa: PLR0913 - three values and what a pure function may not fetch itself
+    failed: Sequence[tuple[Address, Address, Failed]],
+    envelope: Envelope,
+    message: Message,
+    *,
+    hostname: str,
+    now: datetime,
+    note: str | None = None,
+) -> bytes:
+    """The report about recipients that failed for good: (alias, destination, what became of it), for the envelope's
+    sender. It must not be the null sender (RFC 5321 section 6.1) and must have been verified (architecture, rule 3)."""
+    assert envelope.sender is not None
+    assert failed
+    lines: dict[Address, RecipientReport] = {}
+    for alias, destination, outcome in failed:
+        if alias not in lines:
+            lines[alias] = _failed_line(alias, destination, outcome, envelope)
+    field = message.first(b"message-id")
+    return build_dsn(
+        id=envelope.id,
+        hostname=hostname,
+        to=envelope.sender,
+        subject=_SUBJECTS[Action.FAILED],
+        text=_text(hostname, list(lines.values()), note),
+        recipients=list(lines.values()),
+        returned_header=message.header,
+        now=now,
+        envelope_id=envelope.envid,
+        arrived_at=envelope.received_at,
+        references=_reference(unfold(field.value).decode("latin-1") if field is not None else None),
+    )
+
+
+def wants_failure_report(envelope: Envelope, alias: Address) -> bool:
+    """RFC 3461 section 4.1: did the sender leave failures of this recipient to us to report?"""
+    notify = next((one.notify for one in envelope.recipients if one.address == alias), None)
+    return notify is None or "FAILURE" in notify.upper().split(",")
+
+
+def _failed_line(alias: Address, destination: Address, outcome: Failed, envelope: Envelope) -> RecipientReport:
+    orcpt = next((one.orcpt for one in envelope.recipients if one.address == alias), None)
+    enhanced = outcome.reply.enhanced
+    status = enhanced if enhanced and _ENHANCED.fullmatch(enhanced) and enhanced[0] == "5" else "5.0.0"
+    text = scrub(outcome.reply.text, hidden=destination, alias=alias, peer=outcome.peer)
+    diagnostic = str(Reply(outcome.reply.code, status, text)).strip()
+    return RecipientReport(alias, Action.FAILED, status, diagnostic, orcpt)
+
+
+# --- common -----------------------------------------------------------------------------------------------------------
+
+
+def _text(hostname: str, lines: Sequence[RecipientReport], note: str | None) -> str:
+    """The part for people."""
+    said = [f"This is the mail system at {hostname}.", ""]
+    for line in lines:
+        said += [f"{_OPENINGS[line.action]}", "", f"    <{line.address}>", ""]
+        if line.diagnostic:
+            said += ["The reason given is:", "", f"    {line.diagnostic}", ""]
+    if note:
+        said += [note, ""]
+    return "\n".join(said)
+
+
+def _status_of(action: Action) -> str:
+    return _STATUS_OF_ACTION.get(action, "2.0.0")
+
+
+def _reference(message_id: str | None) -> str | None:
+    return message_id if message_id is not None and _MESSAGE_ID.fullmatch(message_id) else None

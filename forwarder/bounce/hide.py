@@ -1,0 +1,316 @@
+"""What must the sender of a message not read in what comes back? The address behind the alias, and every host there.
+
+Two tools. ``scrub`` makes one line of a stranger's text fit to be passed on: it does not look for the secret alone, but
+takes out whatever looks like an address, a host or a link, written plainly or in an encoding, and keeps codes and
+words. ``Secrets.told_by`` finds the secret itself in any text, for what is passed on as it is and for the last look at
+a finished report.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+import re
+import unicodedata
+import urllib.parse
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from forwarder.mail.address import AddressError, ascii_domain
+from forwarder.model import Address
+
+__all__ = ["HIDDEN", "MAX_TEXT", "Secrets", "scrub", "scrub_of"]
+
+HIDDEN = "[hidden]"
+#: Characters that scrub returns at most, and that it reads at most.
+MAX_TEXT = 500
+_MAX_READ = 2000
+#: Characters of a word. Nothing that people write is longer, and the patterns below take the square of it.
+_MAX_WORD = 300
+#: Letters that a piece of a local part or a host name needs before it is hidden as a word of its own.
+_MIN_PIECE = 3
+#: Labels that are words of every reply; to hide them would tell more than it hides.
+_COMMON = frozenset(
+    {"mail", "smtp", "imap", "mta", "relay", "gateway", "inbound", "outbound", "email", "server", "host", "mailhost"}
+    | {"www", "com", "net", "org", "the", "and", "postfix", "exim", "protection", "local", "domain"}
+    | {"user", "users", "unknown", "address", "message", "mailbox", "recipient"}
+)
+
+# Signs of their own while the text is worked on: what they stand for is put in last, and is searched by nothing.
+_ALIAS_MARK = "\ue000"
+_HIDDEN_MARK = "\ue001"
+
+
+def scrub(text: str, *, hidden: Address | None, alias: Address | None, peer: str | None = None) -> str:
+    """One line of printable ASCII, at most MAX_TEXT characters, out of what a next hop said about ``hidden``.
+
+    Every e-mail address in it becomes ``alias``; hosts, IP addresses, links and the local part become ``[hidden]``;
+    enhanced status codes and numbers stay. ``peer`` is the host that said it, as in ``mx.example[192.0.2.1]:25``.
+    Empty where the text told the secret in a way that could not be taken out.
+    """
+    return scrub_of(Secrets.of([hidden], hosts=[peer]), text, alias)
+
+
+def scrub_of(secrets: Secrets, text: str, alias: Address | None) -> str:
+    """The same for several secrets."""
+    text = _flat(_ENCODED_WORDS.sub(_decode_words, text[:_MAX_READ]))
+    text = " ".join(_HIDDEN_MARK if _is_encoded_secret(word, secrets) else word for word in text.split(" "))
+    for pattern in secrets.spaced_addresses():
+        text = pattern.sub(_ALIAS_MARK, text)
+    text = _LINK.sub(_HIDDEN_MARK, text)
+    text = _ADDRESS.sub(_ALIAS_MARK, text)
+    text = _IPV6.sub(_HIDDEN_MARK, text)
+    text = _DOTTED.sub(lambda match: match[0] if _is_code(match[0]) else _HIDDEN_MARK, text)
+    if secrets.words:
+        text = _any_word(secrets.words).sub(_HIDDEN_MARK, text)
+    text = text.replace(f"[{_HIDDEN_MARK}]", _HIDDEN_MARK)
+    text = re.sub(f"{_HIDDEN_MARK}(?:[ .:;,-]*{_HIDDEN_MARK})+", _HIDDEN_MARK, text)
+    if secrets.told_by(text):
+        return ""
+    shown = f"<{alias}>" if alias is not None else HIDDEN
+    text = text.replace(f"<{_ALIAS_MARK}>", _ALIAS_MARK).replace(_ALIAS_MARK, shown).replace(_HIDDEN_MARK, HIDDEN)
+    return _UNPRINTABLE.sub("?", text)[:MAX_TEXT].strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What must not be told, all of it folded by ``_fold``.
+
+    ``addresses`` and ``domains`` in full; ``locals`` in front of an ``@``; ``words`` are pieces that are hidden in a
+    diagnostic but prove nothing elsewhere; ``known`` are the addresses that the reader has anyway.
+    """
+
+    addresses: frozenset[str]
+    locals: frozenset[str]
+    domains: frozenset[str]
+    words: frozenset[str]
+    known: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        hidden: Collection[Address | None],
+        *,
+        hosts: Collection[str | None] = (),
+        known: Collection[Address] = (),
+        ours: str = "",
+    ) -> Secrets:
+        """``hosts`` are names or IP addresses that serve ``hidden``, in any notation; ``known`` are addresses, and
+        ``ours`` a host, whose domains the reader has anyway and which are therefore no secrets."""
+        locals_: set[str] = set()
+        addresses: set[str] = set()
+        words: set[str] = set()
+        names = {name for host in hosts if host is not None for name in _names_in(host)}
+        for one in hidden:
+            if one is None or one in known:
+                continue
+            local = _fold(one.local.strip('"').replace("\\", ""))
+            domains = {_fold(one.domain.strip("[]")), _spelling(one.domain)}
+            locals_ |= {local, local.partition("+")[0] or local}
+            addresses |= {f"{part}@{domain}" for part in (local, local.partition("+")[0]) for domain in domains}
+            words |= {local, local.replace(".", ""), *_pieces(local)}
+            names |= domains
+        words |= {piece for name in names for piece in _pieces(name.rpartition(".")[0])} - _COMMON
+        words |= {name for name in names if "." not in name and ":" not in name}
+        public = {_spelling(one.domain) for one in known} | ({_fold(ours)} if ours else set())
+        return cls(
+            frozenset(addresses),
+            frozenset(locals_),
+            frozenset(name for name in names if not any(_related(name, one) for one in public)),
+            frozenset(words - {""}),
+            tuple(sorted((_fold(str(one)) for one in known), key=len, reverse=True)),
+        )
+
+    def told_by(self, text: str) -> bool:
+        """Does ``text`` tell one of the secrets, plainly, broken by white space, or in an encoding?"""
+        return any(self._told_plainly(one) for one in _readings(text))
+
+    def _told_plainly(self, text: str) -> bool:
+        text = _fold(text)
+        for one in self.known:
+            text = text.replace(one, " ")
+        squeezed = re.sub(r"\s+", "", text)
+        if any(one in squeezed for one in self.addresses):
+            return True
+        if any(_ends_with_word(text, local, "@") for local in self.locals):
+            return True
+        return any(_holds_name(text, name) or (_is_long(name) and name in squeezed) for name in self.domains)
+
+    def spaced_addresses(self) -> Iterator[re.Pattern[str]]:
+        """Patterns for each address with white space anywhere in it: a fold in the middle of a word leaves a space."""
+        for address in self.addresses:
+            yield re.compile(r"\s?".join(map(re.escape, address)), re.IGNORECASE)
+
+
+# --- looking closer ---------------------------------------------------------------------------------------------------
+
+_UNPRINTABLE = re.compile(r"[^ -~]")
+_LINK = re.compile(r"(?:[a-z][a-z0-9+.-]{1,20}://|\bwww\.|\bmailto:)[^\s<>\"']*", re.IGNORECASE)
+# Anything around an @; a quoted local part with what it quotes; white space beside the @ as some write it.
+_ADDRESS = re.compile(r"""(?:"[^"@]{1,100}"|[^\s<>()\[\]"',;:]+)?\s?@\s?[^\s<>()"',;]+""")
+_IPV6 = re.compile(r"(?<![0-9A-Za-z:.])(?:[Ii][Pp][Vv]6:)?(?=[0-9A-Fa-f:]*::|(?:[0-9A-Fa-f]+:){3})[0-9A-Fa-f:.]{3,45}")
+_DOTTED = re.compile(r"[\w-]+(?:\.[\w-]+)+\.?")
+_CODE = re.compile(r"(?:[0-9]{3}-)?[0-9]+(?:\.[0-9]+){1,2}\.?")
+_ENCODED_WORDS = re.compile(r"=\?[^?\s]{1,60}\?[BbQq]\?[^?\s]*\?=(?:\s+(?==\?))?")
+_ENCODED_WORD = re.compile(r"=\?([^?\s]{1,60})\?([BbQq])\?([^?\s]*)\?=")
+_DOTS = str.maketrans({"\u3002": ".", "\uff0e": ".", "\uff61": ".", "\u2024": "."})
+
+
+def _flat(text: str) -> str:
+    """One line, compatibility forms folded (full-width letters are letters), every other kind of space one space."""
+    text = unicodedata.normalize("NFKC", text.translate(_DOTS))
+    text = text.replace(_ALIAS_MARK, "?").replace(_HIDDEN_MARK, "?")
+    # Invisible characters vanish: they could stand within an address.
+    text = "".join(one for one in text if one.isspace() or unicodedata.category(one)[0] != "C" or ord(one) < ord(" "))
+    return re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()
+
+
+def _fold(text: str) -> str:
+    text = text.translate(_DOTS)
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+
+
+def _names_in(host: str) -> set[str]:
+    """The host names and IP addresses in a notation such as ``dns; mx.example ([192.0.2.1]:25)``."""
+    text = _fold(host[:_MAX_WORD])
+    return {one.rstrip(".") for one in (*_DOTTED.findall(text), *_IPV6.findall(text)) if not _is_code(one)}
+
+
+def _spelling(domain: str) -> str:
+    try:
+        return ascii_domain(domain).strip("[]")
+    except AddressError:
+        return _fold(domain)
+
+
+def _pieces(name: str) -> set[str]:
+    return {one for one in re.split(r"[._+=-]", name) if len(one) >= _MIN_PIECE and not one.isdigit()}
+
+
+def _related(name: str, public: str) -> bool:
+    return name == public or name.endswith(f".{public}") or public.endswith(f".{name}")
+
+
+def _is_code(text: str) -> bool:
+    """5.1.1, 550-5.1.1 or 1.5: an enhanced status code or a number, not an address of four parts."""
+    return _CODE.fullmatch(text) is not None
+
+
+def _any_word(words: Collection[str]) -> re.Pattern[str]:
+    longest_first = sorted(words, key=len, reverse=True)
+    return re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, longest_first))})(?![^\W_])", re.IGNORECASE)
+
+
+def _ends_with_word(text: str, word: str, sign: str) -> bool:
+    at = text.find(word + sign)
+    while at >= 0:
+        if at == 0 or not text[at - 1].isalnum():
+            return True
+        at = text.find(word + sign, at + 1)
+    return False
+
+
+def _is_long(name: str) -> bool:
+    """Long enough not to come about by chance where words run into each other."""
+    return "." in name and len(name) > 2 * _MIN_PIECE
+
+
+def _holds_name(text: str, name: str) -> bool:
+    """``name`` as a whole host name or the end of one."""
+    at = text.find(name)
+    while at >= 0:
+        before, behind = text[at - 1 : at] if at else "", text[at + len(name) : at + len(name) + 1]
+        if not (before.isalnum() or before == "-") and not (behind.isalnum() or behind == "-"):
+            return True
+        at = text.find(name, at + 1)
+    return False
+
+
+# --- encodings --------------------------------------------------------------------------------------------------------
+
+#: Encodings within encodings that are undone.
+_MAX_LAYERS = 2
+_TOKEN = re.compile(r"[A-Za-z0-9+/_-]{8,}(?:\r?\n[ \t]?[A-Za-z0-9+/]{4,})*={0,2}")
+_HEX_TOKEN = re.compile(r"(?:[0-9A-Fa-f]{2}){5,}")
+
+
+def _unhex(pattern: str) -> Callable[[str], str]:
+    compiled = re.compile(pattern)
+    return lambda text: compiled.sub(lambda match: chr(min(int(match[1], 16), 0x10FFFF)), text)
+
+
+_DECODERS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("%", lambda text: urllib.parse.unquote(text, errors="replace")),
+    ("=", _unhex(r"=([0-9A-Fa-f]{2})")),
+    ("=", lambda text: re.sub(r"=\r?\n", "", text)),
+    ("+", _unhex(r"\+([0-9A-Fa-f]{2})")),
+    ("&", html.unescape),
+    ("\\", _unhex(r"\\x\{?([0-9A-Fa-f]{2,6})\}?")),
+    ("\\", _unhex(r"\\u\{?([0-9A-Fa-f]{4,6})\}?")),
+    ("=?", lambda text: _ENCODED_WORDS.sub(_decode_words, text)),
+)
+
+
+def _readings(text: str) -> set[str]:
+    """The text, and what it says once encodings are undone, up to two within each other."""
+    found = {text}
+    layer = {text}
+    for _ in range(_MAX_LAYERS):
+        layer = {decode(one) for one in layer for sign, decode in _DECODERS if sign in one} - found
+        layer |= {inner for one in found for inner in (_inside_tokens(one),) if inner} - found
+        found |= layer
+    return found
+
+
+def _inside_tokens(text: str) -> str:
+    """What the base64 and hexadecimal words of a text say, where that is text."""
+    said = [_printable(_unbase64(match[0])) for match in _TOKEN.finditer(text)]
+    said += [_printable(binascii.unhexlify(match[0])) for match in _HEX_TOKEN.finditer(text)]
+    return " ".join(one for one in said if one)
+
+
+def _unbase64(token: str) -> bytes:
+    letters = re.sub(r"[\r\n\t =]", "", token).replace("-", "+").replace("_", "/")
+    if len(letters) % 4 == 1:
+        letters = letters[:-1]
+    return base64.b64decode(letters + "=" * (-len(letters) % 4))
+
+
+def _printable(raw: bytes) -> str:
+    text = raw.decode("utf-8", "replace")
+    readable = sum(one.isprintable() and one != "\ufffd" for one in text)
+    return text if readable * 10 >= len(text) * 9 else ""
+
+
+def _is_encoded_secret(word: str, secrets: Secrets) -> bool:
+    """Does a word say something once decoded that it does not say as it stands: an address, a host, the secret?"""
+    if len(word) > _MAX_WORD:
+        return True
+    pattern = _any_word(secrets.words) if secrets.words else None
+    for reading in _readings(word) - {word}:
+        folded = _flat(reading)
+        if "@" in folded and "@" not in word:
+            return True
+        if pattern is not None and pattern.search(folded) and not pattern.search(word):
+            return True
+        if any(not _is_code(one) and one not in word for one in _DOTTED.findall(folded)):
+            return True
+    return False
+
+
+def _decode_words(match: re.Match[str]) -> str:
+    """RFC 2047 section 6.2: encoded words next to each other are one text."""
+    return "".join(_decode_word(*one) for one in _ENCODED_WORD.findall(match[0]))
+
+
+def _decode_word(charset: str, encoding: str, text: str) -> str:
+    coded = text.encode("ascii", "replace")
+    try:
+        raw = binascii.a2b_base64(coded) if encoding in "Bb" else binascii.a2b_qp(coded, header=True)
+    except ValueError:
+        return text
+    try:
+        return raw.decode(charset.partition("*")[0])
+    except (LookupError, UnicodeDecodeError, ValueError):
+        return raw.decode("latin-1")

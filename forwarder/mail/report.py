@@ -1,0 +1,67 @@
+"""What does a delivery report say, in whatever format it came? The vocabulary of RFC 3464."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from forwarder.mail.mime import parse_fields
+
+__all__ = ["Action", "RecipientStatus", "Report", "header_of", "message_id_in"]
+
+#: Octets of a returned header that are kept: as many as we accept ourselves.
+MAX_RETURNED = 256 * 1024
+#: RFC 5322 section 2.1.1: no line, and so no sane Message-ID, is longer.
+_MAX_MESSAGE_ID = 998
+
+
+class Action(StrEnum):
+    """RFC 3464 section 2.3.3"""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    DELIVERED = "delivered"
+    RELAYED = "relayed"
+    EXPANDED = "expanded"
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientStatus:
+    """What a report says of one recipient. Addresses are text without their type: they may be no addresses at all.
+    ``status`` is a well-formed RFC 3463 code or ``None``."""
+
+    action: Action
+    original_recipient: str | None = None
+    final_recipient: str | None = None
+    status: str | None = None
+    diagnostic: str | None = None
+    remote_mta: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A delivery report. ``returned_header`` is the header of the message it is about, ``b""`` where none came back;
+    ``message_id`` is the Message-ID in it."""
+
+    recipients: tuple[RecipientStatus, ...]
+    reporting_mta: str | None = None
+    original_envelope_id: str | None = None
+    returned_header: bytes = b""
+    message_id: str | None = None
+
+
+def header_of(returned: bytes) -> bytes:
+    """The header at the start of a returned message, its last line complete."""
+    returned = returned.lstrip(b"\r\n")
+    end = re.search(rb"\r?\n\r?\n", returned)
+    header = returned[: end.start()] if end else returned.rstrip(b"\r\n")
+    return header[:MAX_RETURNED] + b"\r\n" if header else b""
+
+
+def message_id_in(header: bytes) -> str | None:
+    """The Message-ID of a returned header, without what a fold left in it."""
+    for name, value in parse_fields(header):
+        if name == "message-id":
+            return value.replace(" ", "")[:_MAX_MESSAGE_ID] or None
+    return None
