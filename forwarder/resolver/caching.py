@@ -18,6 +18,7 @@ from forwarder.auth.dnsname import dns_name
 from forwarder.ports import Answer, DnsStatus
 from forwarder.resolver.servers import parse_server
 from forwarder.resolver.stats import ResolverStats
+from forwarder.resolver.wire import MAX_OPEN, Exchange
 
 __all__ = ["DnsResolver"]
 
@@ -77,9 +78,6 @@ class DnsResolver:
         trust_ad: bool = False,
         max_entries: int = MAX_ENTRIES,
     ) -> None:
-        # dnspython takes a third of a second to import: `forwarder authenticate` with its own zone does without.
-        from forwarder.resolver.wire import MAX_OPEN, Exchange  # noqa: PLC0415
-
         if not nameservers:
             raise ValueError("no name server")
         self.stats = ResolverStats()
