@@ -14,7 +14,7 @@ from datetime import datetime
 
 from forwarder.bounce.hide import Secrets, scrub, scrub_of
 from forwarder.bounce.match import destinations, worst_status
-from forwarder.mail.dsn import Action, RecipientReport, Report, build_dsn
+from forwarder.mail.dsn import MAX_RETURNING, Action, RecipientReport, Report, build_dsn
 from forwarder.mail.header import unfold
 from forwarder.mail.received import find_own_received
 from forwarder.model import Address, Envelope, Failed, Field, Message, Reply, ReturnBounce
@@ -36,6 +36,8 @@ _SHOWN_BELOW = _SHOWN | {
     b"x-mailer",
     b"feedback-id",
 }
+#: Fields of a returned header that are shown. Sane mail has thirty.
+_MAX_SHOWN = 100
 _SUBJECTS = {
     Action.FAILED: "Undelivered mail returned to sender",
     Action.DELAYED: "Delayed mail",
@@ -103,7 +105,15 @@ def _senders_part(header: bytes, hostname: str, secrets: Secrets) -> bytes:
         kept = [one for one in fields if one.name in _SHOWN]
     else:
         kept = [one for one in fields[ours + 1 :] if one.name in _SHOWN_BELOW]
-    return b"".join(one.raw for one in kept if not secrets.told_by(one.raw.decode("utf-8", "replace")))
+    shown: list[bytes] = []
+    size = 0
+    for one in kept[:_MAX_SHOWN]:
+        size += len(one.raw)
+        if size > MAX_RETURNING:
+            break
+        if not secrets.told_by(one.raw.decode("utf-8", "replace")):
+            shown.append(one.raw)
+    return b"".join(shown)
 
 
 def _fields(header: bytes) -> list[Field]:

@@ -65,7 +65,7 @@ def scrub_of(secrets: Secrets, text: str, alias: Address | None) -> str:
     if secrets.words:
         text = _any_word(secrets.words).sub(_HIDDEN_MARK, text)
     text = text.replace(f"[{_HIDDEN_MARK}]", _HIDDEN_MARK)
-    text = re.sub(f"{_HIDDEN_MARK}(?:[ .:;,-]*{_HIDDEN_MARK})+", _HIDDEN_MARK, text)
+    text = re.sub(f"{_HIDDEN_MARK}(?:[ .:;,+_-]*{_HIDDEN_MARK})+", _HIDDEN_MARK, text)
     if secrets.told_by(text):
         return ""
     shown = f"<{alias}>" if alias is not None else HIDDEN
@@ -107,9 +107,11 @@ class Secrets:
                 continue
             local = _fold(one.local.strip('"').replace("\\", ""))
             domains = {_fold(one.domain.strip("[]")), _spelling(one.domain)}
-            locals_ |= {local, local.partition("+")[0] or local}
-            addresses |= {f"{part}@{domain}" for part in (local, local.partition("+")[0]) for domain in domains}
-            words |= {local, local.replace(".", ""), *_pieces(local)}
+            # user+detail and dotted names are spelled without their detail or dots by the systems that ignore them.
+            spellings = {local, local.partition("+")[0] or local}
+            locals_ |= spellings
+            addresses |= {f"{spelling}@{domain}" for spelling in spellings for domain in domains}
+            words |= spellings | {spelling.replace(".", "") for spelling in spellings} | _pieces(local)
             names |= domains
         words |= {piece for name in names for piece in _pieces(name.rpartition(".")[0])} - _COMMON
         words |= {name for name in names if "." not in name and ":" not in name}

@@ -22,6 +22,7 @@ from forwarder.mail.report import Action, RecipientStatus, Report, header_of, me
 from forwarder.model import Address, Message
 
 __all__ = [
+    "MAX_RETURNING",
     "Action",
     "RecipientReport",
     "RecipientStatus",
@@ -48,6 +49,8 @@ _RETURNED_LINE = re.compile(
     rb"^content-type:[ \t]*(?:message/(?:rfc822|global)(?:-headers)?|text/rfc822-headers)\b",
     re.IGNORECASE | re.MULTILINE,
 )
+_EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
+_ANY_DELIMITER = re.compile(rb"\r?\n[ \t]*--")
 _TYPED = re.compile(r"\s*([A-Za-z0-9.-]+)\s*;\s*(.*)\Z", re.DOTALL)
 _ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 
@@ -81,13 +84,17 @@ def parse_report(message: Message) -> Report | None:
 
 def _scan(body: bytes) -> tuple[bytes, bytes]:
     """The status part and the returned header where no boundary leads to them: found by their Content-Type lines."""
-    found = [b"", b""]
-    for which, pattern in enumerate((_STATUS_LINE, _RETURNED_LINE)):
-        line = pattern.search(body)
-        begin = re.compile(rb"\r?\n\r?\n").search(body, line.end()) if line else None
-        if begin:
-            end = re.compile(rb"\r?\n[ \t]*--").search(body, begin.end())
-            found[which] = body[begin.end() : end.start() if end else len(body)]
+    found = []
+    at = 0
+    for pattern in (_STATUS_LINE, _RETURNED_LINE):
+        line = pattern.search(body, at)
+        begin = _EMPTY_LINE.search(body, line.end()) if line else None
+        if begin is None:
+            found.append(b"")
+            continue
+        end = _ANY_DELIMITER.search(body, begin.end())
+        at = end.start() if end else len(body)
+        found.append(body[begin.end() : at])
     return found[0], header_of(found[1])
 
 
@@ -226,7 +233,7 @@ def _status_part(
         if one.diagnostic:
             group.append(f"Diagnostic-Code: smtp; {one.diagnostic}")
         groups.append(group)
-    return b"".join(_fold(line) + b"\r\n" for group in groups for line in (*group, ""))
+    return b"\r\n".join(b"".join(_fold(line) + b"\r\n" for line in group) for group in groups)
 
 
 def _typed_address(address: Address) -> str:

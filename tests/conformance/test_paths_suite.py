@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from forwarder.mail.address import ascii_domain
 from forwarder.model import Address
 from forwarder.smtp.commands import CommandError, parse_mail, parse_rcpt
-from tests.suites import suite
+from tests.suites import badinputs, suite
 
 ALL = frozenset({"SIZE", "8BITMIME", "SMTPUTF8", "DSN"})
 
@@ -71,3 +72,40 @@ def test_arguments_are_read_and_refused_as_rfc_5321_says() -> None:
         if found is not None and not LENIENT.search(case.get("line") or f"MAIL FROM:{case['path']}"):
             wrong.append((case["id"], case.get("line") or case.get("path"), case["expect"], found))
     assert wrong == []
+
+
+# --- hostile dialogues ------------------------------------------------------------------------------------------------
+
+
+def _unescaped(text: str) -> bytes:
+    return text.encode("latin-1", "backslashreplace").decode("unicode_escape").encode("latin-1")
+
+
+def test_hostile_mail_and_rcpt_commands_get_the_reply_they_must_get() -> None:
+    folder = badinputs()
+    wrong = []
+    seen = 0
+    with (folder / "index.tsv").open(encoding="utf-8") as index:
+        rows = list(csv.DictReader(index, delimiter="\t", quoting=csv.QUOTE_NONE))
+    for row in rows:
+        if row["category"] != "C addresses":
+            continue
+        sent = [one[2:] for one in (folder / row["file"]).read_text().splitlines() if one.startswith("> ")]
+        verb, _, argument = _unescaped(sent[-1]).removesuffix(b"\r\n").partition(b" ")
+        try:
+            if verb == b"MAIL":
+                parse_mail(argument, max_size=40_000_000, offered=ALL)
+            elif verb == b"RCPT" and b"{{" not in argument:
+                parse_rcpt(argument, smtputf8=False, postmaster_domain="mx.test", offered=ALL)
+            else:
+                continue
+        except CommandError as error:
+            replies = [str(error.reply)]
+        else:
+            # Whether the address exists, and may be relayed to, is for others to say.
+            replies = ["250 2.1.0 OK", *(["550 5.1.1 no such address"] if verb == b"RCPT" else [])]
+        seen += 1
+        if not any(re.match(row["expected_regex"], reply) for reply in replies):
+            wrong.append((row["file"], row["what"], row["expected_regex"], replies))
+    assert wrong == []
+    assert seen > 15
