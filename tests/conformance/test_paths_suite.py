@@ -88,7 +88,8 @@ def test_hostile_mail_and_rcpt_commands_get_the_reply_they_must_get() -> None:
     with (folder / "index.tsv").open(encoding="utf-8") as index:
         rows = list(csv.DictReader(index, delimiter="\t", quoting=csv.QUOTE_NONE))
     for row in rows:
-        if row["category"] != "C addresses":
+        # What is about counting is no matter of grammar.
+        if row["category"] != "C addresses" or "421" in row["expected_regex"] or "452" in row["expected_regex"]:
             continue
         sent = [one[2:] for one in (folder / row["file"]).read_text().splitlines() if one.startswith("> ")]
         verb, _, argument = _unescaped(sent[-1]).removesuffix(b"\r\n").partition(b" ")
