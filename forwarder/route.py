@@ -157,7 +157,9 @@ class Admitted:
     one_way: str | None
 
 
-def decide(resolved: ToAlias | ToMailbox, envelope: Envelope, verdict: Verdict, policy: Policy) -> Forward | Keep | Refuse:
+def decide(
+    resolved: ToAlias | ToMailbox, envelope: Envelope, verdict: Verdict, policy: Policy
+) -> Forward | Keep | Refuse:
     """What is to be done with this message for this recipient?"""
     match evaluate_verdict(verdict, policy):
         case Refuse() as refused:

@@ -1,0 +1,256 @@
+"""How do the parts become one program? Builds every adapter, starts, drains, stops. The only file that names them all.
+
+App(settings, journal)     nothing is opened yet
+await start()              store, keys, sockets: raises StartError with one sentence for the operator
+await stop()               no new sessions, messages on their way finish, then everything is closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import ssl
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from forwarder.auth.suffix import is_public_suffix
+from forwarder.config import Settings
+from forwarder.directory import StaticDirectory
+from forwarder.dispatch import Dispatcher
+from forwarder.edge.limits import Limits
+from forwarder.edge.server import EdgeServer, bind
+from forwarder.edge.session import EdgeSettings
+from forwarder.edge.tls import make_self_signed, server_context
+from forwarder.keys import KeyFile, KeyFileError, Keys
+from forwarder.mailbox import MailboxFiles
+from forwarder.pipeline import Doors, Pipeline
+from forwarder.pipeline import Settings as PipelineSettings
+from forwarder.ports import Journal, StoreAway
+from forwarder.relay import RelaySettings, SmtpRelay
+from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
+from forwarder.route import Action, Policy
+from forwarder.seal import Names
+from forwarder.store.client import StoreClient, StoreUrlError
+from forwarder.store.health import examine_store
+from forwarder.store.ledger import RedisLedger
+from forwarder.store.server import EmbeddedStore, StoreStartError
+
+__all__ = ["App", "StartError", "SystemClock", "load_keys", "make_resolver", "names_of", "policy_of"]
+
+#: Seconds that messages on their way get when the program stops (systemd's default for a stop is 90).
+DRAIN = 30.0
+#: Seconds that an unsettled claim of the ledger holds. It outlasts every attempt (dispatch.ATTEMPT), so that a sender's retry
+#: never meets an attempt that is still running; after a crash it is what the sender waits before its retry is taken up.
+LEASE = 900
+
+
+class StartError(Exception):
+    """The program cannot start; the text says why and what to do, in one line."""
+
+
+class SystemClock:
+    """ports.Clock on this machine's clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class App:
+    """One process of the service."""
+
+    def __init__(self, settings: Settings, journal: Journal) -> None:
+        self._settings = settings
+        self._journal = journal
+        self.clock = SystemClock()
+        self._embedded: EmbeddedStore | None = None
+        self._client: StoreClient | None = None
+        self._relay: SmtpRelay | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._edge: EdgeServer | None = None
+        self._watch: asyncio.Task[None] | None = None
+        #: Where we listen, once started: "ip:port".
+        self.addresses: tuple[str, ...] = ()
+
+    async def start(self) -> None:
+        """Open everything and begin to listen. Raises StartError; what was opened by then is closed again."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop(0)
+            raise
+
+    async def _start(self) -> None:
+        settings = self._settings
+        try:
+            keys = load_keys(settings)
+        except KeyFileError as error:
+            raise StartError(str(error)) from error
+        # The suffix list takes a tenth of a second to read: not while the first sender waits.
+        is_public_suffix("example")
+        ledger = await self._open_store()
+        resolver = make_resolver(settings)
+        sockets = self._bind()
+        self.addresses = tuple(_name(one) for one in sockets)
+        self._relay = SmtpRelay(resolver, self._relay_settings(), self._journal, random.Random())
+        self._dispatcher = Dispatcher(self._relay, ledger, self._journal, in_session=settings.relay.in_session)
+        directory = StaticDirectory.from_settings(settings)
+        doors = Doors(
+            directory=directory,
+            resolver=resolver,
+            ledger=ledger,
+            mailboxes=MailboxFiles(settings.state_dir / "mail", self.clock),
+            keys=keys,
+            clock=self.clock,
+            journal=self._journal,
+        )
+        pipeline = Pipeline(self._pipeline_settings(), doors, self._dispatcher)
+        context = self._tls_context()
+        edge = EdgeSettings(
+            hostname=settings.hostname,
+            limits=Limits(message_size=settings.limits.message_size, recipients=settings.limits.recipients),
+            tls=lambda: context,
+            default_domain=settings.srs.domain,
+        )
+        self._edge = EdgeServer(edge, pipeline, self.clock, self._journal)
+        await self._edge.start(sockets)
+        self._journal.event("service.ready", hostname=settings.hostname, listen=list(self.addresses))
+
+    async def _open_store(self) -> RedisLedger:
+        settings = self._settings
+        url = settings.store
+        if url == "embedded":
+            self._embedded = EmbeddedStore(settings.state_dir, journal=self._journal)
+            try:
+                await self._embedded.start()
+            except (StoreStartError, OSError) as error:
+                raise StartError(f"the embedded store cannot start: {error}") from error
+            self._watch = asyncio.create_task(self._embedded.watch())
+            url = self._embedded.url
+        try:
+            self._client = StoreClient(url, journal=self._journal)
+        except StoreUrlError as error:
+            raise StartError(f"store: {error}") from error
+        try:
+            for finding in await examine_store(self._client):
+                self._journal.event("store.finding", fatal=finding.fatal, text=finding.text)
+                if finding.fatal:
+                    raise StartError(f"store: {finding.text}")
+        except StoreAway as away:
+            # A store that is away at start is no reason to refuse mail that can finish in session.
+            self._journal.event("store.away", reason=str(away))
+        return RedisLedger(
+            self._client,
+            journal=self._journal,
+            lease=LEASE,
+            per_message=settings.bounces.per_message,
+            per_day=settings.bounces.per_day,
+        )
+
+    def _bind(self) -> list[socket.socket]:
+        sockets: list[socket.socket] = []
+        for address in self._settings.listen_addresses:
+            try:
+                sockets.append(bind(address))
+            except OSError as error:
+                for one in sockets:
+                    one.close()
+                raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
+        return sockets
+
+    def _tls_context(self) -> ssl.SSLContext:
+        settings = self._settings
+        if settings.tls.cert is not None and settings.tls.key is not None:
+            pair = (settings.tls.cert, settings.tls.key)
+        else:
+            pair = make_self_signed(settings.state_dir / "tls", settings.hostname, self.clock.now())
+        try:
+            return server_context(*pair)
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(f"tls: cannot use {pair[0]} with {pair[1]}: {error}") from error
+
+    def _relay_settings(self) -> RelaySettings:
+        relay = self._settings.relay
+        return RelaySettings(
+            hostname=self._settings.hostname,
+            port=relay.port,
+            smarthost=relay.smarthost,
+            allow_private=relay.allow_private,
+            own_addresses=frozenset(one for one in map(_ip_of, self.addresses) if not one.is_unspecified),
+        )
+
+    def _pipeline_settings(self) -> PipelineSettings:
+        settings = self._settings
+        return PipelineSettings(
+            names=names_of(settings),
+            policy=policy_of(settings),
+            lifetime=timedelta(seconds=settings.queue.lifetime),
+            pass_unmatched=settings.bounces.unmatched == "pass",
+        )
+
+    async def stop(self, seconds: float = DRAIN) -> None:
+        """Take nothing new, finish what is under way within ``seconds``, close everything. Safe to call at any time."""
+        if self._edge is not None:
+            await self._edge.drain(seconds)
+        if self._dispatcher is not None:
+            left = await self._dispatcher.finish(seconds)
+            if left:
+                self._journal.event("drain.timeout", deliveries=left)
+        if self._relay is not None:
+            await self._relay.close()
+        if self._client is not None:
+            await self._client.close()
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+        if self._embedded is not None:
+            await self._embedded.stop()
+        self._journal.event("service.stopped")
+
+
+def load_keys(settings: Settings) -> Keys:
+    """Every key and secret of the configuration. Raises KeyFileError."""
+    arc = settings.keys.arc
+    return Keys.load(
+        mailkey=[KeyFile(one.domain, one.selector, one.key) for one in settings.keys.mailkey],
+        dkim=[KeyFile(one.domain, one.selector, one.key) for one in settings.keys.dkim],
+        arc=KeyFile(arc.domain, arc.selector, arc.key) if arc is not None else None,
+        srs_secret_file=settings.srs.secret_file,
+    )
+
+
+def make_resolver(settings: Settings) -> DnsResolver | ZoneResolver:
+    """The DNS as configured; needs a running loop. Raises StartError."""
+    dns = settings.dns
+    if dns.zone_file is not None:
+        try:
+            return ZoneResolver.from_file(dns.zone_file)
+        except (OSError, ZoneError) as error:
+            raise StartError(f"dns.zone_file: {error}") from error
+    return DnsResolver(
+        dns.nameservers or system_nameservers(),
+        trust_ad=dns.trust_ad,
+        timeout=dns.timeout,
+        monotonic=asyncio.get_running_loop().time,
+    )
+
+
+def names_of(settings: Settings) -> Names:
+    """Who we are, to next hops and in Authentication-Results."""
+    return Names(settings.hostname, settings.authserv_id or settings.hostname)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """What the operator wants done about each finding."""
+    return Policy(Action(settings.policy.unauthenticated), Action(settings.policy.dmarc_reject))
+
+
+def _ip_of(address: str) -> IPv4Address | IPv6Address:
+    return ip_address(address.rpartition(":")[0].strip("[]"))
+
+
+def _name(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,122 @@
+"""What do we put on a message before it leaves? Trace fields and signatures, in front of what the sender wrote.
+
+From the top:
+
+    Mailkey-Signature           ours, over the new envelope sender; one for each next hop, bound to its recipients
+    ARC-Seal, -Message-Signature, -Authentication-Results     what we found, for receivers that read ARC (RFC 8617)
+    DKIM-Signature (RSA, ed25519)                             we handled this (RFC 6376)
+    Authentication-Results      what we found (RFC 8601)
+    Delivered-To                the alias; stops loops (RFC 9228)
+    Received                    the lowest of our block: all below it is the sender's (bounce.py cuts there)
+
+The sender's own fields and its body are never touched, but for Authentication-Results that claim our name on arrival: they are
+forged, or our own from an earlier pass, and are taken out (RFC 8601 section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from forwarder.auth import canonical
+from forwarder.auth.arc import build_arc_set
+from forwarder.auth.dkim import build_dkim_signature
+from forwarder.auth.mailkey import build_mailkey_signature
+from forwarder.mail import authres, received
+from forwarder.mail.address import wire
+from forwarder.mail.header import parse_message
+from forwarder.model import Address, Envelope, Field, Message, Verdict
+from forwarder.ports import KeyRing
+
+__all__ = ["Names", "Sealed", "address_to", "seal_message", "seal_own"]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Who we are: in Received and EHLO, and in Authentication-Results."""
+
+    hostname: str
+    authserv_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A message with everything on it that all of its next hops share."""
+
+    prefix: bytes
+    message: Message
+    body_hash: bytes
+    fields: tuple[Field, ...]
+
+    @property
+    def chunks(self) -> tuple[bytes, ...]:
+        """The octets as they leave, the body last and not copied."""
+        return (self.prefix + self.message.header + self.message.separator, self.message.body)
+
+
+def seal_message(
+    message: Message,
+    envelope: Envelope,
+    verdict: Verdict,
+    alias: Address,
+    *,
+    srs_domain: str,
+    names: Names,
+    keys: KeyRing,
+    now: datetime,
+) -> Sealed:
+    """Everything but the mailkey signature, which is bound to a next hop."""
+    message = remove_forged_results(message, names.authserv_id)
+    body_hash = canonical.body_hash(message, "relaxed")
+    results = authres.render(names.authserv_id, verdict, envelope)
+    trace = (
+        b"Authentication-Results: " + results + b"\r\n",
+        b"Delivered-To: " + wire(alias) + b"\r\n",
+        received.build_received(envelope, by=names.hostname, for_=alias, now=now),
+    )
+    signatures = [build_dkim_signature(message.fields, body_hash, key, now=now) for key in keys.dkim(srs_domain)]
+    fields = tuple(Field(b"dkim-signature", one) for one in signatures) + message.fields
+    arc_key = keys.arc()
+    sealed: tuple[bytes, ...] = ()
+    if arc_key is not None:
+        sealed = build_arc_set(fields, body_hash, verdict.arc, authres_value=results, key=arc_key, now=now) or ()
+    prefix = b"".join((*sealed, *signatures, *trace))
+    return Sealed(prefix, message, body_hash, fields)
+
+
+def address_to(
+    sealed: Sealed, sender: Address | None, recipients: Sequence[Address], *, domain: str, keys: KeyRing, now: datetime
+) -> tuple[bytes, ...]:
+    """The octets for one next hop: our mailkey over the envelope sender that it will see. ``domain`` names the key."""
+    key = keys.mailkey(domain)
+    if key is None:
+        return sealed.chunks
+    signature = build_mailkey_signature(
+        sealed.message.fields, sealed.body_hash, key, sender=sender, recipients=recipients, now=now
+    )
+    head, body = sealed.chunks
+    return (signature + head, body)
+
+
+def seal_own(
+    raw: bytes, recipients: Sequence[Address], *, srs_domain: str, names: Names, keys: KeyRing, now: datetime
+) -> tuple[bytes, ...]:
+    """A message that we wrote ourselves (a report): signed, with the null sender, whose mailkey is the EHLO name's."""
+    message = parse_message(raw)
+    body_hash = canonical.body_hash(message, "relaxed")
+    signatures = [build_dkim_signature(message.fields, body_hash, key, now=now) for key in keys.dkim(srs_domain)]
+    sealed = Sealed(b"".join(signatures), message, body_hash, message.fields)
+    return address_to(sealed, None, recipients, domain=names.hostname, keys=keys, now=now)
+
+
+def remove_forged_results(message: Message, authserv_id: str) -> Message:
+    """RFC 8601 section 5: an Authentication-Results that bears our name did not come from us this time."""
+    kept = tuple(
+        one
+        for one in message.fields
+        if one.name != b"authentication-results" or not authres.claims(one, (authserv_id,))
+    )
+    if len(kept) == len(message.fields):
+        return message
+    return Message(b"".join(one.raw for one in kept), message.separator, message.body, kept, message.body_hashes)

@@ -1,0 +1,211 @@
+"""The service between a sender and a destination, on loopback: a real store, a real DNS server, real SMTP on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from forwarder.app import App
+from forwarder.auth import canonical
+from forwarder.auth.dkim import build_dkim_signature
+from forwarder.auth.mailkey import build_mailkey_signature
+from forwarder.cli import demo_lab
+from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, DnsServer, Received, Receiver, free_port, send
+from forwarder.config import load
+from forwarder.keys import KeyFile, Keys, dkim_record, mailkey_record
+from forwarder.mail.address import parse_address
+from forwarder.mail.header import parse_message
+from tests.fakes import MemoryJournal
+
+CONFIG = """\
+hostname = "mx.fwd.test"
+listen = ["127.0.0.25:{port}"]
+state_dir = "state"
+store = "{store}"
+{top}
+
+[srs]
+domain = "fwd.test"
+secret_file = "keys/srs.secret"
+
+[dns]
+nameservers = ["{dns}"]
+
+[[keys.mailkey]]
+domain = "fwd.test"
+key = "keys/fwd.mailkey.pem"
+[[keys.dkim]]
+domain = "fwd.test"
+selector = "rsa"
+key = "keys/fwd.rsa.pem"
+[[keys.dkim]]
+domain = "fwd.test"
+selector = "ed"
+key = "keys/fwd.ed25519.pem"
+[keys.arc]
+domain = "fwd.test"
+selector = "rsa"
+key = "keys/fwd.rsa.pem"
+
+[relay]
+port = {port}
+allow_private = true
+{relay}
+
+[domains."fwd.test".aliases]
+alias = ["hidden.destination@sink.test"]
+team = ["one@sink.test", "two@other.test"]
+both = ["one@sink.test", "two@sink.test"]
+{aliases}
+{extra}
+"""
+
+MESSAGE = (
+    b"From: Bob <bob@sender.test>\r\nTo: alias@fwd.test\r\nSubject: hello\r\n"
+    b"Date: Mon, 23 Nov 2026 12:30:00 +0000\r\nMessage-ID: <one@sender.test>\r\n\r\nHello.\r\n.dot\r\n"
+)
+
+
+@dataclass
+class Lab:
+    """What a test works with. ``app`` is running; ``sink`` and ``sender`` take what comes to sink.test and sender.test."""
+
+    folder: Path
+    port: int
+    dns: DnsServer
+    sink: Receiver
+    sender: Receiver
+    journal: MemoryJournal
+    app: App
+    records: dict[str, dict[str, list[str]]]
+    received: list[Received] = field(default_factory=list)
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The sender's."""
+        at = self.folder / "keys"
+        return Keys.load(
+            mailkey=[KeyFile("sender.test", "", at / "sender.mailkey.pem")],
+            dkim=[KeyFile("sender.test", "s1", at / "sender.rsa.pem")],
+            srs_secret_file=at / "srs.secret",
+        )
+
+    def signed(
+        self,
+        raw: bytes = MESSAGE,
+        sender: str = "bob@sender.test",
+        recipients: tuple[str, ...] = ("alias@fwd.test",),
+        *,
+        mailkey: bool = True,
+    ) -> bytes:
+        """``raw`` with the sender's signatures on it."""
+        message, now = parse_message(raw), self.app.clock.now()
+        body_hash = canonical.body_hash(message, "relaxed")
+        dkim = build_dkim_signature(message.fields, body_hash, self.keys.dkim("sender.test")[0], now=now)
+        key = self.keys.mailkey("sender.test")
+        assert key is not None
+        ours = build_mailkey_signature(
+            message.fields,
+            body_hash,
+            key,
+            sender=parse_address(sender),
+            recipients=[parse_address(one) for one in recipients],
+            now=now,
+        )
+        return (ours if mailkey else b"") + dkim + raw
+
+    async def send(
+        self,
+        data: bytes,
+        sender: str = "bob@sender.test",
+        recipient: str = "alias@fwd.test",
+        source: str = SENDER,
+        helo: str = "mx.sender.test",
+    ) -> str:
+        """The last reply."""
+        return await asyncio.to_thread(send, source, helo, (FORWARDER, self.port), sender, recipient, data)
+
+    async def bounce(self, arrived: Received, text: str = "user unknown", data: bytes | None = None) -> str:
+        """Let the destination bounce what arrived."""
+        report = data if data is not None else bounce_of(arrived, text)
+        return await self.send(report, "", arrived.sender, SINK, "mx.sink.test")
+
+    @staticmethod
+    async def next(receiver: Receiver) -> Received:
+        async with asyncio.timeout(10):
+            return await receiver.waiting.get()
+
+
+def bounce_of(arrived: Received, text: str = "user unknown", message_id: str = "<b1@mx.sink.test>") -> bytes:
+    """A report as Postfix writes it, full of the destination's name."""
+    recipient = arrived.recipients[0]
+    header = arrived.data.partition(b"\r\n\r\n")[0]
+    return (
+        (
+            f"From: MAILER-DAEMON@mx.sink.test (Mail Delivery System)\r\nTo: {arrived.sender}\r\n"
+            f"Subject: Undelivered Mail\r\nMessage-ID: {message_id}\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n"
+            'Content-Type: multipart/report; report-type=delivery-status; boundary="b1"\r\n\r\n'
+            "--b1\r\nContent-Type: text/plain\r\n\r\n"
+            f"This is the mail system at host mx.sink.test.\r\n<{recipient}>: {text}\r\n\r\n"
+            "--b1\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.sink.test\r\n\r\n"
+            f"Final-Recipient: rfc822; {recipient}\r\nAction: failed\r\nStatus: 5.1.1\r\n"
+            f"Diagnostic-Code: smtp; 550 5.1.1 <{recipient}>: {text} at mx.sink.test [127.0.0.50]\r\n\r\n"
+            "--b1\r\nContent-Type: text/rfc822-headers\r\n\r\n"
+        ).encode()
+        + header
+        + b"\r\n\r\n--b1--\r\n"
+    )
+
+
+@asynccontextmanager
+async def lab(
+    folder: Path,
+    *,
+    store: str = "embedded",
+    top: str = "",
+    relay: str = "",
+    aliases: str = "",
+    extra: str = "",
+    zone: dict[str, dict[str, list[str]]] | None = None,
+    **changes: Any,
+) -> AsyncIterator[Lab]:
+    """The whole lab, started and stopped. ``zone`` adds names or replaces them; the rest goes into the configuration."""
+    demo_lab.make_keys(folder / "keys")
+    at = folder / "keys"
+    texts = {}
+    for who, selectors in (("fwd", (("rsa", "rsa"), ("ed", "ed25519"))), ("sender", (("s1", "rsa"),))):
+        keys = Keys.load(
+            mailkey=[KeyFile(f"{who}.test", "", at / f"{who}.mailkey.pem")],
+            dkim=[KeyFile(f"{who}.test", selector, at / f"{who}.{kind}.pem") for selector, kind in selectors],
+            srs_secret_file=at / "srs.secret",
+        )
+        mailkey = keys.mailkey(f"{who}.test")
+        assert mailkey is not None
+        texts[f"mailkey.{who}.test"] = mailkey_record(mailkey)
+        texts |= {f"{one.selector}._domainkey.{who}.test": dkim_record(one) for one in keys.dkim(f"{who}.test")}
+    records = demo_lab.zone(texts) | (zone or {})
+    dns = DnsServer(records)
+    await dns.start()
+    port = free_port(FORWARDER, SENDER, SINK, "127.0.0.51")
+    sink, sender = Receiver(SINK, port, "mx.sink.test"), Receiver(SENDER, port, "mx.sender.test")
+    await sink.start()
+    await sender.start()
+    config = folder / "forwarder.toml"
+    config.write_text(
+        CONFIG.format(port=port, dns=dns.address, store=store, top=top, relay=relay, aliases=aliases, extra=extra)
+    )
+    journal = MemoryJournal()
+    app = App(load(config), journal)
+    await app.start()
+    try:
+        yield Lab(folder, port, dns, sink, sender, journal, app, records)
+    finally:
+        await app.stop(2)
+        sink.stop()
+        sender.stop()
+        dns.stop()
