@@ -362,6 +362,22 @@ async def test_an_old_key_is_served_while_the_server_fails(
     assert resolver.stats.stale == 2
 
 
+async def test_an_old_key_is_served_before_the_server_has_been_waited_for_to_the_end(
+    server: DnsServer, clock: Time
+) -> None:
+    resolver = DnsResolver([server.address], monotonic=clock, timeout=60, deadline=60, stale_after=0.02)
+    await resolver.txt("txt.test")
+    server.gate.clear()
+    clock.pass_(600)
+    assert (await resolver.txt("txt.test")).age == 600
+    # Others are served at once, and the new answer takes over when it comes.
+    assert (await resolver.txt("txt.test")).age == 600
+    server.gate.set()
+    fresh = await resolver.txt("txt.test", fresh=True)
+    assert (fresh.age, (await resolver.txt("txt.test")).age) == (0, 0)
+    assert len(server.queries) == 2
+
+
 async def test_an_old_key_is_served_for_a_bounded_time(server: DnsServer, resolver: DnsResolver, clock: Time) -> None:
     await resolver.txt("txt.test")
     server.faults["txt.test"] = "SERVFAIL"
@@ -386,6 +402,18 @@ async def test_what_was_not_used_longest_makes_room(server: DnsServer, clock: Ti
     for name in ("a.test", "b.test", "c.test", "a.test", "d.test", "a.test", "b.test"):
         await resolver.a(name)
     assert [name[0] for name, _ in asked(server)] == ["a", "b", "c", "d", "b"]
+
+
+async def test_large_answers_make_room_by_their_size(
+    server: DnsServer, resolver: DnsResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forwarder.resolver.caching.MAX_OCTETS", 12_000)
+    server.add("".join(f"big{n}.test. 300 IN TXT " + " ".join([f'"{"x" * 250}"'] * 16) + "\n" for n in range(3)))
+    for name in ("big0.test", "big1.test", "big2.test", "big1.test", "big2.test", "big0.test", "big0.test"):
+        await resolver.txt(name)
+    assert [name for name, _, transport in server.queries if transport == "tcp"] == [
+        "big0.test", "big1.test", "big2.test", "big0.test"
+    ]  # fmt: skip
 
 
 # --- together ---------------------------------------------------------------------------------------------------------

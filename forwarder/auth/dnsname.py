@@ -21,12 +21,19 @@ MAX_NAME = 253
 _NAME = re.compile(r"[^.\x00-\x1f\x7f]{1,63}(?:\.[^.\x00-\x1f\x7f]{1,63})*\Z")
 
 
-@lru_cache(maxsize=16384)
 def dns_name(text: str) -> str | None:
     """The name in lower-case A-labels without the final dot; ``None``: this is no DNS name, or it is the root."""
     # A text that long is none whatever its labels become; the bound keeps normalization and the cache's keys small.
-    if len(text) > 2 * MAX_NAME:
-        return None
+    return _dns_name(text) if len(text) <= 2 * MAX_NAME else None
+
+
+def parent(name: str) -> str:
+    """The name without its first label; ``""`` above a top-level domain."""
+    return name.partition(".")[2]
+
+
+@lru_cache(maxsize=16384)
+def _dns_name(text: str) -> str | None:
     name = text.removesuffix(".")
     if not name.isascii():
         labels = [_a_label(label) for label in name.split(".")]
@@ -35,11 +42,6 @@ def dns_name(text: str) -> str | None:
         name = ".".join(label for label in labels if label is not None)
     name = name.lower()
     return name if len(name) <= MAX_NAME and _NAME.match(name) else None
-
-
-def parent(name: str) -> str:
-    """The name without its first label; ``""`` above a top-level domain."""
-    return name.partition(".")[2]
 
 
 def _a_label(label: str) -> str | None:

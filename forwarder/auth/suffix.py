@@ -16,21 +16,24 @@ from forwarder.auth.dnsname import dns_name
 __all__ = ["is_public_suffix", "registrable_domain"]
 
 
+def is_public_suffix(domain: str) -> bool:
+    """Is ``domain`` itself a public suffix (``com``, ``co.uk``, ``github.io``)? An unlisted top-level domain is one."""
+    name = dns_name(domain)
+    return name is not None and _registrable_domain(name) is None
+
+
+def registrable_domain(domain: str) -> str | None:
+    """The public suffix and one label more, in A-labels; ``None`` for a public suffix and for what is no domain."""
+    name = dns_name(domain)
+    return None if name is None else _registrable_domain(name)
+
+
+@lru_cache(maxsize=4096)
+def _registrable_domain(name: str) -> str | None:
+    return _suffixes().privatesuffix(name)
+
+
 @lru_cache(maxsize=1)
 def _suffixes() -> PublicSuffixList:
     """Read at first use: 15,000 rules take 0.15 s and a process that asks nothing should not wait for them."""
     return PublicSuffixList()
-
-
-@lru_cache(maxsize=4096)
-def is_public_suffix(domain: str) -> bool:
-    """Is ``domain`` itself a public suffix (``com``, ``co.uk``, ``github.io``)? An unlisted top-level domain is one."""
-    name = dns_name(domain)
-    return name is not None and _suffixes().publicsuffix(name) == name
-
-
-@lru_cache(maxsize=4096)
-def registrable_domain(domain: str) -> str | None:
-    """The public suffix and one label more, in A-labels; ``None`` for a public suffix and for what is no domain."""
-    name = dns_name(domain)
-    return None if name is None else _suffixes().privatesuffix(name)

@@ -32,23 +32,32 @@ MAX_NEGATIVE_TTL = 900
 FAILURE_TTL = 5
 #: RFC 8767 allows days. A TXT record also revokes: an hour bridges an outage and bounds what a blocked server hides.
 MAX_STALE = 3600
-#: Answers kept, least recently used first to go. At 1 KB each this is 50 MB in the worst case.
+#: Answers kept, and octets of them, roughly; the least recently used go first.
 MAX_ENTRIES = 50_000
+MAX_OCTETS = 64 * 1024 * 1024
+#: RFC 8767 section 5: seconds after which somebody who could be given a stale answer waits no longer for a new one.
+STALE_AFTER = 1.8
 #: Look-ups under way. More than this many messages waiting for the DNS means that it is down.
 MAX_FLIGHTS = 2048
 
 _NOT_A_NAME: Answer[Any] = Answer(DnsStatus.NXDOMAIN, detail="no legal DNS name")
 #: Name (``None``: it was no name) and type.
 _Key = tuple[str | None, str]
+#: Memory of an entry without its records, and of a record that is no text.
+_ENTRY_OCTETS = 600
+_VALUE_OCTETS = 120
 
 
 class _Entry:
     """An answer since ``stored``, to be given until ``until``; a last resort until ``stale_until``."""
 
-    __slots__ = ("answer", "stale_until", "stored", "until")
+    __slots__ = ("answer", "octets", "stale_until", "stored", "until")
 
     def __init__(self, answer: Answer[Any], stored: float, until: float, stale_until: float) -> None:
         self.answer = answer
+        self.octets = _ENTRY_OCTETS + sum(
+            len(one) if isinstance(one, bytes) else _VALUE_OCTETS for one in answer.records
+        )
         self.stored = stored
         self.until = until
         self.stale_until = stale_until
@@ -59,6 +68,11 @@ class _Entry:
         if age != self.answer.age:
             self.answer = replace(self.answer, age=age)
         return self.answer
+
+    def hold(self, now: float) -> Answer[Any]:
+        """The answer once more, and for a while without asking: the server is left alone (RFC 8767 section 5)."""
+        self.until = max(self.until, min(now + FAILURE_TTL, self.stale_until))
+        return self.at(now)
 
 
 class DnsResolver:
@@ -77,6 +91,7 @@ class DnsResolver:
         deadline: float = 8.0,
         trust_ad: bool = False,
         max_entries: int = MAX_ENTRIES,
+        stale_after: float = STALE_AFTER,
     ) -> None:
         if not nameservers:
             raise ValueError("no name server")
@@ -85,6 +100,8 @@ class DnsResolver:
         self._exchange = Exchange(servers, timeout, deadline, trust_ad, self.stats, asyncio.Semaphore(MAX_OPEN))
         self._monotonic = monotonic
         self._max_entries = max_entries
+        self._stale_after = stale_after
+        self._octets = 0
         self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
         self._flights: dict[_Key, asyncio.Task[Answer[Any]]] = {}
 
@@ -144,56 +161,47 @@ class DnsResolver:
         flight = self._flights.get(key) or self._take_off(key, name, rdtype)
         if flight is None:
             return Answer(DnsStatus.TEMPERROR, detail="too many DNS look-ups under way")
-        # Shielded: a message that gives up leaves the look-up to those who wait with it.
-        answer = await asyncio.shield(flight)
-        if answer.status is DnsStatus.TEMPERROR and not fresh:
-            return self._stale(key) or answer
-        return answer
+        stale = None if fresh else self._stale(key)
+        # Whoever gives up leaves the flight to those who wait with it.
+        await asyncio.wait({flight}, timeout=None if stale is None else self._stale_after)
+        if stale is not None and (not flight.done() or flight.result().status is DnsStatus.TEMPERROR):
+            self.stats.stale += 1
+            return stale.hold(self._monotonic())
+        return flight.result()
 
     def _take_off(self, key: _Key, name: str, rdtype: str) -> asyncio.Task[Answer[Any]] | None:
         if len(self._flights) >= MAX_FLIGHTS:
             return None
         flight = self._flights[key] = asyncio.create_task(self._fetch(key, name, rdtype))
+        flight.add_done_callback(lambda _: self._flights.pop(key))
         return flight
 
     async def _fetch(self, key: _Key, name: str, rdtype: str) -> Answer[Any]:
-        try:
-            answer = await self._exchange.ask(name, rdtype)
-            return self._remember(key, answer)
-        finally:
-            del self._flights[key]
-
-    def _remember(self, key: _Key, answer: Answer[Any]) -> Answer[Any]:
+        answer = await self._exchange.ask(name, rdtype)
         now = self._monotonic()
         if answer.status is DnsStatus.TEMPERROR:
             self.stats.failures += 1
-            self._remember_failure(key, answer, now)
+            if self._stale(key) is None:
+                self._store(key, _Entry(answer, now, now + FAILURE_TTL, stale_until=now))
             return answer
         found = answer.status is DnsStatus.OK
         answer = replace(answer, ttl=min(max(answer.ttl, MIN_TTL), MAX_TTL if found else MAX_NEGATIVE_TTL))
         until = now + answer.ttl
         # Only what exists is worth serving stale: an old "there is no such key" would turn an outage into a fail.
-        self._store(key, _Entry(answer, now, until, until + MAX_STALE if found and key[1] == "TXT" else until))
+        self._store(
+            key, _Entry(answer, now, until, stale_until=until + MAX_STALE if found and rdtype == "TXT" else until)
+        )
         return answer
 
-    def _remember_failure(self, key: _Key, answer: Answer[Any], now: float) -> None:
-        old = self._entries.get(key)
-        if old is not None and now < old.stale_until:
-            # RFC 8767 section 5: while the server fails, the old answer stands, and the server is left alone meanwhile.
-            old.until = max(old.until, min(now + FAILURE_TTL, old.stale_until))
-        else:
-            self._store(key, _Entry(answer, now, now + FAILURE_TTL, now))
-
-    def _stale(self, key: _Key) -> Answer[Any] | None:
-        """What ``_remember_failure`` left to be served; a failure that was stored counts as none."""
+    def _stale(self, key: _Key) -> _Entry | None:
+        """RFC 8767: what may be given out again while the server fails."""
         entry = self._entries.get(key)
-        if entry is None or entry.answer.status is DnsStatus.TEMPERROR:
-            return None
-        self.stats.stale += 1
-        return entry.at(self._monotonic())
+        return entry if entry is not None and self._monotonic() < entry.stale_until else None
 
     def _store(self, key: _Key, entry: _Entry) -> None:
+        old = self._entries.pop(key, None)
+        self._octets += entry.octets - (old.octets if old is not None else 0)
         self._entries[key] = entry
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._max_entries:
-            self._entries.popitem(last=False)
+        while len(self._entries) > self._max_entries or self._octets > MAX_OCTETS:
+            _, gone = self._entries.popitem(last=False)
+            self._octets -= gone.octets

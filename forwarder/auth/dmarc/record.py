@@ -43,11 +43,15 @@ class DmarcRecord:
     usable: bool
 
 
-@lru_cache(maxsize=2048)
 def parse_record(text: bytes) -> DmarcRecord | None:
     """``None``: not a DMARC record, whatever else it is."""
+    return _parse_record(text) if len(text) <= MAX_RECORD else None
+
+
+@lru_cache(maxsize=2048)
+def _parse_record(text: bytes) -> DmarcRecord | None:
     version = _VERSION.match(text)
-    if version is None or len(text) > MAX_RECORD:
+    if version is None:
         return None
     tags = _parse_tags(text[version.end() :].decode("ascii", "replace"))
     wanted = {name: _POLICIES.get(tags[name].lower()) for name in ("p", "sp", "np") if name in tags}

@@ -144,11 +144,13 @@ def select_records(texts: Sequence[bytes]) -> list[bytes]:
     return [text for text in texts if text[:6].lower() == b"v=spf1" and text[6:7] in (b"", b" ")]
 
 
-@lru_cache(maxsize=512)
 def parse_record(text: bytes) -> Record | BadRecord:
     """Parse what ``select_records`` chose. Never raises."""
-    if len(text) > MAX_RECORD:
-        return BadRecord(f"record longer than {MAX_RECORD} octets")
+    return _parse_record(text) if len(text) <= MAX_RECORD else BadRecord(f"record longer than {MAX_RECORD} octets")
+
+
+@lru_cache(maxsize=512)
+def _parse_record(text: bytes) -> Record | BadRecord:
     try:
         # RFC 7208 section 3.1: US-ASCII. Section 4.6.1: only spaces divide terms; other controls stay and are refused.
         return _parse_terms(text[6:].decode("ascii").split(" "))
