@@ -21,8 +21,8 @@ __all__ = ["MAX_IDENTIFIERS", "verify_dmarc"]
 #: Authenticated domains that are looked at. The DKIM check looks at no more signatures than this either.
 MAX_IDENTIFIERS = 10
 
-#: RFC 9989 section 4.7, t=y: one level below what the record says.
-_LOWERED: dict[PolicyWord, PolicyWord] = {"reject": "quarantine", "quarantine": "none", "none": "none"}
+#: The policies from mild to strict, and what t=y leaves of each: the level below (RFC 9989 section 4.7).
+_LOWERED: dict[PolicyWord, PolicyWord] = {"none": "none", "quarantine": "none", "reject": "quarantine"}
 
 
 class _Identifier(NamedTuple):
@@ -50,8 +50,8 @@ async def verify_dmarc(
     try:
         wanted = await _select_policy(resolver, walker, author, policy)
     except DnsFaultError as fault:
-        # Whether the name exists does not matter to a pass; a fail cannot be told from here.
-        wanted = policy.record.subdomain
+        # Whether the name exists is no matter to a pass. For the rest, the caller has to know what is at stake.
+        wanted = max(policy.record.subdomain, policy.record.nonexistent, key=list(_LOWERED).index)
         if result is not Result.PASS:
             result, reason = Result.TEMPERROR, str(fault)
     return DmarcCheck(

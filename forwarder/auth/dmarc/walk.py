@@ -14,7 +14,7 @@ from forwarder.auth.dnsname import dns_name, parent
 from forwarder.auth.suffix import registrable_domain
 from forwarder.ports import DnsStatus, Resolver
 
-__all__ = ["MAX_QUERIES", "Lookup", "Policy", "Presence", "Walker", "organizational_domain"]
+__all__ = ["MAX_QUERIES", "DnsFaultError", "Lookup", "Policy", "Presence", "Walker", "organizational_domain"]
 
 #: RFC 9989 section 4.10: queries of one walk, so that a domain of a hundred labels does not cost a hundred.
 MAX_QUERIES = 8
