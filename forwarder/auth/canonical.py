@@ -62,19 +62,25 @@ _kept_relaxed_field = lru_cache(maxsize=_KEPT_FIELDS)(_relaxed_field)
 
 def body_hash(message: Message, form: Form) -> bytes:
     """SHA-256 of the canonical body: one pass for each form, however many checks and signatures ask."""
+    return _measured(message, form)[:32]
+
+
+def body_size(message: Message, form: Form) -> int:
+    """Octets of the canonical body, which is what ``l=`` counts (RFC 6376 section 3.5); of the same pass."""
+    return int.from_bytes(_measured(message, form)[32:], "big")
+
+
+def _measured(message: Message, form: Form) -> bytes:
+    """The digest and behind it the size, as ``message.body_hashes`` keeps them."""
     key = (form, None)
     if (known := message.body_hashes.get(key)) is not None:
         return known
-    hasher = sha256()
+    hasher, size = sha256(), 0
     for piece in _PIECES[form](message.body):
         hasher.update(piece)
-    digest = message.body_hashes[key] = hasher.digest()
-    return digest
-
-
-def body_size(body: bytes, form: Form) -> int:
-    """Octets of the canonical body, which is what ``l=`` counts (RFC 6376 section 3.5)."""
-    return sum(map(len, _PIECES[form](body)))
+        size += len(piece)
+    measured = message.body_hashes[key] = hasher.digest() + size.to_bytes(8, "big")
+    return measured
 
 
 def simple_body(body: bytes) -> bytes:

@@ -130,7 +130,7 @@ async def _verify_message_signature(
         return _Problem("arc-message-signature signs arc-seal")
     if signature.expires_at is not None and now.timestamp() > signature.expires_at:
         return _Problem("arc-message-signature expired")
-    if signature.length is not None and signature.length != body_size(message.body, signature.body_form):
+    if signature.length is not None and signature.length != body_size(message, signature.body_form):
         # As with DKIM: text that nobody signed is not vouched for.
         return _Problem("arc-message-signature: l= is not the size of the body")
     if body_hash(message, signature.body_form) != signature.body_hash:

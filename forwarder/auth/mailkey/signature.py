@@ -17,7 +17,7 @@ from forwarder.auth.tags import (
     required,
     without_space,
 )
-from forwarder.mail.address import wire
+from forwarder.mail.address import AddressError, wire
 from forwarder.model import Address
 
 __all__ = [
@@ -72,10 +72,11 @@ class Claim:
 
     def binds(self, recipient: Address) -> bool:
         """Is this recipient one that rt= names?"""
-        return (
-            self.bindings is not None
-            and bind_recipient(self.time_text, self.body_hash_text, recipient) in self.bindings
-        )
+        try:
+            binding = bind_recipient(self.time_text, self.body_hash_text, recipient)
+        except AddressError:
+            return False
+        return self.bindings is not None and binding in self.bindings
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from forwarder.auth.mailkey.record import ALL, MailkeyRecord, MalformedRecord, N
 from forwarder.auth.mailkey.signature import EXPIRY_GRACE, FIELD, MAX_AHEAD, Claim, MalformedClaim, parse_claim
 from forwarder.auth.publickey import verify_digest
 from forwarder.auth.signed import FieldIndex, header_digest, index_fields, unsigned_field
-from forwarder.mail.address import wire
+from forwarder.mail.address import AddressError, wire
 from forwarder.model import Address, Field, MailkeyCheck, Message, Result
 from forwarder.ports import Resolver
 
@@ -66,7 +66,10 @@ async def verify_mailkey(
     is_public_suffix: Callable[[str], bool],
 ) -> MailkeyCheck:
     """The one result of a message. Never raises."""
-    domain = _responsible_domain(sender, helo)
+    try:
+        reverse_path, domain = wire(sender), _responsible_domain(sender, helo)
+    except AddressError:
+        domain = None
     if domain is None:
         return MailkeyCheck(Result.NONE, reason="no domain that could have a mailkey")
     lookups: TxtLookups[Record] = TxtLookups(
@@ -93,7 +96,7 @@ async def verify_mailkey(
     ]
     findings: list[_Finding] = []
     if candidates:
-        transaction = _Transaction(message, index_fields(message.fields), wire(sender), recipients, now.timestamp())
+        transaction = _Transaction(message, index_fields(message.fields), reverse_path, recipients, now.timestamp())
         findings = await _verify_candidates(lookups, policy_name, candidates, transaction)
     # A signature that failed may have had the record renewed.
     return _conclude(domain, await lookups.look_up(policy_name), findings)
