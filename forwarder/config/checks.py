@@ -68,4 +68,4 @@ def _dead_ends(settings: Settings) -> Iterator[tuple[Path, str]]:
         if end.target is None:
             yield where, "leads only in a circle"
         else:
-            yield where, f"leads to {end.target}, an address of ours that does not exist or is kept here"
+            yield where, f"leads to {end.target}, an address of ours that leads nowhere"

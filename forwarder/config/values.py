@@ -139,9 +139,7 @@ def alias_name(text: str) -> str:
         try:
             parse_address(f"{text}@alias.invalid")
         except AddressError:
-            raise ValueError(
-                'must be the part of an address before the @, or "*" for every address that is not listed'
-            ) from None
+            raise ValueError('must be what stands before the @ of an address, or "*" for all others') from None
     return text
 
 

@@ -1,0 +1,134 @@
+"""forwarder check-config: what it finds beyond what loading finds, and how it says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from forwarder.cli.main import main
+
+INIT = ("--hostname", "mx.example.org", "--domain", "example.org", "--to", "me@mail.example")
+
+
+@pytest.fixture
+def config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A good one, as init writes it."""
+    assert main(["init", "--dir", str(tmp_path), *INIT]) == 0
+    capsys.readouterr()
+    return tmp_path / "forwarder.toml"
+
+
+def line_of(config: Path, text: str) -> int:
+    return config.read_text().splitlines().index(text) + 1
+
+
+def test_a_good_configuration_is_summed_up(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", str(config)]) == 0
+
+    assert capsys.readouterr().out == (
+        f"{config}: ok\n"
+        "  listens on 0.0.0.0:25 as mx.example.org\n"
+        "  takes mail for example.org (1 alias)\n"
+        "  mints reversible addresses under example.org, signed with mailkey and DKIM\n"
+        "  seals ARC as example.org\n"
+        "  keeps state in its own embedded store\n"
+        "  delivers to the MX of each destination\n"
+        "  postmaster and abuse: me@mail.example\n"
+    )
+
+
+def test_what_is_missing_without_being_wrong_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "srs.secret").write_text("x" * 32)
+    (tmp_path / "srs.secret").chmod(0o600)
+    config = tmp_path / "forwarder.toml"
+    config.write_text(
+        'hostname = "h.test"\n[srs]\ndomain = "fwd.test"\nsecret_file = "srs.secret"\n[domains."fwd.test".aliases]\n'
+        '"*" = "a@x.test"\noff = false\n'
+    )
+
+    assert main(["check-config", str(config)]) == 0
+
+    out = capsys.readouterr().out
+    assert "fwd.test (2 aliases, 1 of them disabled, with catch-all)" in out
+    assert "under fwd.test, not signed (no key for mailkey and DKIM)" in out
+    assert "does not seal ARC: no [keys.arc]" in out
+    assert f"postmaster and abuse: a file in {tmp_path}/state" in out
+
+
+def test_every_mistake_has_its_line_and_they_are_counted(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(config.read_text().replace("[policy]", '[policy]\nspam = "tag"\nunautenticated = "tag"'))
+
+    assert main(["check-config", str(config)]) == 1
+
+    out, err = capsys.readouterr()
+    first = line_of(config, 'spam = "tag"')
+    assert out == ""
+    assert err.splitlines() == [
+        f"{config}: policy.spam: there is no such setting; here are: dmarc_reject, unauthenticated (line {first})",
+        (
+            f"{config}: policy.unautenticated: there is no such setting; did you mean 'unauthenticated'?"
+            f" (line {first + 1})"
+        ),
+        "2 mistakes",
+    ]
+
+
+def test_a_key_that_is_none_and_one_that_others_can_read(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = config.parent / "keys"
+    (keys / "mailkey.pem").write_text("no key")
+    (keys / "srs.secret").chmod(0o644)
+
+    assert main(["check-config", str(config)]) == 1
+
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 3
+    assert f"srs.secret_file: {keys}/srs.secret: others can use it" in err[0]
+    assert f"(line {line_of(config, '[srs]') + 2})" in err[0]
+    assert f"keys.mailkey[0].key: {keys}/mailkey.pem: " in err[1]
+    assert f"(line {line_of(config, '[[keys.mailkey]]') + 2})" in err[1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("FORWARDER_STORE", "redis+sentinel://a/b", "is not supported yet"),
+        ("FORWARDER_STORE", "redis://a:b/c@d/0", "the URL cannot be read"),
+        ("FORWARDER_DNS__ZONE_FILE", "keys/srs.secret", "srs.secret"),
+    ],
+)
+def test_what_the_parts_would_not_take_is_found(
+    config: Path,
+    variable: str,
+    value: str,
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    assert main(["check-config", str(config)]) == 1
+
+    err = capsys.readouterr().err.splitlines()
+    assert err[0].startswith(f"{config}: {variable}: ")
+    assert complaint in err[0]
+
+
+def test_a_certificate_and_a_key_that_do_not_fit(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(
+        config.read_text().replace("[srs]", '[tls]\ncert = "keys/mailkey.pem"\nkey = "keys/mailkey.pem"\n[srs]')
+    )
+
+    assert main(["check-config", str(config)]) == 1
+
+    assert f"(line {line_of(config, '[tls]')})" in capsys.readouterr().err
+
+
+def test_the_file_in_the_current_folder_is_meant_where_none_is_named(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(config.parent)
+
+    assert main(["check-config"]) == 0
+
+    assert capsys.readouterr().out.startswith("forwarder.toml: ok\n")
