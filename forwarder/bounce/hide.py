@@ -259,10 +259,17 @@ def _readings(text: str) -> set[str]:
     found = {text}
     layer = {text}
     for _ in range(_MAX_LAYERS):
-        layer = {decode(one) for one in layer for sign, decode in _DECODERS if sign in one} - found
-        layer |= {inner for one in found for inner in (_inside_tokens(one),) if inner} - found
+        layer = {reading for one in layer for reading in _decodings(one)} - found
         found |= layer
     return found
+
+
+def _decodings(text: str) -> Iterator[str]:
+    for sign, decode in _DECODERS:
+        if sign in text:
+            yield decode(text)
+    if inside := _inside_tokens(text):
+        yield inside
 
 
 def _inside_tokens(text: str) -> str:

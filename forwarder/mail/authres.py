@@ -178,9 +178,10 @@ def _mailbox(address: Address) -> str:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 _DOT_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
-# RFC 8601 section 2.2: value (a token of RFC 2045), or [ [ local-part ] "@" ] domain-name.
-_BARE = re.compile(
-    r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+|[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]*(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@[A-Za-z0-9._-]+"
+# RFC 8601 section 2.2: a value is a token of RFC 2045 or a quoted string; a pvalue may be [[local-part]"@"]domain too.
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+")
+_MAILBOX = re.compile(
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]*(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 )
 _KEYWORD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 
@@ -203,7 +204,7 @@ def _result(one: MethodResult) -> str:
     line = f"{method}={result}" if version == 1 else f"{method}/{version}={result}"
     if comment is not None:
         line = f"{line} ({_comment(comment)})"
-    words = [f"{name}={_value(value)}" for name, value in properties]
+    words = [f"{name}={_pvalue(value)}" for name, value in properties]
     if reason is not None:
         words.insert(0, f"reason={_value(reason)}")
     folded = ""
@@ -217,8 +218,12 @@ def _result(one: MethodResult) -> str:
 
 
 @lru_cache(maxsize=4096)
+def _pvalue(text: str) -> str:
+    return text if _MAILBOX.fullmatch(text) else _value(text)
+
+
 def _value(text: str) -> str:
-    if _BARE.fullmatch(text):
+    if _TOKEN.fullmatch(text):
         return text
     return '"' + _QUOTABLE.sub(r"\\\g<0>", _printable(text)) + '"'
 
@@ -241,7 +246,6 @@ def _printable(text: str) -> str:
 _WORD = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?")
 _NUMBER = re.compile(r"[0-9]{1,9}(?![A-Za-z0-9_.-])")
 _INSTANCE = re.compile(r"i[ \t]*=[ \t]*([0-9]{1,4})[ \t]*;", re.IGNORECASE)
-_TOKEN = re.compile(r"[!#$%&'*+.0-9A-Z^_`a-z{|}~-]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 # Writers do not quote what a token cannot hold: header.b=ab/c=, smtp.mailfrom=a=b@c. Nobody reads it in two ways.

@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from forwarder.mail.mime import parse_fields
-
-__all__ = ["Action", "RecipientStatus", "Report", "header_of", "message_id_in"]
+__all__ = ["Action", "RecipientStatus", "Report", "header_of", "message_id_in", "parse_message_id"]
 
 #: Octets of a returned header that are kept: as many as we accept ourselves.
 MAX_RETURNED = 256 * 1024
 #: RFC 5322 section 2.1.1: no line, and so no sane Message-ID, is longer.
 _MAX_MESSAGE_ID = 998
+
+_MESSAGE_ID_FIELD = re.compile(rb"^message-id:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
 class Action(StrEnum):
@@ -60,8 +60,11 @@ def header_of(returned: bytes) -> bytes:
 
 
 def message_id_in(header: bytes) -> str | None:
-    """The Message-ID of a returned header, without what a fold left in it."""
-    for name, value in parse_fields(header):
-        if name == "message-id":
-            return value.replace(" ", "")[:_MAX_MESSAGE_ID] or None
-    return None
+    """The Message-ID of a returned header."""
+    field = _MESSAGE_ID_FIELD.search(header)
+    return parse_message_id(field[1]) if field else None
+
+
+def parse_message_id(value: bytes) -> str | None:
+    """A Message-ID as it is compared: without white space, as every system on the way folds in its own places."""
+    return b"".join(value.split()).decode("latin-1")[:_MAX_MESSAGE_ID] or None
