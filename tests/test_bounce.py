@@ -114,7 +114,7 @@ def test_addresses_hosts_and_names_go_and_codes_and_words_stay(text: str, expect
         "646573742e626f782b7461674073696e6b2e74657374",
         "=?utf-8?B?ZGVzdC5ib3grdGFn?= =?utf-8?Q?=40sink=2Etest?=",
         "=?unknown?Q?dest.box+tag=40sink.test?=",
-        "ｄｅｓｔ．ｂｏｘ＋ｔａｇ＠ｓｉｎｋ．ｔｅｓｔ",
+        "".join(chr(ord(one) + 0xFEE0) for one in "dest.box+tag@sink.test"),
         "dest\u200b.box+tag@si\u00adnk.test",
         "dest.box+tag@sink\u3002test",
         "user destbox at sink",

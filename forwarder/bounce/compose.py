@@ -60,8 +60,14 @@ _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,250}>")
 # --- a report that came back ------------------------------------------------------------------------------------------
 
 
-def compose_return(  # noqa: PLR0913 - two values and what a pure function may not fetch itself
-    report: Report, returned: ReturnBounce, *, hostname: str, now: datetime, id: str, note: str | None = None
+def compose_return(
+    report: Report,
+    returned: ReturnBounce,
+    *,
+    hostname: str,
+    now: datetime,
+    id: str,  # noqa: A002 - what the envelope calls it
+    note: str | None = None,
 ) -> bytes:
     """The report for ``returned.sender``, whole. ``id`` names this transaction and no other; ``note`` is a text of ours
     that ends the part for people."""
@@ -134,7 +140,7 @@ def _fields(header: bytes) -> list[Field]:
 # --- a failure of ours ------------------------------------------------------------------------------------------------
 
 
-def compose_failure(  # noqa: PLR0913 - three values and what a pure function may not fetch itself
+def compose_failure(
     failed: Sequence[tuple[Address, Address, Failed]],
     envelope: Envelope,
     message: Message,

@@ -172,9 +172,9 @@ class RecipientReport:
     original_recipient: str | None = None
 
 
-def build_dsn(  # noqa: PLR0913 - a report has so many facts, all named at the call
+def build_dsn(
     *,
-    id: str,
+    id: str,  # noqa: A002 - what the envelope calls it
     hostname: str,
     to: Address,
     subject: str,

@@ -248,7 +248,7 @@ def _check_auth(value: str | None) -> None:
 
 def _is_xtext(value: str) -> bool:
     """xtext whose decoded form is printable ASCII."""
-    return bool(_XTEXT.match(value)) and all(0x20 <= int(pair, 16) < 0x7F for pair in _HEX.findall(value))  # noqa: PLR2004
+    return bool(_XTEXT.match(value)) and all(0x20 <= int(pair, 16) < 0x7F for pair in _HEX.findall(value))
 
 
 _MAIL_PARAMETERS = {

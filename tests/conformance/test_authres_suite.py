@@ -5,6 +5,7 @@ A case that must be refused is held against the strict reading; every other one 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import Any
@@ -35,10 +36,8 @@ def test_what_must_be_refused_is_refused() -> None:
     accepted = []
     for case in _cases():
         if case["must_fail"] and not _UNKNOWN_RESULT.match(case["id"]):
-            try:
+            with contextlib.suppress(MalformedResults):
                 accepted.append((case["id"], parse(_value(case), strict=True)))
-            except MalformedResults:
-                pass
     assert accepted == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -207,10 +208,8 @@ def test_render_and_parse_are_inverses(results: AuthenticationResults) -> None:
 @given(st.binary(max_size=400) | st.text('abc=;.()"\\/ \t1', max_size=200).map(str.encode))
 def test_no_value_raises_anything_but_its_own_error(value: bytes) -> None:
     for strict in (True, False):
-        try:
+        with contextlib.suppress(MalformedResults):
             parse(value, strict=strict)
-        except MalformedResults:
-            pass
     claims(field(value), ["mx.fwd.test"])
 
 
@@ -222,10 +221,8 @@ def test_a_megabyte_of_anything_costs_next_to_nothing(unit: bytes) -> None:
     started = time.process_time()
     for size in (1_000_000, 16_000):
         value = b"a; b=c " + unit * (size // len(unit))
-        try:
+        with contextlib.suppress(MalformedResults):
             parse(value)
-        except MalformedResults:
-            pass
         claims(field(value), ["mx.fwd.test"])
         claims(field(value[7:]), ["mx.fwd.test"])
     assert time.process_time() - started < 1
