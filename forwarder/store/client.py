@@ -1,0 +1,313 @@
+"""How do we talk to Redis or Valkey? The one module between redis-py and everything else.
+
+redis-py's ordinary path hides an outage for 15 s (time limits and retries add up), and costs 160 to 200 us of CPU a
+call. Its ``BlockingConnectionPool`` is not fair: with more callers than connections, one of them can wait until its
+time is up while the others are served a thousand times. So this module keeps redis-py's connection (URL, TLS, AUTH,
+RESP) and leaves out its client, pool, retries and packing (27 us where hiredis takes 5). What takes their place:
+
+* One connection. Commands that arrive while it is busy wait and then leave together, in one write; the replies come
+  back in order. Under load that is one system call and, with ``appendfsync always``, one fsync for the whole group.
+* One time limit over connecting, writing and reading. A command is answered within ``timeout``, or within twice of
+  that where it had to wait for a slow group before it.
+* At most one second try, on a fresh connection, when the old one was found closed; never after a time-out, and never
+  for a command that must not run twice.
+* A circuit breaker (``forwarder.store.breaker``), and one border: every redis error leaves this module as
+  ``StoreAway``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
+
+import hiredis
+from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+
+from forwarder.ports import Journal, StoreAway
+from forwarder.store.breaker import Breaker
+
+__all__ = ["Script", "StoreClient", "StoreUrlError", "describe_url", "load_script"]
+
+Argument = bytes | str | int
+
+#: Seconds. A local store answers in 1 ms, one with a slow disk in 50 ms; a mail session can afford this twice.
+DEFAULT_TIMEOUT = 0.25
+#: Seconds for which an unreachable store is not asked again.
+DEFAULT_PAUSE = 0.5
+#: Seconds between two journal entries about the same refusal (a full store refuses every write of every message).
+REFUSAL_SILENCE = 60.0
+#: Of a URL's options only TLS ones are taken: the rest is redis-py's and would undo what this module settles.
+_TLS_OPTIONS = {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_check_hostname", "ssl_cert_reqs", "ssl_keyfile"}
+_URL_PARTS = {"connection_class", "host", "port", "db", "path", "username", "password"}
+
+
+class StoreUrlError(ValueError):
+    """The store's URL cannot be used. The text says why and never repeats a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script of ``forwarder/store/scripts``, known to the server by the SHA-1 of its text."""
+
+    name: str
+    text: bytes
+    sha: str
+
+
+def load_script(name: str) -> Script:
+    """The script in the file ``scripts/NAME.lua``."""
+    text = files("forwarder.store").joinpath("scripts", f"{name}.lua").read_bytes()
+    return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+
+
+def describe_url(url: str) -> str:
+    """The URL without user, password and options: fit for a log."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "unix":
+            return f"unix://{parts.path}"
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
+        return f"{parts.scheme}://{host}:{parts.port or 6379}"
+    except ValueError:
+        return "a malformed URL"
+
+
+def _connection(url: str, timeout: float) -> Connection | UnixDomainSocketConnection:
+    """A connection, not yet opened."""
+    scheme = url.partition("://")[0].lower()
+    if scheme.startswith(("redis+", "rediss+", "sentinel", "valkey+")):
+        raise StoreUrlError(
+            f"store: {scheme}:// is not supported yet; use unix://, redis:// or rediss:// of one server"
+        )
+    if scheme not in ("unix", "redis", "rediss"):
+        raise StoreUrlError("store: the URL must begin with unix://, redis:// or rediss://")
+    # A password with a bare "/" or "@" moves the borders between host, port and path, and would end up in a log as one
+    # of them. The library's own text quotes what it could not read, hence "from None".
+    unreadable = StoreUrlError("store: the URL cannot be read; percent-encode special characters in the password")
+    try:
+        path = urlsplit(url).path
+        settings: dict[str, Any] = dict(parse_url(url))
+    except ValueError:
+        raise unreadable from None
+    if "@" in path if scheme == "unix" else path.strip("/") and not path.strip("/").isdigit():
+        raise unreadable
+    if unknown := settings.keys() - _URL_PARTS - (_TLS_OPTIONS if scheme == "rediss" else set()):
+        raise StoreUrlError(f"store: unknown option in the URL: {', '.join(sorted(unknown))}")
+    if scheme == "unix" and not settings.get("path"):
+        raise StoreUrlError("store: the unix:// URL names no socket; write unix:///path/to/socket")
+    kind = settings.pop("connection_class", Connection)
+    connection = kind(
+        **settings,
+        # RESP2: no HELLO, no pushed messages, no "maintenance notifications" handshake.
+        protocol=2,
+        driver_info=None,
+        # One limit over everything is set by StoreClient; a time limit here would cost a task for every write.
+        socket_timeout=None,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+    )
+    assert isinstance(connection, Connection | SSLConnection | UnixDomainSocketConnection)
+    return connection
+
+
+def _pack(command: Sequence[Argument]) -> bytes:
+    packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]  # its stub says "a tuple of one"
+    return packed
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A command on its way. ``again``: running it twice does no harm."""
+
+    packed: bytes
+    again: bool
+    answer: asyncio.Future[Any] = field(repr=False)
+
+
+class _UnknownScript(Exception):
+    """The server has not seen this script (since it was started, or since SCRIPT FLUSH)."""
+
+
+class _TooFewCopies(RedisError):
+    """Fewer replicas than demanded have acknowledged the write."""
+
+
+class StoreClient:
+    """Commands and scripts on one server. Everything raises ``StoreAway`` and no other error of the store's.
+
+    ``replicas``: a write counts only when so many replicas have it (WAIT, on the same connection as the write).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        journal: Journal,
+        timeout: float = DEFAULT_TIMEOUT,
+        pause: float = DEFAULT_PAUSE,
+        replicas: int = 0,
+    ) -> None:
+        self._connection = _connection(url, timeout)
+        self._where = describe_url(url)
+        self._journal = journal
+        self._timeout = timeout
+        self._breaker = Breaker(pause)
+        self._replicas = replicas
+        # WAIT gives up well before we do: servers look at their blocked clients ten times a second only.
+        self._wait = _pack(("WAIT", replicas, max(1, int(timeout * 500))))
+        self._waiting: list[_Call] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._refusals: dict[str, float] = {}
+        self._closed = False
+
+    async def run(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument] = (), *, again: bool = True
+    ) -> Any:
+        """Run a script. ``again=False``: it must not run twice, so a lost connection is not tried a second time."""
+        try:
+            return await self._ask(("EVALSHA", script.sha, len(keys), *keys, *arguments), again)
+        except _UnknownScript:
+            # It did not run. EVAL carries the text and leaves it with the server: no loop is possible.
+            return await self._ask(("EVAL", script.text, len(keys), *keys, *arguments), again)
+
+    async def command(self, *command: Argument, again: bool = True) -> Any:
+        """Run one command. Replies are bytes, int, None or lists of them."""
+        return await self._ask(command, again)
+
+    async def close(self) -> None:
+        """Fail what is under way and hang up."""
+        self._closed = True
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+            # A worker that was cancelled before its first step told nobody.
+            self._fail(self._waiting, StoreAway(f"{self._where}: closed"))
+        await self._hang_up()
+
+    async def _ask(self, command: Sequence[Argument], again: bool) -> Any:
+        loop = asyncio.get_running_loop()
+        call = _Call(_pack(command), again, loop.create_future())
+        if self._closed or not self._breaker.admits(loop.time()):
+            raise StoreAway(f"{self._where} does not answer")
+        self._waiting.append(call)
+        if self._worker is None or self._worker.done():
+            self._worker = loop.create_task(self._work())
+        return await call.answer
+
+    # --- the worker: one group of commands after the other ---
+
+    async def _work(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._exchange(group)
+            except Exception as error:  # noqa: BLE001  (see below)
+                # Whatever it was, nobody may wait for ever: neither these nor those that came after them.
+                await self._give_up(group, error)
+            except asyncio.CancelledError:
+                self._fail(group + self._waiting, StoreAway(f"{self._where}: closed"))
+                raise
+            else:
+                if self._breaker.worked():
+                    self._journal.event("store_back", store=self._where)
+
+    async def _exchange(self, group: list[_Call]) -> None:
+        was_connected = self._connection.is_connected
+        try:
+            replies = await self._send(group)
+        except (RedisConnectionError, OSError):
+            if not was_connected:
+                raise
+            # A server that was restarted has closed our connection. A second try tells that from an outage.
+            await self._hang_up()
+            once = [call for call in group if not call.again]
+            group = [call for call in group if call.again]
+            replies = await self._send(group)
+            self._fail(once, StoreAway(f"{self._where}: connection lost"))
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            await self._hang_up()  # a fail-over: the name may lead to the new primary now
+        for call, reply in zip(group, replies, strict=True):
+            if call.answer.done():
+                continue  # the caller was cancelled
+            if isinstance(reply, Exception):
+                call.answer.set_exception(self._refusal(reply))
+            else:
+                call.answer.set_result(reply)
+
+    async def _send(self, group: list[_Call]) -> list[Any]:
+        """One write, then a reply for each call; a command that was refused has its error as reply."""
+        connection = self._connection
+        if connection.is_connected and await connection.can_read():
+            await self._hang_up()  # closed by the server while we were silent
+        if not connection.is_connected:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        if not group:
+            return []
+        packed = [call.packed for call in group]
+        if self._replicas:
+            packed.append(self._wait)
+        await connection.send_packed_command(packed, check_health=False)
+        replies = [await self._reply() for _ in group]
+        if self._replicas:
+            copies = await connection.read_response()
+            if copies < self._replicas:
+                raise _TooFewCopies(f"{copies} of {self._replicas} replicas have the write")
+        return replies
+
+    async def _reply(self) -> Any:
+        try:
+            return await self._connection.read_response()
+        except ResponseError as error:
+            return error
+
+    # --- what to say when it fails ---
+
+    async def _give_up(self, group: list[_Call], error: Exception) -> None:
+        if not isinstance(error, _TooFewCopies):
+            await self._hang_up()
+        match error:
+            case TimeoutError():
+                reason = "timeout"
+            case _TooFewCopies():
+                reason = str(error)
+            case _:
+                reason = f"{type(error).__name__}: {error}"[:200]
+        if self._breaker.failed(asyncio.get_running_loop().time()):
+            self._journal.event("store_away", store=self._where, reason=reason)
+        group, self._waiting = group + self._waiting, []
+        self._fail(group, StoreAway(f"{self._where}: {reason}"))
+
+    def _fail(self, group: list[_Call], error: StoreAway) -> None:
+        for call in group:
+            if not call.answer.done():
+                call.answer.set_exception(error)
+
+    def _refusal(self, error: Exception) -> Exception:
+        """READONLY, OOM, MISCONF, NOAUTH, CLUSTERDOWN, an error in a script: the server answers, and says no."""
+        if isinstance(error, NoScriptError):
+            return _UnknownScript()
+        word = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+        reason = f"{word}: {error}"[:200]
+        now = asyncio.get_running_loop().time()
+        if now >= self._refusals.get(word, now):
+            self._refusals[word] = now + REFUSAL_SILENCE
+            self._journal.event("store_refused", store=self._where, reason=reason)
+        return StoreAway(f"{self._where}: {reason}")
+
+    async def _hang_up(self) -> None:
+        try:
+            await self._connection.disconnect(nowait=True)
+        except (RedisError, OSError):
+            # The connection is gone either way.
+            return

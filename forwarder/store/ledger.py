@@ -1,0 +1,232 @@
+"""What was delivered, what was it, and who sent it? ``ports.Ledger`` on Redis, for RFC 1047 and RFC 3464.
+
+Kinds of keys (names: ``forwarder.store.records``), each with an expiry, each touched by one script or command a call:
+
+    c  claim     mark: ours while an attempt runs (lease), delivered (48 h)      claim, settle
+    m  message   hash: destination -> Forwarded, at most 64 (10 days)            settle, find_forward
+    f  forward   the latest Forwarded of (reversible address, destination)       settle, find_forward
+    t  token     the sender behind an opaque reversible address (40 days)        put_token, look_up_token
+    b  budget    reports of (reversible, Message-ID), and of reversible (1 day)  spend_bounce, refund_bounce
+    salt         see forwarder.store.records (400 days from the last use)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from forwarder.model import Address
+from forwarder.ports import Claim, Forwarded, Journal
+from forwarder.store.client import StoreClient, load_script
+from forwarder.store.records import (
+    HASH_TAG,
+    VERSION,
+    Names,
+    new_salt,
+    open_address,
+    open_forwarded,
+    open_salt,
+    seal_address,
+    seal_forwarded,
+    seal_salt,
+)
+
+__all__ = ["RedisLedger"]
+
+DAY = 86400
+#: RFC 5321 section 4.5.4.1: a sender gives up after 4 to 5 days, but retries a lost reply within minutes to hours.
+DELIVERED_FOR = 2 * DAY
+#: A report comes within 5 days (RFC 5321 section 4.5.4.1); an "expired" one after as long again.
+FORWARD_FOR = 10 * DAY
+#: Longer than a reversible address lives.
+TOKEN_FOR = 40 * DAY
+BUDGET_FOR = DAY
+SALT_FOR = 400 * DAY
+#: Seconds between two looks at the salt. After a FLUSHALL all hosts agree again within this time.
+SALT_CHECK = 60.0
+#: Destinations remembered of one message: a report of any further one is matched by its address alone.
+MAX_DESTINATIONS = 64
+#: Destinations of one report that are looked up.
+MAX_ASKED = 50
+#: RFC 5322 section 2.1.1: no line, and so no Message-ID of a sane sender, is longer.
+MAX_MESSAGE_ID = 998
+
+_SALT_KEY = HASH_TAG + b":salt"
+_CLAIM, _SETTLE, _FIND, _SPEND, _REFUND, _SALT = map(
+    load_script, ("claim", "settle", "find", "spend", "refund", "salt")
+)
+_UNREADABLE = 3
+_CLAIMS = {0: Claim.FRESH, 1: Claim.BUSY, 2: Claim.DELIVERED, _UNREADABLE: Claim.FRESH}
+
+
+class RedisLedger:
+    """``lease``: seconds after which an attempt that never settled loses its claims; it must outlast an attempt."""
+
+    def __init__(
+        self,
+        client: StoreClient,
+        *,
+        journal: Journal,
+        lease: int = 120,
+        forward_for: int = FORWARD_FOR,
+        per_message: int = 10,
+        per_day: int = 200,
+    ) -> None:
+        self._client = client
+        self._journal = journal
+        self._lease = lease
+        self._forward_for = forward_for
+        self._per_message = per_message
+        self._per_day = per_day
+        self._names: Names | None = None
+        self._check_at = 0.0
+
+    # --- what was delivered ---
+
+    async def claim(self, fingerprints: Sequence[bytes], attempt: str) -> Sequence[Claim]:
+        """See ``ports.Ledger``. An unreadable mark is a fresh one: a second copy is better than none."""
+        if not fingerprints:
+            return []
+        names = await self._salted()
+        answers = await self._client.run(
+            _CLAIM, [names.key(b"c", one) for one in fingerprints], (_mark(attempt), self._lease)
+        )
+        for _ in range(answers.count(_UNREADABLE)):
+            self._unreadable("claim")
+        return [_CLAIMS[one] for one in answers]
+
+    async def settle(
+        self, attempt: str, delivered: Sequence[bytes], released: Sequence[bytes], forwards: Sequence[Forwarded]
+    ) -> None:
+        """See ``ports.Ledger``."""
+        if not (delivered or released or forwards):
+            return
+        names = await self._salted()
+        keys = [names.key(b"c", one) for one in (*delivered, *released)]
+        arguments: list[bytes | str | int] = [
+            _mark(attempt),
+            len(delivered),
+            DELIVERED_FOR,
+            len(released),
+            len(forwards),
+            self._forward_for,
+            MAX_DESTINATIONS,
+        ]
+        for one in forwards:
+            reversible, destination, message_id = _fold(one.reversible), _fold(one.destination), _sane(one.message_id)
+            keys.append(_message_key(names, reversible, message_id))
+            keys.append(names.key(b"f", reversible, destination))
+            arguments.append(names.field(destination) if message_id is not None else b"")
+            arguments.append(seal_forwarded(names, _of(names, reversible), one, message_id))
+        await self._client.run(_SETTLE, keys, arguments)
+
+    # --- what it was ---
+
+    async def find_forward(
+        self, reversible: Address, message_id: str | None, destinations: Sequence[Address]
+    ) -> Forwarded | None:
+        """See ``ports.Ledger``. "Message-ID alone" is still the Message-ID under this reversible address."""
+        message_id = _sane(message_id)
+        asked = [_fold(one) for one in destinations[:MAX_ASKED]]
+        if message_id is None and not asked:
+            return None
+        names = await self._salted()
+        folded = _fold(reversible)
+        keys = [_message_key(names, folded, message_id), *(names.key(b"f", folded, one) for one in asked)]
+        of_message, latest, only = await self._client.run(_FIND, keys, [names.field(one) for one in asked])
+        for value in (*of_message, *latest, only):
+            if value is None:
+                continue
+            found = open_forwarded(names, _of(names, folded), value, reversible)
+            if found is not None:
+                return found
+            self._unreadable("forward")
+        return None
+
+    # --- who sent it ---
+
+    async def put_token(self, token: str, sender: Address) -> None:
+        """See ``ports.Ledger``. Tokens are matched in any case: relays fold the local part."""
+        names = await self._salted()
+        key = names.key(b"t", token.lower())
+        await self._client.command("SET", key, seal_address(names, key, sender), "EX", TOKEN_FOR)
+
+    async def look_up_token(self, token: str) -> Address | None:
+        """See ``ports.Ledger``. A token in use does not expire."""
+        names = await self._salted()
+        key = names.key(b"t", token.lower())
+        value = await self._client.command("GETEX", key, "EX", TOKEN_FOR)
+        if value is None:
+            return None
+        sender = open_address(names, key, value)
+        if sender is None:
+            self._unreadable("token")
+        return sender
+
+    # --- how many reports ---
+
+    async def spend_bounce(self, reversible: Address, message_id: str | None) -> bool:
+        """See ``ports.Ledger``. A lost connection may count a report twice, never let one through uncounted."""
+        keys = _budgets(await self._salted(), reversible, message_id)
+        limits = [self._per_day, self._per_message][: len(keys)]
+        spent, damaged = await self._client.run(_SPEND, keys, [*limits, BUDGET_FOR], again=False)
+        if damaged:
+            self._unreadable("budget")
+        return bool(spent)
+
+    async def refund_bounce(self, reversible: Address, message_id: str | None) -> None:
+        """See ``ports.Ledger``."""
+        await self._client.run(_REFUND, _budgets(await self._salted(), reversible, message_id), again=False)
+
+    # --- helpers ---
+
+    async def _salted(self) -> Names:
+        """The maker of names. The store's salt is read once, and again now and then: it may have been wiped."""
+        now = asyncio.get_running_loop().time()
+        if self._names is not None and now < self._check_at:
+            return self._names
+        self._check_at = now + SALT_CHECK
+        ours = self._names.salt if self._names is not None else new_salt()
+        value: Any = await self._client.run(_SALT, [_SALT_KEY], (seal_salt(ours), SALT_FOR))
+        salt = open_salt(value)
+        if salt is None:
+            self._unreadable("salt")
+            salt = ours
+            await self._client.command("SET", _SALT_KEY, seal_salt(ours), "EX", SALT_FOR)
+        if self._names is None or self._names.salt != salt:
+            self._names = Names(salt)
+        return self._names
+
+    def _unreadable(self, kind: str) -> None:
+        self._journal.event("store_value_unreadable", kind=kind)
+
+
+def _mark(attempt: str) -> bytes:
+    return VERSION + b"P" + attempt.encode("utf-8", "surrogatepass")
+
+
+def _fold(address: Address) -> str:
+    """Reports spell addresses as they like."""
+    return str(address).lower()
+
+
+def _sane(message_id: str | None) -> str | None:
+    """An empty or an endless Message-ID is none."""
+    return message_id if message_id and len(message_id) <= MAX_MESSAGE_ID else None
+
+
+def _message_key(names: Names, reversible: str, message_id: str | None) -> bytes:
+    """Without a Message-ID: a name under which nothing lies."""
+    return names.key(b"m", reversible) if message_id is None else names.key(b"m", reversible, message_id)
+
+
+def _of(names: Names, reversible: str) -> bytes:
+    """What ties a Forwarded to its reversible address, in the hash and as the latest alike."""
+    return names.field(reversible)
+
+
+def _budgets(names: Names, reversible: Address, message_id: str | None) -> list[bytes]:
+    folded, message_id = _fold(reversible), _sane(message_id)
+    day = names.key(b"b", folded)
+    return [day] if message_id is None else [day, names.key(b"b", folded, message_id)]

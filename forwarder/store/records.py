@@ -1,0 +1,198 @@
+"""What do our keys and values look like in the store? Names without addresses, values that show when they are damaged.
+
+A name is ``{fwd0}:KIND:DIGEST``. ``{fwd0}`` is the hash tag of the shard (one shard now), so that a script may touch
+several keys on a cluster. The digest is a BLAKE2b keyed with the store's salt: whoever sees names only (SLOWLOG,
+MONITOR, a list of keys, a memory report) learns no address and cannot guess one. The salt is 32 random octets kept in
+the store itself. A key of the operator's would be one more file to copy to every host, and forgetting it would part the
+hosts' ledgers in silence; an SRS secret would lose ten days of forwards each time it is changed.
+
+A value is one version octet, an 8-octet keyed tag over its name and content, and the content in MessagePack. An unknown
+version, a tag that does not fit (a flipped bit, a value under another's name) and an unreadable content are all the
+same: no value.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from binascii import b2a_base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from typing import TypeVar
+
+import msgspec
+
+from forwarder.model import Address
+from forwarder.ports import Forwarded
+
+__all__ = [
+    "HASH_TAG",
+    "VERSION",
+    "Names",
+    "new_salt",
+    "open_address",
+    "open_forwarded",
+    "open_salt",
+    "seal_address",
+    "seal_forwarded",
+    "seal_salt",
+]
+
+HASH_TAG = b"{fwd0}"
+VERSION = b"\x01"
+
+_TAG = 8
+#: 144 bits: nobody finds two names that fall together, salt or no salt. 18 octets are 24 characters of base64, no
+#: padding.
+_DIGEST = 18
+_SALT = 32
+
+T = TypeVar("T")
+
+
+class _Forward(msgspec.Struct, array_like=True, frozen=True):
+    """Forwarded without the reversible address, which its key stands for. Text is bytes: SMTP's need not be UTF-8."""
+
+    sender_local: bytes
+    sender_domain: bytes
+    alias_local: bytes
+    alias_domain: bytes
+    destination_local: bytes
+    destination_domain: bytes
+    message_id: bytes | None
+    envelope_id: bytes
+    at: datetime
+
+
+class _Sender(msgspec.Struct, array_like=True, frozen=True):
+    local: bytes
+    domain: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_forward = msgspec.msgpack.Decoder(_Forward).decode
+_decode_sender = msgspec.msgpack.Decoder(_Sender).decode
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogatepass")
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Names:
+    """Makes the names of keys, and the tags of values, from the salt."""
+
+    salt: bytes
+
+    def key(self, kind: bytes, *parts: bytes | str) -> bytes:
+        """The name for these parts: every kind its own names, and ("ab", "c") is not ("a", "bc")."""
+        return b"%b:%b:%b" % (HASH_TAG, kind, b2a_base64(self._digest(kind, parts), newline=False))
+
+    def field(self, *parts: bytes | str) -> bytes:
+        """A name inside a hash."""
+        return self._digest(b"field", parts)[:12]
+
+    def tag(self, name: bytes, content: bytes) -> bytes:
+        """What shows that ``content`` was put under ``name`` by us and is whole."""
+        return blake2b(name + content, digest_size=_TAG, key=self.salt, person=b"value").digest()
+
+    def _digest(self, kind: bytes, parts: Sequence[bytes | str]) -> bytes:
+        state = blake2b(digest_size=_DIGEST, key=self.salt, person=kind)
+        for part in parts:
+            raw = _bytes(part) if isinstance(part, str) else part
+            state.update(len(raw).to_bytes(4, "big"))
+            state.update(raw)
+        return state.digest()
+
+
+def new_salt() -> bytes:
+    """32 random octets."""
+    return secrets.token_bytes(_SALT)
+
+
+def seal_salt(salt: bytes) -> bytes:
+    """The salt as it lies in the store."""
+    return VERSION + blake2b(salt, digest_size=_TAG, person=b"salt").digest() + salt
+
+
+def open_salt(value: bytes) -> bytes | None:
+    """None: this is no salt of ours."""
+    salt = value[1 + _TAG :]
+    return salt if len(salt) == _SALT and hmac.compare_digest(value, seal_salt(salt)) else None
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def _seal(names: Names, name: bytes, record: msgspec.Struct) -> bytes:
+    content = _encode(record)
+    return VERSION + names.tag(name, content) + content
+
+
+def _open(names: Names, name: bytes, value: bytes) -> bytes | None:
+    content = value[1 + _TAG :]
+    whole = value[:1] == VERSION and hmac.compare_digest(value[1 : 1 + _TAG], names.tag(name, content))
+    return content if whole else None
+
+
+def seal_address(names: Names, name: bytes, address: Address) -> bytes:
+    """The value under ``name`` that stands for ``address``."""
+    return _seal(names, name, _Sender(_bytes(address.local), _bytes(address.domain)))
+
+
+def open_address(names: Names, name: bytes, value: bytes) -> Address | None:
+    """None: unreadable."""
+    content = _open(names, name, value)
+    if content is None:
+        return None
+    try:
+        record = _decode_sender(content)
+        return Address(_text(record.local), _text(record.domain))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def seal_forwarded(names: Names, name: bytes, forwarded: Forwarded, message_id: str | None) -> bytes:
+    """The value that stands for ``forwarded``, with this Message-ID, under any key that ``name`` speaks for."""
+    sender, alias, destination = forwarded.sender, forwarded.alias, forwarded.destination
+    record = _Forward(
+        _bytes(sender.local),
+        _bytes(sender.domain),
+        _bytes(alias.local),
+        _bytes(alias.domain),
+        _bytes(destination.local),
+        _bytes(destination.domain),
+        None if message_id is None else _bytes(message_id),
+        _bytes(forwarded.envelope_id),
+        forwarded.at,
+    )
+    return _seal(names, name, record)
+
+
+def open_forwarded(names: Names, name: bytes, value: bytes, reversible: Address) -> Forwarded | None:
+    """None: unreadable."""
+    content = _open(names, name, value)
+    if content is None:
+        return None
+    try:
+        record = _decode_forward(content)
+        return Forwarded(
+            reversible=reversible,
+            sender=Address(_text(record.sender_local), _text(record.sender_domain)),
+            alias=Address(_text(record.alias_local), _text(record.alias_domain)),
+            destination=Address(_text(record.destination_local), _text(record.destination_domain)),
+            message_id=None if record.message_id is None else _text(record.message_id),
+            envelope_id=_text(record.envelope_id),
+            at=record.at,
+        )
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,400 @@
+"""What the border does when the server stops, hangs, refuses, restarts or forgets. With real servers throughout."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from forwarder.ports import StoreAway
+from forwarder.store.client import Script, StoreClient, StoreUrlError, describe_url, load_script
+from forwarder.store.server import EmbeddedStore, find_server
+from tests.fakes import MemoryJournal
+from tests.store.servers import BOUND, SYSTEM_REDIS
+
+LIMIT = 0.25
+
+
+@pytest.fixture
+async def hasty(server: EmbeddedStore, journal: MemoryJournal) -> AsyncIterator[StoreClient]:
+    """With the time limit of real life, and asking again at once after a failure."""
+    client = StoreClient(server.url, journal=journal, timeout=LIMIT, pause=0)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def frozen(server: EmbeddedStore) -> Iterator[None]:
+    """The server hangs during the test, or until the test continues it."""
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    yield
+    os.kill(server.pid, signal.SIGCONT)
+
+
+async def ask_until_it_works(client: StoreClient, *command: str) -> None:
+    async with asyncio.timeout(BOUND):
+        while True:
+            try:
+                await client.command(*(command or ("PING",)))
+                return
+            except StoreAway:
+                await asyncio.sleep(0)
+
+
+# --- a server that hangs ---
+
+
+@pytest.mark.usefixtures("frozen")
+async def test_a_hanging_store_is_away_within_the_time_limit_and_then_at_once(
+    server: EmbeddedStore, journal: MemoryJournal
+) -> None:
+    client = StoreClient(server.url, journal=journal, timeout=LIMIT, pause=60)
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    with pytest.raises(StoreAway):
+        await client.command("PING")
+    waited = clock() - began
+    with pytest.raises(StoreAway):
+        await client.command("PING")
+    assert LIMIT * 0.9 < waited < LIMIT * 4
+    assert clock() - began - waited < LIMIT / 5
+    assert [one["reason"] for one in journal.named("store_away")] == ["timeout"]
+    await client.close()
+
+
+@pytest.mark.usefixtures("frozen")
+async def test_everybody_who_waits_for_a_hanging_store_is_told(hasty: StoreClient) -> None:
+    async with asyncio.timeout(BOUND):
+        answers = await asyncio.gather(*(hasty.command("PING") for _ in range(100)), return_exceptions=True)
+    assert {type(one) for one in answers} == {StoreAway}
+
+
+async def test_a_store_that_hung_works_again_and_both_are_told_once(
+    server: EmbeddedStore, hasty: StoreClient, journal: MemoryJournal
+) -> None:
+    assert server.pid is not None
+    await hasty.command("PING")
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        for _ in range(3):
+            with pytest.raises(StoreAway):
+                await hasty.command("PING")
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    await ask_until_it_works(hasty)
+    assert [name for name, _ in journal.events] == ["store_away", "store_back"]
+
+
+async def test_only_one_probe_asks_a_store_that_was_away(server: EmbeddedStore, hasty: StoreClient) -> None:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreAway):
+            await hasty.command("PING")
+        probe = asyncio.ensure_future(hasty.command("PING"))
+        await asyncio.sleep(0)
+        with pytest.raises(StoreAway):
+            await hasty.command("PING")
+        assert not probe.done()
+        with pytest.raises(StoreAway):
+            await probe
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    await ask_until_it_works(hasty)
+
+
+async def test_answers_do_not_get_mixed_up_after_a_timeout(server: EmbeddedStore, hasty: StoreClient) -> None:
+    assert server.pid is not None
+    await hasty.command("PING")
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreAway):
+            await hasty.command("ECHO", "lost")
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    await ask_until_it_works(hasty)
+    assert await hasty.command("ECHO", "found") == b"found"
+
+
+# --- a server that is gone or comes back ---
+
+
+async def test_a_store_that_is_not_there_is_away(tmp_path: Path, journal: MemoryJournal) -> None:
+    client = StoreClient(f"unix://{tmp_path}/nobody.sock", journal=journal)
+    with pytest.raises(StoreAway):
+        await client.command("PING")
+    await client.close()
+
+
+async def test_a_store_that_refuses_tcp_is_away(journal: MemoryJournal, unused_tcp_port: int) -> None:
+    client = StoreClient(f"redis://:hunter2@127.0.0.1:{unused_tcp_port}/0", journal=journal)
+    with pytest.raises(StoreAway) as caught:
+        await client.command("PING")
+    assert "hunter2" not in f"{caught.value!r} {journal.events}"
+    await client.close()
+
+
+async def test_a_restart_of_the_store_is_not_noticed(tmp_path: Path, journal: MemoryJournal) -> None:
+    store = EmbeddedStore(tmp_path, journal=journal)
+    await store.start()
+    client = StoreClient(store.url, journal=journal, timeout=BOUND)
+    await client.command("SET", "k", "v")
+    await store.stop()
+    await store.start()
+    assert await client.command("GET", "k", again=False) == b"v"
+    assert journal.named("store_away") == []
+    await client.close()
+    await store.stop()
+
+
+async def test_a_killed_connection_is_not_noticed(client: StoreClient, journal: MemoryJournal) -> None:
+    # The answer to CLIENT KILL comes first; what follows it in the same write is lost with the connection.
+    me = await client.command("CLIENT", "ID")
+    kill = client.command("CLIENT", "KILL", "ID", me, "SKIPME", "no")
+    answers = await asyncio.gather(kill, client.command("ECHO", "again"))
+    assert answers[1] == b"again"
+    assert journal.events == []
+
+
+async def test_what_must_not_run_twice_is_not_sent_twice(client: StoreClient) -> None:
+    me = await client.command("CLIENT", "ID")
+    kill = client.command("CLIENT", "KILL", "ID", me, "SKIPME", "no")
+    lost, kept = await asyncio.gather(
+        asyncio.gather(kill, client.command("INCR", "n", again=False), return_exceptions=True),
+        client.command("ECHO", "again"),
+    )
+    assert isinstance(lost[1], StoreAway)
+    assert kept == b"again"
+    assert await client.command("GET", "n") in (None, b"1")
+
+
+# --- a server that says no ---
+
+
+async def test_a_refusal_is_away_at_once_told_once_and_closes_nothing(
+    client: StoreClient, journal: MemoryJournal
+) -> None:
+    await client.command("SET", "k", "v")
+    await client.command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        for _ in range(3):
+            with pytest.raises(StoreAway, match="OOM"):
+                await client.command("SET", "k", "w")
+        assert await client.command("GET", "k") == b"v"
+    finally:
+        await client.command("CONFIG", "SET", "maxmemory", "0")
+    await client.command("SET", "k", "w")
+    assert [name for name, _ in journal.events] == ["store_refused"]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "mend_it", "word"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "READONLY"),
+        (
+            ("CONFIG", "SET", "min-replicas-to-write", "1"),
+            ("CONFIG", "SET", "min-replicas-to-write", "0"),
+            "NOREPLICAS",
+        ),
+        (("ACL", "SETUSER", "default", "-set"), ("ACL", "SETUSER", "default", "+@all"), "NOPERM"),
+    ],
+)
+async def test_every_refusal_is_store_away(
+    client: StoreClient, break_it: tuple[str, ...], mend_it: tuple[str, ...], word: str
+) -> None:
+    await client.command(*break_it)
+    try:
+        with pytest.raises(StoreAway, match=word):
+            await client.command("SET", "k", "v")
+        script = Script("set", b"return redis.call('SET', KEYS[1], 'v')", "")
+        with pytest.raises(StoreAway):
+            await client.run(Script("set", script.text, "0" * 40), [b"k"])
+    finally:
+        await client.command(*mend_it)
+    await client.command("SET", "k", "v")
+
+
+async def test_a_password_is_used_and_never_told(
+    client: StoreClient, server: EmbeddedStore, journal: MemoryJournal
+) -> None:
+    await client.command("CONFIG", "SET", "requirepass", "correct horse/battery@staple")
+    path = server.url.removeprefix("unix://")
+    right = StoreClient(f"unix://:correct%20horse%2Fbattery%40staple@{path}", journal=journal)
+    wrong = StoreClient(f"unix://:hunter2@{path}", journal=journal)
+    try:
+        assert await right.command("ECHO", "in") == b"in"
+        with pytest.raises(StoreAway) as caught:
+            await wrong.command("ECHO", "in")
+        assert "hunter2" not in f"{caught.value!r} {journal.events}"
+    finally:
+        await client.command("CONFIG", "SET", "requirepass", "")
+        await right.close()
+        await wrong.close()
+
+
+# --- scripts ---
+
+
+@pytest.mark.parametrize("name", ["claim", "settle", "find", "spend", "refund", "salt"])
+async def test_every_script_compiles_and_is_known_by_the_servers_name_for_it(client: StoreClient, name: str) -> None:
+    script = load_script(name)
+    assert (await client.command("SCRIPT", "LOAD", script.text)).decode() == script.sha
+
+
+async def test_a_script_that_the_server_forgot_is_sent_again(client: StoreClient) -> None:
+    salt = load_script("salt")
+    for _ in range(2):
+        await client.command("SCRIPT", "FLUSH")
+        assert await client.run(salt, [b"{fwd0}:salt"], [b"x", 10]) == b"x"
+
+
+async def test_a_fault_in_a_script_is_store_away_and_told(client: StoreClient, journal: MemoryJournal) -> None:
+    with pytest.raises(StoreAway):
+        await client.run(Script("bad", b"return redis.call('NO SUCH')", "0" * 40), [])
+    assert journal.named("store_refused")
+
+
+# --- callers that go away ---
+
+
+async def test_a_cancelled_caller_disturbs_nobody(client: StoreClient) -> None:
+    gone = asyncio.ensure_future(client.command("ECHO", "gone"))
+    others = [asyncio.ensure_future(client.command("ECHO", f"{one}")) for one in range(10)]
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await asyncio.gather(*others) == [b"%d" % one for one in range(10)]
+
+
+async def test_a_cancelled_probe_is_not_the_last_one(server: EmbeddedStore, hasty: StoreClient) -> None:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreAway):
+            await hasty.command("PING")
+        probe = asyncio.ensure_future(hasty.command("PING"))
+        await asyncio.sleep(0)
+        probe.cancel()
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    await asyncio.wait([probe])
+    await ask_until_it_works(hasty)
+
+
+@pytest.mark.usefixtures("frozen")
+async def test_closing_tells_those_who_wait(server: EmbeddedStore, journal: MemoryJournal) -> None:
+    client = StoreClient(server.url, journal=journal, timeout=BOUND)
+    waiting = [asyncio.ensure_future(client.command("PING")) for _ in range(3)]
+    await asyncio.sleep(0)
+    await client.close()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(one) for one in answers} == {StoreAway}
+    with pytest.raises(StoreAway):
+        await client.command("PING")
+
+
+async def test_values_of_megabytes_go_both_ways(client: StoreClient) -> None:
+    value = os.urandom(8 << 20)
+    await client.command("SET", "big", value)
+    assert await client.command("GET", "big") == value
+
+
+async def test_commands_that_wait_together_leave_together(client: StoreClient) -> None:
+    await client.command("PING")
+    before = await _reads(client)
+    await asyncio.gather(*(client.command("INCR", "n") for _ in range(100)))
+    assert await _reads(client) - before < 10
+    assert await client.command("GET", "n") == b"100"
+
+
+async def _reads(client: StoreClient) -> int:
+    facts = (await client.command("INFO", "stats")).decode().split("\r\n")
+    return next(int(one.partition(":")[2]) for one in facts if one.startswith("total_reads_processed:"))
+
+
+# --- replicas ---
+
+
+@pytest.fixture
+def replica_of(tmp_path: Path, unused_tcp_port: int) -> Iterator[tuple[str, int]]:
+    """A primary on loopback, the pid of its replica."""
+    binary = SYSTEM_REDIS if SYSTEM_REDIS.exists() else find_server()
+    common = [str(binary), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path), "--loglevel", "warning"]
+    primary = subprocess.Popen([*common, "--port", str(unused_tcp_port), "--repl-diskless-sync-delay", "0"])
+    replica = subprocess.Popen(
+        [
+            *common,
+            "--port",
+            "0",
+            "--unixsocket",
+            f"{tmp_path}/replica.sock",
+            "--replicaof",
+            "127.0.0.1",
+            str(unused_tcp_port),
+        ]
+    )
+    yield f"redis://127.0.0.1:{unused_tcp_port}/0", replica.pid
+    for process in (replica, primary):
+        process.kill()
+        process.wait()
+
+
+async def test_a_write_counts_only_when_a_replica_has_it(replica_of: tuple[str, int], journal: MemoryJournal) -> None:
+    url, replica = replica_of
+    client = StoreClient(url, journal=journal, timeout=LIMIT, pause=0, replicas=1)
+    await ask_until_it_works(client, "SET", "k", "v")
+    os.kill(replica, signal.SIGSTOP)
+    with pytest.raises(StoreAway, match="0 of 1 replicas"):
+        await client.command("SET", "k", "x")
+    os.kill(replica, signal.SIGCONT)
+    await ask_until_it_works(client, "SET", "k", "y")
+    await client.close()
+
+
+# --- URLs ---
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://a,b/mymaster",
+        "redis+cluster://a:7000",
+        "http://localhost",
+        "",
+        "embedded",
+        "unix://",
+        "redis://:pa/hunter2@localhost",
+        "redis://user:1234/hunter2@localhost",
+        "redis://localhost:hunter2",
+        "unix://:pa/hunter2@/run/redis.sock",
+        "redis://localhost/0?socket_timeout=99",
+        "redis://localhost/0?ssl_ca_certs=/ca.pem",
+        "unix:///run/redis.sock?protocol=3",
+        "redis://localhost/?db=hunter2",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_in_words_without_its_password(url: str, journal: MemoryJournal) -> None:
+    with pytest.raises(StoreUrlError, match=r"^store: ") as caught:
+        StoreClient(url, journal=journal)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("unix:///run/x.sock", "unix:///run/x.sock"),
+        ("unix://u:hunter2@/run/x.sock?db=1", "unix:///run/x.sock"),
+        ("redis://h:1", "redis://h:1"),
+        ("redis://u:hunter2@h:1/2?password=hunter2", "redis://h:1"),
+        ("rediss://:hunter2@[2001:db8::1]", "rediss://[2001:db8::1]:6379"),
+        ("redis://:pa/hunter2@h", "a malformed URL"),
+    ],
+)
+def test_a_url_is_shown_without_user_password_and_options(url: str, shown: str) -> None:
+    assert describe_url(url) == shown

@@ -1,0 +1,402 @@
+"""The contract of ports.Ledger, on every server that we support."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from forwarder.model import Address
+from forwarder.ports import Claim, Forwarded
+from forwarder.store import ledger as module
+from forwarder.store.client import StoreClient
+from forwarder.store.ledger import DELIVERED_FOR, FORWARD_FOR, MAX_DESTINATIONS, TOKEN_FOR, RedisLedger
+from forwarder.store.server import EmbeddedStore
+from tests.fakes import MemoryJournal
+from tests.store.servers import BOUND
+
+A, B, C = (hashlib.sha256(one).digest() for one in (b"a", b"b", b"c"))
+REVERSIBLE = Address("SRS0=hhhh=tt=sender.example=bob", "fwd.test")
+BOB = Address("bob", "sender.example")
+DEST = Address("dest", "sink.test")
+OTHER = Address("other", "two.test")
+FORWARDED = Forwarded(
+    reversible=REVERSIBLE,
+    sender=BOB,
+    alias=Address("alias", "fwd.test"),
+    destination=DEST,
+    message_id="<1@sender.example>",
+    envelope_id="E1",
+    at=datetime(2026, 11, 23, 12, 30, 0, 123456, tzinfo=UTC),
+)
+
+
+@pytest.fixture
+def ledger(client: StoreClient, journal: MemoryJournal) -> RedisLedger:
+    return RedisLedger(client, journal=journal)
+
+
+@pytest.fixture
+async def neighbour(server: EmbeddedStore, journal: MemoryJournal) -> AsyncIterator[RedisLedger]:
+    """The ledger of another worker."""
+    client = StoreClient(server.url, journal=journal, timeout=BOUND)
+    yield RedisLedger(client, journal=journal)
+    await client.close()
+
+
+async def keys(client: StoreClient) -> list[bytes]:
+    return sorted(await client.command("KEYS", "*"))
+
+
+# --- claim and settle ---
+
+
+async def test_what_was_never_seen_is_fresh(ledger: RedisLedger) -> None:
+    assert await ledger.claim([A, B], "one") == [Claim.FRESH, Claim.FRESH]
+
+
+async def test_what_another_attempt_has_claimed_is_busy(ledger: RedisLedger, neighbour: RedisLedger) -> None:
+    await ledger.claim([A], "one")
+    assert await neighbour.claim([A, B], "two") == [Claim.BUSY, Claim.FRESH]
+
+
+async def test_the_same_attempt_may_ask_again(ledger: RedisLedger) -> None:
+    await ledger.claim([A], "one")
+    assert await ledger.claim([A], "one") == [Claim.FRESH]
+
+
+async def test_what_was_delivered_stays_delivered_for_every_attempt(
+    ledger: RedisLedger, neighbour: RedisLedger
+) -> None:
+    await ledger.claim([A, B], "one")
+    await ledger.settle("one", [A], [B], [])
+    assert await neighbour.claim([A, B], "two") == [Claim.DELIVERED, Claim.FRESH]
+    assert await ledger.claim([A], "one") == [Claim.DELIVERED]
+
+
+async def test_nobody_gives_back_what_another_attempt_has(ledger: RedisLedger) -> None:
+    await ledger.claim([A], "one")
+    await ledger.settle("two", [], [A], [])
+    assert await ledger.claim([A], "three") == [Claim.BUSY]
+
+
+async def test_a_delivered_mark_is_never_given_back(ledger: RedisLedger) -> None:
+    await ledger.claim([A], "one")
+    await ledger.settle("one", [A], [], [])
+    await ledger.settle("one", [], [A], [])
+    assert await ledger.claim([A], "two") == [Claim.DELIVERED]
+
+
+async def test_delivered_counts_even_after_the_lease_ran_out(ledger: RedisLedger, client: StoreClient) -> None:
+    await ledger.claim([A], "one")
+    await client.command("DEL", *[one for one in await keys(client) if b":c:" in one])
+    await ledger.settle("one", [A], [], [])
+    assert await ledger.claim([A], "two") == [Claim.DELIVERED]
+
+
+async def test_settling_twice_changes_nothing(ledger: RedisLedger, client: StoreClient) -> None:
+    await ledger.claim([A, B], "one")
+    await ledger.settle("one", [A], [B], [FORWARDED])
+    before = await keys(client)
+    await ledger.settle("one", [A], [B], [FORWARDED])
+    assert await keys(client) == before
+
+
+async def test_of_many_at_once_one_gets_the_claim(ledger: RedisLedger, neighbour: RedisLedger) -> None:
+    answers = await asyncio.gather(
+        *(one.claim([A], f"{name}{number}") for number in range(40) for name, one in [("l", ledger), ("n", neighbour)])
+    )
+    assert sorted(str(one[0].value) for one in answers) == ["busy"] * 79 + ["fresh"]
+
+
+async def test_a_claim_ends_with_its_lease_and_a_delivery_is_kept_two_days(
+    client: StoreClient, journal: MemoryJournal
+) -> None:
+    ledger = RedisLedger(client, journal=journal, lease=77)
+    await ledger.claim([A], "one")
+    [claim] = [one for one in await keys(client) if b":c:" in one]
+    assert await client.command("TTL", claim) == 77
+    await ledger.settle("one", [A], [], [])
+    assert await client.command("TTL", claim) == DELIVERED_FOR == 48 * 3600
+
+
+@pytest.mark.parametrize("many", [1, 100])
+async def test_claim_and_settle_are_one_command_each_however_many(
+    ledger: RedisLedger, client: StoreClient, many: int
+) -> None:
+    fingerprints = [hashlib.sha256(b"%d" % one).digest() for one in range(many)]
+    forwards = [replace(FORWARDED, destination=Address(f"d{one}", "sink.test")) for one in range(many)]
+    await ledger.claim(fingerprints, "zero")
+    await ledger.settle("zero", [], fingerprints, forwards)
+    await client.command("CONFIG", "RESETSTAT")
+    await ledger.claim(fingerprints, "one")
+    await ledger.settle("one", fingerprints, [], forwards)
+    stats = (await client.command("INFO", "commandstats")).decode()
+    assert re.search(r"cmdstat_evalsha:calls=(\d+)", stats)[1] == "2"  # type: ignore[index]
+    assert "cmdstat_eval:" not in stats
+
+
+async def test_nothing_to_ask_costs_no_command(ledger: RedisLedger, client: StoreClient) -> None:
+    assert await ledger.claim([], "one") == []
+    await ledger.settle("one", [], [], [])
+    assert await keys(client) == []
+
+
+# --- find_forward ---
+
+
+async def test_a_forward_is_found_by_message_and_destination(ledger: RedisLedger) -> None:
+    later = replace(FORWARDED, message_id="<2@sender.example>", envelope_id="E2")
+    await ledger.settle("one", [], [], [FORWARDED, later])
+    assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", [OTHER, DEST]) == FORWARDED
+
+
+async def test_a_forward_is_found_by_its_destination_when_the_message_is_not_known(ledger: RedisLedger) -> None:
+    later = replace(FORWARDED, message_id="<2@sender.example>", envelope_id="E2")
+    await ledger.settle("one", [], [], [FORWARDED])
+    await ledger.settle("two", [], [], [later])
+    assert await ledger.find_forward(REVERSIBLE, None, [DEST]) == later
+    assert await ledger.find_forward(REVERSIBLE, "<9@else.example>", [DEST]) == later
+
+
+async def test_a_forward_is_found_by_its_message_alone_when_only_one_destination_had_it(ledger: RedisLedger) -> None:
+    await ledger.settle("one", [], [], [FORWARDED])
+    assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", []) == FORWARDED
+    assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", [Address("moved", "three.test")]) == FORWARDED
+
+
+async def test_a_message_alone_is_ambiguous_when_two_destinations_had_it(ledger: RedisLedger) -> None:
+    await ledger.settle("one", [], [], [FORWARDED, replace(FORWARDED, destination=OTHER)])
+    assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", []) is None
+    found = await ledger.find_forward(REVERSIBLE, "<1@sender.example>", [OTHER])
+    assert found is not None
+    assert found.destination == OTHER
+
+
+async def test_another_reversible_address_finds_nothing(ledger: RedisLedger) -> None:
+    await ledger.settle("one", [], [], [FORWARDED])
+    stranger = Address("SRS0=gggg=tt=else.example=eve", "fwd.test")
+    assert await ledger.find_forward(stranger, "<1@sender.example>", [DEST]) is None
+
+
+async def test_addresses_are_matched_in_any_case(ledger: RedisLedger) -> None:
+    await ledger.settle("one", [], [], [FORWARDED])
+    folded = Address(REVERSIBLE.local.lower(), "fwd.test")
+    found = await ledger.find_forward(folded, None, [Address("DEST", "sink.test")])
+    assert found == replace(FORWARDED, reversible=folded)
+
+
+async def test_without_message_and_destination_nothing_is_found(ledger: RedisLedger) -> None:
+    await ledger.settle("one", [], [], [FORWARDED])
+    assert await ledger.find_forward(REVERSIBLE, None, []) is None
+    assert await ledger.find_forward(REVERSIBLE, "", []) is None
+
+
+async def test_a_forward_without_a_message_id_is_found_by_its_destination(ledger: RedisLedger) -> None:
+    one = replace(FORWARDED, message_id=None)
+    await ledger.settle("one", [], [], [one])
+    assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", [DEST]) == one
+
+
+async def test_an_endless_message_id_is_not_kept(ledger: RedisLedger) -> None:
+    endless = replace(FORWARDED, message_id="<" + "x" * 5000 + "@sender.example>")
+    await ledger.settle("one", [], [], [endless])
+    assert await ledger.find_forward(REVERSIBLE, endless.message_id, [DEST]) == replace(endless, message_id=None)
+
+
+async def test_a_message_to_very_many_is_remembered_up_to_a_bound_and_beyond_it_by_destination(
+    ledger: RedisLedger, client: StoreClient
+) -> None:
+    many = [replace(FORWARDED, destination=Address(f"d{one}", "sink.test")) for one in range(MAX_DESTINATIONS + 20)]
+    await ledger.settle("one", [], [], many)
+    [message] = [one for one in await keys(client) if b":m:" in one]
+    assert await client.command("HLEN", message) == MAX_DESTINATIONS
+    assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", [many[-1].destination]) == many[-1]
+
+
+async def test_a_report_that_names_thousands_of_destinations_is_answered(ledger: RedisLedger) -> None:
+    await ledger.settle("one", [], [], [FORWARDED])
+    thousands = [Address(f"d{one}", "sink.test") for one in range(10_000)]
+    assert await ledger.find_forward(REVERSIBLE, None, thousands) is None
+    assert await ledger.find_forward(REVERSIBLE, None, [DEST, *thousands]) == FORWARDED
+
+
+# --- tokens ---
+
+
+async def test_a_token_stands_for_its_sender_in_any_case(ledger: RedisLedger, neighbour: RedisLedger) -> None:
+    await ledger.put_token("k7q2abcdefgh", BOB)
+    await ledger.put_token("k7q2abcdefgh", BOB)
+    assert await neighbour.look_up_token("K7Q2ABCDEFGH") == BOB
+
+
+async def test_an_unknown_token_stands_for_nobody(ledger: RedisLedger) -> None:
+    assert await ledger.look_up_token("unknown") is None
+
+
+async def test_a_token_that_is_used_lives_on(ledger: RedisLedger, client: StoreClient) -> None:
+    await ledger.put_token("k7q2", BOB)
+    [token] = [one for one in await keys(client) if b":t:" in one]
+    assert await client.command("TTL", token) == TOKEN_FOR == 40 * 86400
+    await client.command("EXPIRE", token, 100)
+    await ledger.look_up_token("k7q2")
+    assert await client.command("TTL", token) == TOKEN_FOR
+
+
+# --- budgets ---
+
+
+async def test_ten_reports_of_a_message_pass_and_no_more(ledger: RedisLedger) -> None:
+    assert [await ledger.spend_bounce(REVERSIBLE, "<1@x>") for _ in range(12)] == [True] * 10 + [False] * 2
+    assert await ledger.spend_bounce(REVERSIBLE, "<2@x>") is True
+
+
+async def test_the_days_budget_covers_all_messages_of_an_address(client: StoreClient, journal: MemoryJournal) -> None:
+    ledger = RedisLedger(client, journal=journal, per_message=2, per_day=3)
+    spent = [await ledger.spend_bounce(REVERSIBLE, name) for name in ("<1@x>", "<2@x>", None, None, "<3@x>")]
+    assert spent == [True, True, True, False, False]
+    assert await ledger.spend_bounce(Address("SRS0=other", "fwd.test"), None) is True
+
+
+async def test_a_refused_report_costs_nothing(client: StoreClient, journal: MemoryJournal) -> None:
+    ledger = RedisLedger(client, journal=journal, per_message=1, per_day=2)
+    for _ in range(5):
+        await ledger.spend_bounce(REVERSIBLE, "<1@x>")
+    assert await ledger.spend_bounce(REVERSIBLE, "<2@x>") is True
+
+
+async def test_a_refund_gives_back_one_and_never_more_than_was_spent(
+    client: StoreClient, journal: MemoryJournal
+) -> None:
+    ledger = RedisLedger(client, journal=journal, per_message=2)
+    for _ in range(3):
+        await ledger.refund_bounce(REVERSIBLE, "<1@x>")
+    assert [await ledger.spend_bounce(REVERSIBLE, "<1@x>") for _ in range(3)] == [True, True, False]
+    await ledger.refund_bounce(REVERSIBLE, "<1@x>")
+    assert [await ledger.spend_bounce(REVERSIBLE, "<1@x>") for _ in range(2)] == [True, False]
+
+
+async def test_a_budget_begins_anew_after_a_day(ledger: RedisLedger, client: StoreClient) -> None:
+    await ledger.spend_bounce(REVERSIBLE, None)
+    [budget] = [one for one in await keys(client) if b":b:" in one]
+    await client.command("EXPIRE", budget, 500)
+    await ledger.spend_bounce(REVERSIBLE, None)
+    await ledger.refund_bounce(REVERSIBLE, None)
+    assert await client.command("TTL", budget) == 500
+
+
+# --- what lies in the store ---
+
+
+async def fill(ledger: RedisLedger) -> None:
+    await ledger.claim([A, B], "one")
+    await ledger.settle("one", [A], [], [FORWARDED])
+    await ledger.put_token("secrettoken", BOB)
+    await ledger.spend_bounce(REVERSIBLE, "<1@sender.example>")
+
+
+async def test_every_key_expires_has_the_hash_tag_and_names_nobody(ledger: RedisLedger, client: StoreClient) -> None:
+    await fill(ledger)
+    names = await keys(client)
+    assert len({name.split(b":")[1] for name in names}) == 6
+    for name in names:
+        assert re.fullmatch(rb"\{fwd0\}:(salt|[a-z]:[A-Za-z0-9+/]{24})", name)
+        assert 0 < await client.command("TTL", name) <= 400 * 86400
+
+
+async def test_forwards_are_kept_as_long_as_asked(client: StoreClient, journal: MemoryJournal) -> None:
+    assert FORWARD_FOR == 10 * 86400
+    await RedisLedger(client, journal=journal, forward_for=1234).settle("one", [], [], [FORWARDED])
+    kept = [await client.command("TTL", one) for one in await keys(client) if b":m:" in one or b":f:" in one]
+    assert kept == [1234, 1234]
+
+
+async def use(ledger: RedisLedger) -> None:
+    """Ask everything: the answer is the truth or a miss, and never an exception."""
+    assert (await ledger.claim([A], "two"))[0] in (Claim.DELIVERED, Claim.FRESH, Claim.BUSY)
+    assert (await ledger.claim([B], "two"))[0] in (Claim.BUSY, Claim.FRESH)
+    assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", [DEST]) in (None, FORWARDED)
+    assert await ledger.find_forward(REVERSIBLE, None, [DEST]) in (None, FORWARDED)
+    assert await ledger.look_up_token("secrettoken") in (None, BOB)
+    assert isinstance(await ledger.spend_bounce(REVERSIBLE, "<1@sender.example>"), bool)
+    await ledger.refund_bounce(REVERSIBLE, "<1@sender.example>")
+    await ledger.settle("two", [], [A, B], [])
+
+
+async def test_a_flipped_bit_anywhere_is_a_miss(ledger: RedisLedger, client: StoreClient) -> None:
+    await fill(ledger)
+    whole = {name: await client.command("DUMP", name) for name in await keys(client)}
+    for name in whole:
+        if b":m:" in name:
+            [field, value] = await client.command("HGETALL", name)
+            write: tuple[str | bytes, ...] = ("HSET", name, field)
+        else:
+            value = await client.command("GET", name)
+            write = ("SET", name)
+        for place in range(len(value)):
+            broken = bytearray(value)
+            broken[place] ^= 1 << (place % 8)
+            await client.command(*write, bytes(broken))
+            await use(ledger)
+            await asyncio.gather(
+                *(client.command("RESTORE", one, 100_000, content, "REPLACE") for one, content in whole.items())
+            )
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"", b"\x01", b"\x01D!", b"\x01P", b"\x02D", b"{}", b"\x01-5", b"\x011e9", b"\xff" * 99]
+)
+async def test_rubbish_in_any_key_is_a_miss_and_is_told(
+    ledger: RedisLedger, client: StoreClient, journal: MemoryJournal, rubbish: bytes
+) -> None:
+    await fill(ledger)
+    for name in await keys(client):
+        if b":m:" in name:
+            [field, _] = await client.command("HGETALL", name)
+            await client.command("HSET", name, field, rubbish)
+        else:
+            await client.command("SET", name, rubbish)
+    assert await ledger.claim([A], "two") == [Claim.FRESH]
+    assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", [DEST]) is None
+    assert await ledger.look_up_token("secrettoken") is None
+    assert await ledger.spend_bounce(REVERSIBLE, "<1@sender.example>") is True
+    assert {one["kind"] for one in journal.named("store_value_unreadable")} == {"claim", "forward", "token", "budget"}
+
+
+async def test_keys_of_the_wrong_type_are_a_miss_too(ledger: RedisLedger, client: StoreClient) -> None:
+    await fill(ledger)
+    for name in await keys(client):
+        await client.command("DEL", name)
+        await client.command("SADD", name, "what")
+    assert await ledger.claim([A], "two") == [Claim.FRESH]
+    assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", [DEST]) is None
+    assert await ledger.spend_bounce(REVERSIBLE, "<1@sender.example>") is True
+    await ledger.settle("two", [A], [], [FORWARDED])
+    assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", [DEST]) == FORWARDED
+
+
+async def test_workers_agree_on_the_salt(ledger: RedisLedger, neighbour: RedisLedger) -> None:
+    await asyncio.gather(ledger.claim([A], "one"), neighbour.claim([B], "two"))
+    assert await neighbour.claim([A], "three") == [Claim.BUSY]
+    assert await ledger.claim([B], "four") == [Claim.BUSY]
+
+
+@pytest.mark.parametrize("damage", ["FLUSHALL", "rubbish"])
+async def test_after_the_store_was_wiped_workers_agree_again(
+    ledger: RedisLedger,
+    neighbour: RedisLedger,
+    client: StoreClient,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: str,
+) -> None:
+    monkeypatch.setattr(module, "SALT_CHECK", 0.0)
+    await ledger.claim([C], "zero")
+    await client.command(*(["FLUSHALL"] if damage == "FLUSHALL" else ["SET", "{fwd0}:salt", "rubbish"]))
+    await neighbour.claim([A], "one")
+    assert await ledger.claim([A], "two") == [Claim.BUSY]
+    assert await client.command("TTL", "{fwd0}:salt") > 0
