@@ -357,6 +357,11 @@ def test_several_records_are_a_permerror_in_any_order() -> None:
         assert (*found(check), check.policy) == (Result.PERMERROR, "several mailkey records", "some")
 
 
+def test_the_same_record_twice_is_one() -> None:
+    records: Zone = {"mailkey.sender.example": {"TXT": [KEY.mailkey_record, KEY.mailkey_record]}}
+    assert verify(sign() + RAW, records).result is Result.PASS
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -410,6 +415,13 @@ def test_two_keys_are_fetched() -> None:
     resolver = FakeResolver({**zone(KEY), **zone(signers[2])})
     check = verify(b"".join(map(sign, signers)) + RAW, resolver)
     assert found(check) == (Result.PERMERROR, "unknown key")
+    assert len(resolver.queries) == 3
+
+
+def test_a_key_that_is_known_is_used_however_many_others_are_named_above() -> None:
+    signers = [ed25519("sender.example", f"k{number}", number=number) for number in range(3)]
+    resolver = FakeResolver(zone(KEY))
+    assert verify(b"".join(map(sign, signers)) + sign() + RAW, resolver).result is Result.PASS
     assert len(resolver.queries) == 3
 
 

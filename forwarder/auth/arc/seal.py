@@ -18,6 +18,9 @@ from forwarder.ports import SigningKey
 
 __all__ = ["build_arc_set"]
 
+# The tags stand in the order of their names and b= in one piece. Nothing asks for that, but then there is one way to
+# write a set, and what two sealers make of the same message with the same key can be compared octet by octet.
+_A: Tag = (b"a", b"rsa-sha256")
 _STATUS = {Result.NONE: b"none", Result.PASS: b"pass", Result.FAIL: b"fail"}
 
 
@@ -53,11 +56,6 @@ def build_arc_set(
     sealed = b"".join(map(relaxed_field, (*before, results, message_signature)))
     signature = key.sign(sealed + field.signed_form)
     return field.close(signature, folded=False), message_signature, results
-
-
-# The tags stand in the order of their names and b= in one piece. Nothing asks for that, but then there is one way to
-# write a set, and what two sealers make of the same message with the same key can be compared octet by octet.
-_A: Tag = (b"a", b"rsa-sha256")
 
 
 def _owner(key: SigningKey, instance: int, now: datetime) -> list[Tag]:

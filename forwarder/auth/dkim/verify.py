@@ -29,11 +29,11 @@ MAX_KEYS = 10
 #: Seconds that t= may be ahead of our clock: software that takes local time for UTC is up to 14 hours off, and a
 #: signature from tomorrow harms nobody. The same as for mailkey.
 CLOCK_SKEW = 86400
-
-
 #: Octets of a field whose parsed form is remembered from ``key_names`` to ``verify_dkim``, and how many.
 _KEPT_FIELD = 4096
 _KEPT_FIELDS = 256
+
+_BODY_CHANGED = "body hash does not match"
 
 
 def key_names(message: Message) -> list[str]:
@@ -135,9 +135,6 @@ def _evaluate_times(signature: Signature, now: datetime) -> DkimCheck | None:
     return None
 
 
-_BODY_CHANGED = "body hash does not match"
-
-
 def evaluate_signature(
     signature: Signature, key: KeyRecord | NoKey, message: Message, index: FieldIndex, field: Field
 ) -> DkimCheck:
@@ -150,6 +147,8 @@ def evaluate_signature(
         # RFC 6376 section 3.6.1, t=s
         return _check(signature, Result.PERMERROR, "the key allows no subdomain in i=")
     unsigned = _unsigned_octets(signature, message)
+    result: Result
+    reason: str | None
     if unsigned < 0:
         # RFC 6376 section 3.5: l= must not be larger than the body.
         result, reason = Result.PERMERROR, "l= is larger than the body"
@@ -165,7 +164,7 @@ def evaluate_signature(
         # RFC 6376 section 8.2. Whoever appends text decides what is read, so this vouches for nothing.
         result, reason = Result.POLICY, f"l= leaves {unsigned} octets of the body unsigned"
     else:
-        return _check(signature, Result.PASS, None, testing=key.testing)
+        result, reason = Result.PASS, None
     return _check(signature, result, reason, testing=key.testing)
 
 

@@ -31,6 +31,9 @@ MAX_KEYS = 2
 #: Questions: the policy and the keys, each once more where it came from an old cache entry.
 _MAX_QUESTIONS = 2 * (1 + MAX_KEYS)
 
+#: Which of several findings is told: one good signature is enough, and one that may turn out good is waited for.
+_WEIGHT = {Result.PASS: 0, Result.TEMPERROR: 1, Result.FAIL: 2, Result.PERMERROR: 2, Result.NONE: 3}
+
 Record = MailkeyRecord | MalformedRecord | NoRecord
 
 
@@ -136,10 +139,6 @@ def _conclude(domain: str, record: Record, findings: list[_Finding]) -> MailkeyC
     return MailkeyCheck(result, domain, signer, selector, policy, finding.bound, reason)
 
 
-#: Which of several findings is told: one good signature is enough, and one that may turn out good is waited for.
-_WEIGHT = {Result.PASS: 0, Result.TEMPERROR: 1, Result.FAIL: 2, Result.PERMERROR: 2, Result.NONE: 3}
-
-
 # --- one signature ----------------------------------------------------------------------------------------------------
 
 
@@ -150,17 +149,17 @@ async def _verify_candidates(
     transaction: _Transaction,
 ) -> list[_Finding]:
     findings: list[_Finding] = []
-    fetched: set[str] = set()
+    # The policy's name is here from the start, as its record is the unnamed key.
+    fetched = {policy_name}
     for field, claim in candidates:
         if isinstance(claim, MalformedClaim):
             findings.append(_Finding(claim, Result.PERMERROR, claim.reason))
             continue
         finding = _evaluate_claim(claim, transaction)
         if finding is None:
-            if claim.key_name != policy_name:
-                fetched.add(claim.key_name)
-                if len(fetched) > MAX_KEYS:
-                    break
+            if claim.key_name not in fetched and len(fetched) > MAX_KEYS:
+                continue
+            fetched.add(claim.key_name)
             finding = await _verify_signature(lookups, field, claim, transaction)
         findings.append(finding)
         if finding.result is Result.PASS:
