@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -44,6 +45,9 @@ Argument = bytes | str | int
 DEFAULT_TIMEOUT = 0.25
 #: Seconds for which an unreachable store is not asked again.
 DEFAULT_PAUSE = 0.5
+#: Seconds by which a timer must be late to show that the loop was blocked, and what an answer gets then to be read.
+LATE = 0.02
+GRACE = 0.05
 #: Seconds between two journal entries about the same refusal (a full store refuses every write of every message).
 REFUSAL_SILENCE = 60.0
 #: Of a URL's options only TLS ones are taken: the rest is redis-py's and would undo what this module settles.
@@ -142,6 +146,27 @@ class _TooFewCopies(RedisError):
     """Fewer replicas than demanded have acknowledged the write."""
 
 
+@asynccontextmanager
+async def _time_limit(seconds: float) -> AsyncIterator[None]:
+    """``asyncio.timeout``, except that a time limit which our own loop slept through is no verdict on the store.
+
+    After the loop was blocked (a huge message, a busy machine) timers run before the bytes that came meanwhile are read.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    async with asyncio.timeout(None) as limit:
+
+        def time_is_up() -> None:
+            was_late = loop.time() - deadline > LATE
+            limit.reschedule(loop.time() + (GRACE if was_late else 0))
+
+        timer = loop.call_at(deadline, time_is_up)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
 class StoreClient:
     """Commands and scripts on one server. Everything raises ``StoreAway`` and no other error of the store's.
 
@@ -210,7 +235,7 @@ class StoreClient:
         while self._waiting:
             group, self._waiting = self._waiting, []
             try:
-                async with asyncio.timeout(self._timeout):
+                async with _time_limit(self._timeout):
                     await self._exchange(group)
             except Exception as error:  # noqa: BLE001  (see below)
                 # Whatever it was, nobody may wait for ever: neither these nor those that came after them.

@@ -189,6 +189,9 @@ class EmbeddedStore:
         if process is None:
             return
         await _end(process)
+        if self.socket.parent != self._dir:
+            with contextlib.suppress(OSError):
+                self.socket.parent.rmdir()
         self._journal.event("store_stopped", pid=process.pid, code=process.returncode)
 
     # --- starting ---

@@ -6,10 +6,13 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
+import uvloop
 
 from forwarder.ports import StoreAway
 from forwarder.store.client import Script, StoreClient, StoreUrlError, describe_url, load_script
@@ -120,6 +123,26 @@ async def test_answers_do_not_get_mixed_up_after_a_timeout(server: EmbeddedStore
         os.kill(server.pid, signal.SIGCONT)
     await ask_until_it_works(hasty)
     assert await hasty.command("ECHO", "found") == b"found"
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_loop_that_was_blocked_does_not_blame_the_store(
+    server: EmbeddedStore, journal: MemoryJournal, run: Callable[[Coroutine[None, None, None]], None]
+) -> None:
+    """A huge message blocks the loop; when it is free again, uvloop looks at its timers before it reads."""
+
+    async def scene() -> None:
+        client = StoreClient(server.url, journal=journal, timeout=LIMIT, pause=0)
+        await client.command("PING")
+        asked = asyncio.ensure_future(client.command("ECHO", "there"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        time.sleep(2 * LIMIT)  # noqa: ASYNC251  (the fault itself)
+        assert await asked == b"there"
+        await client.close()
+
+    run(scene())
+    assert journal.events == []
 
 
 # --- a server that is gone or comes back ---
@@ -354,6 +377,39 @@ async def test_a_write_counts_only_when_a_replica_has_it(replica_of: tuple[str, 
     os.kill(replica, signal.SIGCONT)
     await ask_until_it_works(client, "SET", "k", "y")
     await client.close()
+
+
+# --- TLS ---
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path, unused_tcp_port: int) -> Iterator[str]:
+    """The URL of a server that speaks TLS, its certificate authority to be added."""
+    if not SYSTEM_REDIS.exists():
+        pytest.skip(f"{SYSTEM_REDIS} is not installed, and the wheel's server has no TLS")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    options = ["--tls-port", str(unused_tcp_port), "--port", "0", "--bind", "127.0.0.1", "--save", ""]
+    for name, file in [("cert-file", "server.pem"), ("key-file", "server.pem"), ("ca-cert-file", "ca.pem")]:
+        options += [f"--tls-{name}", f"{tmp_path}/{file}"]
+    server = subprocess.Popen([SYSTEM_REDIS, *options, "--tls-auth-clients", "no"], cwd=tmp_path)
+    yield f"rediss://localhost:{unused_tcp_port}"
+    server.kill()
+    server.wait()
+
+
+async def test_a_server_behind_tls_is_asked_only_when_its_certificate_is_good(
+    tls_server: str, tmp_path: Path, journal: MemoryJournal
+) -> None:
+    good = StoreClient(f"{tls_server}?ssl_ca_certs={tmp_path}/ca.pem", journal=journal, timeout=BOUND, pause=0)
+    await ask_until_it_works(good)
+    assert await good.command("ECHO", "in") == b"in"
+    await good.close()
+    stranger = StoreClient(tls_server, journal=journal, timeout=BOUND)
+    with pytest.raises(StoreAway, match="certificate"):
+        await stranger.command("ECHO", "in")
+    await stranger.close()
 
 
 # --- URLs ---
