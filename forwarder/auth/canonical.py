@@ -24,7 +24,7 @@ _CRLF = b"\r\n"
 # What bytes.split() takes for white space and RFC 5234 WSP does not.
 _OTHER_SPACE = b"\r\n\x0b\x0c"
 #: Octets of body that are made relaxed at a time: the piece and its copies fit into a second-level cache.
-_PIECE = 1 << 16
+_PIECE = 1 << 15
 # Long runs first: each pass then shortens a run to a small part of it, so that a body of blanks takes a handful of
 # passes.
 _RUNS = (b" " * 64, b" " * 8, b"  ")

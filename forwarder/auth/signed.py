@@ -10,6 +10,7 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from forwarder.auth.canonical import Form, relaxed_field
@@ -22,10 +23,11 @@ __all__ = [
     "FieldIndex",
     "OpenField",
     "Tag",
-    "cut",
+    "fold_base64",
+    "fold_list",
+    "fold_names",
     "header_digest",
     "index_fields",
-    "list_atoms",
     "names_to_sign",
     "open_field",
     "sign_field",
@@ -48,29 +50,32 @@ OVERSIGNED = (
     b"content-transfer-encoding",
 )
 #: Signed as often as they occur (RFC 6376 section 5.4.1, RFC 8058 section 4).
-SIGNED_IF_PRESENT = (
-    b"sender",
-    b"in-reply-to",
-    b"references",
-    b"resent-date",
-    b"resent-from",
-    b"resent-sender",
-    b"resent-to",
-    b"resent-cc",
-    b"resent-message-id",
-    b"list-id",
-    b"list-help",
-    b"list-unsubscribe",
-    b"list-unsubscribe-post",
-    b"list-subscribe",
-    b"list-post",
-    b"list-owner",
-    b"list-archive",
+SIGNED_IF_PRESENT = frozenset(
+    {
+        b"sender",
+        b"in-reply-to",
+        b"references",
+        b"resent-date",
+        b"resent-from",
+        b"resent-sender",
+        b"resent-to",
+        b"resent-cc",
+        b"resent-message-id",
+        b"list-id",
+        b"list-help",
+        b"list-unsubscribe",
+        b"list-unsubscribe-post",
+        b"list-subscribe",
+        b"list-post",
+        b"list-owner",
+        b"list-archive",
+    }
 )
 
 #: RFC 5322 section 2.1.1 asks for lines of at most 78 octets.
 _LINE = 78
-_BASE64_LINE = 72
+#: Of a folded value: a space, a tag of two letters, its equals sign and a semicolon fit around it.
+_VALUE_LINE = 72
 # Two patterns, as a search that begins with a literal is ten times faster than one with a choice.
 _B_TAG = re.compile(rb";[ \t\r\n]*b[ \t\r\n]*=")
 _B_TAG_FIRST = re.compile(rb"[^:]*:[ \t\r\n]*b[ \t\r\n]*=")
@@ -110,12 +115,13 @@ def _select(index: FieldIndex, names: Iterable[bytes], own: Field | None) -> lis
     selected: list[bytes] = []
     left: dict[bytes, list[bytes]] = {}
     for name in names:
-        if name not in index:
-            continue
-        if name not in left:
-            left[name] = [raw for raw in index[name] if own is None or raw is not own.raw]
-        if left[name]:
-            selected.append(left[name].pop())
+        instances = left.get(name)
+        if instances is None:
+            instances = left[name] = list(index.get(name, ()))
+            if own is not None and own.name == name:
+                instances[:] = [raw for raw in instances if raw is not own.raw]
+        if instances:
+            selected.append(instances.pop())
     return selected
 
 
@@ -130,19 +136,20 @@ def unsigned_field(raw: bytes) -> bytes:
 
 # --- writing a signature ----------------------------------------------------------------------------------------------
 
-#: A tag and its value; a value in several atoms may be folded between them.
-Tag = tuple[bytes, bytes | Sequence[bytes]]
+#: A tag and its value, which may be folded.
+Tag = tuple[bytes, bytes]
 
 
-def names_to_sign(index: FieldIndex, also: Iterable[bytes] = ()) -> list[bytes]:
+def names_to_sign(index: FieldIndex, also: Iterable[bytes] = ()) -> tuple[bytes, ...]:
     """The h= that we choose: what readers see and what binds the body, each once more than it occurs; the rest as
     it is."""
     names: list[bytes] = []
     for name in OVERSIGNED:
         names += [name] * (len(index.get(name, ())) + 1)
-    for name in (*SIGNED_IF_PRESENT, *also):
-        names += [name] * len(index.get(name, ()))
-    return names
+    for name, raws in index.items():
+        if name in SIGNED_IF_PRESENT or name in also:
+            names += [name] * len(raws)
+    return tuple(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +167,7 @@ class OpenField:
     def close(self, signature: bytes, *, folded: bool = True) -> bytes:
         """The whole field with its CRLF."""
         text = b64encode(signature)
-        if folded:
-            text = _FOLD.join(cut(text, _BASE64_LINE))
-        return b"".join((self.head, text, self.tail, _CRLF))
+        return b"".join((self.head, fold_base64(text) if folded else text, self.tail, _CRLF))
 
 
 def open_field(name: bytes, before: Iterable[Tag], after: Iterable[Tag] = ()) -> OpenField:
@@ -183,23 +188,36 @@ def sign_field(
 def _write_tags(line: bytes, tags: Iterable[Tag]) -> bytes:
     lines: list[bytes] = []
     for tag, value in tags:
-        first, *rest = [value] if isinstance(value, bytes) else value
-        pieces = [b" " + tag + b"=" + first, *rest]
-        pieces[-1] += b";"
-        for piece in pieces:
-            if len(line) + len(piece) <= _LINE:
-                line += piece
-            else:
-                lines.append(line)
-                line = piece if piece.startswith(b" ") else b" " + piece
-    return _CRLF.join([*lines, line])
+        piece = b" " + tag + b"=" + value + b";"
+        if _CRLF in value:
+            lines += [line, piece]
+            line = b""
+        elif len(line) + len(piece) <= _LINE:
+            line += piece
+        else:
+            lines.append(line)
+            line = piece
+    return _CRLF.join(filter(None, [*lines, line]))
 
 
-def cut(text: bytes, size: int = 16) -> list[bytes]:
-    """Base64 in atoms of this size."""
-    return [text[at : at + size] for at in range(0, len(text), size)]
+def fold_base64(text: bytes) -> bytes:
+    """A base64 value in lines."""
+    return _FOLD.join([text[at : at + _VALUE_LINE] for at in range(0, len(text), _VALUE_LINE)])
 
 
-def list_atoms(items: Sequence[bytes], separator: bytes = b":") -> list[bytes]:
-    """A list in atoms of one item each."""
-    return [item + separator for item in items[:-1]] + list(items[-1:])
+def fold_list(items: Iterable[bytes], separator: bytes) -> bytes:
+    """A list value in lines, cut behind its separators."""
+    lines: list[bytes] = []
+    line = b""
+    for item in items:
+        if len(line) + len(item) >= _VALUE_LINE and line:
+            lines.append(line)
+            line = b""
+        line += item + separator
+    return _FOLD.join([*lines, line.removesuffix(separator)])
+
+
+@lru_cache(maxsize=128)
+def fold_names(names: tuple[bytes, ...]) -> bytes:
+    """The value of h=. Most mail has one of a few sets of fields, so it is remembered."""
+    return fold_list(names, b":")

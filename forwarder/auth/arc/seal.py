@@ -12,7 +12,7 @@ from datetime import datetime
 
 from forwarder.auth.arc.chain import MAX_SETS, BrokenChain, newest_instance, parse_chain
 from forwarder.auth.canonical import relaxed_field
-from forwarder.auth.signed import Tag, index_fields, list_atoms, names_to_sign, open_field, sign_field
+from forwarder.auth.signed import Tag, fold_names, index_fields, names_to_sign, open_field, sign_field
 from forwarder.model import ArcCheck, Field, Result
 from forwarder.ports import SigningKey
 
@@ -77,13 +77,14 @@ def _build_message_signature(
 ) -> bytes:
     index = index_fields(fields)
     # RFC 8617 section 4.1.2: DKIM-Signature fields, but no ARC field and no Authentication-Results.
-    names = [name.lower() for name in headers] if headers is not None else names_to_sign(index, (b"dkim-signature",))
+    chosen = headers if headers is not None else names_to_sign(index, (b"dkim-signature",))
+    names = tuple(name.lower() for name in chosen)
     domain, *rest = _owner(key, instance, now)
     tags: list[Tag] = [
         (b"bh", b64encode(body_hash)),
         (b"c", b"relaxed/relaxed"),
         domain,
-        (b"h", list_atoms(names)),
+        (b"h", fold_names(names)),
         *rest,
     ]
     return sign_field(index, names, open_field(b"ARC-Message-Signature", [_A], tags), key, folded=False)

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from datetime import datetime
 
-from forwarder.auth.signed import Tag, index_fields, list_atoms, names_to_sign, open_field, sign_field
+from forwarder.auth.signed import Tag, fold_names, index_fields, names_to_sign, open_field, sign_field
 from forwarder.model import Field
 from forwarder.ports import SigningKey
 
@@ -29,7 +29,7 @@ def build_dkim_signature(
     ``expires_in`` are seconds for x=.
     """
     index = index_fields(fields)
-    names = [name.lower() for name in headers] if headers is not None else names_to_sign(index)
+    names = tuple(name.lower() for name in headers) if headers is not None else names_to_sign(index)
     time = int(now.timestamp())
     tags: list[Tag] = [
         (b"v", b"1"),
@@ -41,5 +41,5 @@ def build_dkim_signature(
     ]
     if expires_in is not None:
         tags.append((b"x", b"%d" % (time + expires_in)))
-    tags += [(b"h", list_atoms(names)), (b"bh", b64encode(body_hash))]
+    tags += [(b"h", fold_names(names)), (b"bh", b64encode(body_hash))]
     return sign_field(index, names, open_field(b"DKIM-Signature", tags), key)

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from forwarder.auth.mailkey.signature import bind_recipient
-from forwarder.auth.signed import Tag, cut, index_fields, list_atoms, names_to_sign, open_field, sign_field
+from forwarder.auth.signed import (
+    Tag,
+    fold_base64,
+    fold_list,
+    fold_names,
+    index_fields,
+    names_to_sign,
+    open_field,
+    sign_field,
+)
 from forwarder.mail.address import wire
 from forwarder.model import Address, Field
 from forwarder.ports import SigningKey
@@ -40,9 +49,9 @@ def build_mailkey_signature(
     tags: list[Tag] = [(b"v", b"1"), (b"a", key.algorithm.encode()), (b"d", key.domain.encode())]
     if key.selector:
         tags.append((b"s", key.selector.encode()))
-    tags += [(b"t", time), (b"x", expiry), (b"mf", cut(b64encode(wire(sender))))]
+    tags += [(b"t", time), (b"x", expiry), (b"mf", fold_base64(b64encode(wire(sender))))]
     if recipients:
         bindings = [b64encode(bind_recipient(time, body_hash_text, one)) for one in recipients]
-        tags.append((b"rt", list_atoms(bindings, b",")))
-    tags += [(b"h", list_atoms(names)), (b"bh", body_hash_text)]
+        tags.append((b"rt", fold_list(bindings, b",")))
+    tags += [(b"h", fold_names(names)), (b"bh", body_hash_text)]
     return sign_field(index, names, open_field(b"Mailkey-Signature", tags), key)
