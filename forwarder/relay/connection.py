@@ -1,0 +1,379 @@
+"""What happens on one connection to a next hop? ``smtp.client`` over a socket: connect, STARTTLS, send, QUIT, and time-outs.
+
+A Connection is an asyncio Protocol: bytes go to the client as they come, its events wait in line for the one coroutine that
+uses the connection. Nothing here raises for what the network or the peer does: ``open_connection`` gives a NoSession,
+``send`` a Broken. Whatever else ends a coroutine here (a cancelled attempt) takes the connection with it, as nobody could
+know what its next reply belongs to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import cast
+
+from forwarder.model import Reply, Tls
+from forwarder.relay.mx import Target
+from forwarder.relay.settings import RelaySettings, Timeouts
+from forwarder.relay.tls import NoTls, Opportunistic, TlsPolicy, Verified, certificate_matches, client_context
+from forwarder.smtp.client import (
+    Broken,
+    Closed,
+    Event,
+    Extensions,
+    Finished,
+    GoAhead,
+    Mail,
+    Phase,
+    Ready,
+    Refused,
+    SmtpClient,
+    StartTls,
+    TlsRefused,
+)
+from forwarder.smtp.stuffing import stuff
+
+__all__ = ["BeforeDot", "Connection", "NoSession", "open_connection"]
+
+#: Awaited when the next hop is ready for the message, before its first octet goes out.
+BeforeDot = Callable[[], Awaitable[None]]
+
+#: Octets handed to the transport at once; for each such block the next hop has ``Timeouts.block``.
+BLOCK = 256 * 1024
+_NEVER = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class NoSession:
+    """This host could not be used. ``reached``: there was a TCP connection. ``tls_failed``: and it broke over TLS."""
+
+    reason: str
+    reply: Reply | None = None
+    reached: bool = True
+    tls_failed: bool = False
+
+
+async def open_connection(target: Target, policy: TlsPolicy, settings: RelaySettings) -> Connection | NoSession:
+    """Connect, be greeted, and start TLS as far as ``policy`` asks and the host goes along."""
+    loop = asyncio.get_running_loop()
+    connection = Connection(loop, target, settings)
+    source = next((str(one) for one in settings.sources if one.version == ip_address(target.address).version), None)
+    try:
+        async with asyncio.timeout(settings.timeouts.connect):
+            # TCP_NODELAY is what both event loops set.
+            await loop.create_connection(
+                lambda: connection, target.address, target.port, local_addr=(source, 0) if source else None
+            )
+    except TimeoutError:
+        return NoSession("connection timed out", reached=False)
+    except OSError as error:
+        return NoSession(os.strerror(error.errno) if error.errno else "no connection", reached=False)
+    try:
+        failure = await connection.greet(policy)
+    except BaseException:
+        connection.abort()
+        raise
+    if failure is not None:
+        connection.close()
+        return failure
+    return connection
+
+
+class Connection(asyncio.Protocol):
+    """One SMTP session, used by one coroutine at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, target: Target, settings: RelaySettings) -> None:
+        self._loop = loop
+        self._client = SmtpClient(settings.hostname)
+        self._timeouts = settings.timeouts
+        self._seconds = _seconds_by_phase(settings.timeouts)
+        self._transport: asyncio.Transport | None = None
+        self._events: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._message: Sequence[bytes] | None = None
+        self._paused = False
+        self._closing = False
+        self._deadline = _NEVER
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
+        self.target = target
+        self.tls: Tls | None = None
+        self.opened_at = self.idle_since = loop.time()
+        self.messages = 0
+        #: Done when the socket is gone.
+        self.gone: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def usable(self) -> bool:
+        """Greeted, nothing under way, and alive as far as anyone knows."""
+        return not self._closing and self._client.phase is Phase.IDLE
+
+    @property
+    def extensions(self) -> Extensions:
+        """What the next hop offers."""
+        return self._client.extensions
+
+    # --- what the coroutine does
+
+    async def greet(self, policy: TlsPolicy) -> NoSession | None:
+        """From the greeting to the last EHLO; ``None``: now ``send``."""
+        self._arm()
+        event = await self._event()
+        if not isinstance(event, Ready):
+            return _no_session(event)
+        required = isinstance(policy, Verified)
+        if isinstance(policy, NoTls):
+            return None
+        if not event.extensions.starttls:
+            return NoSession("TLS is required and not offered") if required else None
+        self._client.start_tls()
+        self._flush()
+        event = await self._event()
+        if isinstance(event, TlsRefused):
+            # RFC 3207 section 4: whether to go on without it is for the client to decide.
+            return NoSession("TLS is required and refused", event.reply) if required else None
+        if not isinstance(event, StartTls):
+            return _no_session(event)
+        return await self._start_tls(policy)
+
+    async def send(self, mail: Mail, chunks: Sequence[bytes], before_dot: BeforeDot | None = None) -> Finished | Broken:
+        """One transaction."""
+        try:
+            self.messages += 1
+            self._client.begin(mail)
+            if before_dot is None and mail.size <= BLOCK:
+                # Then the message goes out as soon as the 354 is there, without waking anybody.
+                self._message = chunks
+            self._flush()
+            event = await self._event()
+            self._message = None
+            if isinstance(event, GoAhead):
+                if before_dot is not None:
+                    await before_dot()
+                event = await self._send_message(chunks)
+        except BaseException:
+            self.abort()
+            raise
+        if not isinstance(event, (Finished, Broken)):
+            raise RuntimeError(f"not an end of a transaction: {event!r}")
+        return event
+
+    def close(self) -> None:
+        """QUIT where that can be said, and go; ``gone`` tells when."""
+        if self._closing:
+            return
+        if self._client.phase is not Phase.IDLE:
+            self.abort()
+            return
+        self._closing = True
+        self._client.quit()
+        self._flush()
+
+    def abort(self) -> None:
+        """Go now."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _start_tls(self, policy: Opportunistic | Verified) -> NoSession | None:
+        if self._events:
+            # Bytes came in clear behind the reply to STARTTLS.
+            return _no_session(self._events.popleft())
+        assert self._transport is not None
+        host = self.target.host
+        try:
+            transport = await self._loop.start_tls(
+                self._transport,
+                self,
+                client_context(policy),
+                server_hostname=None if host.startswith("[") else host,
+                ssl_handshake_timeout=self._timeouts.tls,
+            )
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or type(error).__name__
+            return NoSession(f"TLS handshake failed: {reason}", tls_failed=True)
+        if transport is None:
+            return NoSession("TLS handshake failed: connection closed", tls_failed=True)
+        self._transport = transport
+        session: ssl.SSLObject = transport.get_extra_info("ssl_object")
+        cipher = session.cipher()
+        self.tls = Tls(session.version() or "", cipher[0] if cipher else "")
+        if isinstance(policy, Verified) and not certificate_matches(session.getpeercert() or {}, policy.names):
+            return NoSession("TLS certificate is for another name", tls_failed=True)
+        self._client.tls_started()
+        self._flush()
+        event = await self._event()
+        if isinstance(event, Ready):
+            return None
+        # In TLS 1.3 our side is done before the server has made up its mind: a close here is a failed handshake too.
+        failure = _no_session(event)
+        return NoSession(failure.reason, failure.reply, tls_failed=failure.reply is None)
+
+    async def _send_message(self, chunks: Sequence[bytes]) -> Event:
+        pieces = stuff(chunks)
+        if sum(map(len, pieces)) > BLOCK:
+            for block in _blocks(pieces):
+                event = await self._write_block(block)
+                if event is not None:
+                    return event
+            pieces = []
+        if not self._events:
+            self._write_end(pieces)
+            self._arm()
+        return await self._event()
+
+    def _write_end(self, pieces: list[bytes]) -> None:
+        """What there is of the message, and the final dot."""
+        assert self._transport is not None
+        if not self._transport.is_closing():
+            pieces.append(self._client.finish_message())
+            self._transport.writelines(pieces)
+
+    async def _write_block(self, block: memoryview) -> Event | None:
+        """An event: the server did not want to hear all of it."""
+        assert self._transport is not None
+        if not self._events:
+            if self._transport.is_closing():
+                return await self._event()
+            self._transport.write(block)
+            # RFC 5321 section 4.5.3.2.5.
+            self._arm(self._timeouts.block)
+            # Once in any case: let the loop read what the server may have to say.
+            await asyncio.sleep(0)
+            while self._paused and not self._events:
+                await self._wait()
+            self._arm()
+        return self._events.popleft() if self._events else None
+
+    # --- events and time
+
+    async def _event(self) -> Event:
+        while not self._events:
+            await self._wait()
+        return self._events.popleft()
+
+    def _wait(self) -> asyncio.Future[None]:
+        """Until there is an event, or the transport takes more."""
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _put(self, event: Event) -> None:
+        if isinstance(event, (Broken, Closed)):
+            self._drop()
+        self._events.append(event)
+        self._wake()
+
+    def _drop(self) -> None:
+        self._closing = True
+        if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def _flush(self) -> None:
+        if output := self._client.take_output():
+            assert self._transport is not None
+            if not self._transport.is_closing():
+                self._transport.write(output)
+        self._arm()
+
+    def _arm(self, seconds: float | None = None) -> None:
+        """Give the peer so long for what is owed now. The timer is let run out and looked at then: far cheaper than a
+        new one for each reply."""
+        deadline = self._loop.time() + (self._seconds[self._client.phase] if seconds is None else seconds)
+        self._deadline = deadline
+        if deadline < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = deadline
+            self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._timer_at = None, _NEVER
+        if self._deadline == _NEVER:
+            return
+        if self._deadline > self._loop.time():
+            self._timer_at = self._deadline
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+            return
+        for event in self._client.lost(f"timed out: {self._client.phase.value}"):
+            self._put(event)
+        self.abort()
+
+    # --- what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclass of it.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        for event in self._client.receive_data(data):
+            if self._message is not None and isinstance(event, GoAhead) and self._client.phase is Phase.BODY:
+                message, self._message = self._message, None
+                self._write_end(stuff(message))
+            else:
+                self._put(event)
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for event in self._client.lost("connection lost" if exc else "connection closed"):
+            self._put(event)
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._wake()
+
+
+def _no_session(event: Event) -> NoSession:
+    match event:
+        case Refused(phase, reply):
+            return NoSession(f"refused: {phase.value}", reply)
+        case Broken(phase, reason, reply):
+            return NoSession(f"{reason} ({phase.value})", reply)
+        case _:
+            return NoSession("unexpected reply")
+
+
+def _blocks(pieces: list[bytes]) -> Iterator[memoryview]:
+    for piece in pieces:
+        view = memoryview(piece)
+        for start in range(0, len(view), BLOCK):
+            yield view[start : start + BLOCK]
+
+
+@lru_cache(maxsize=16)
+def _seconds_by_phase(timeouts: Timeouts) -> dict[Phase, float]:
+    return dict.fromkeys(Phase, _NEVER) | {
+        Phase.GREETING: timeouts.greeting,
+        Phase.EHLO: timeouts.ehlo,
+        Phase.HELO: timeouts.ehlo,
+        Phase.STARTTLS: timeouts.ehlo,
+        Phase.RSET: timeouts.mail,
+        Phase.MAIL: timeouts.mail,
+        Phase.RCPT: timeouts.rcpt,
+        Phase.DATA: timeouts.data,
+        Phase.END: timeouts.dot,
+        Phase.NO_MESSAGE: timeouts.dot,
+        Phase.QUIT: timeouts.quit,
+        Phase.OVER: timeouts.quit,
+    }

@@ -1,0 +1,238 @@
+"""Which hosts take mail for this domain, and at which addresses? RFC 5321 section 5, RFC 7505, RFC 3974.
+
+``lookup_route`` asks the DNS and gives the hosts in their tiers, or says why there is no way: ``Failed`` where the domain's
+own records rule mail out, ``Deferred`` where the DNS could not be asked. ``order_targets`` makes of a route the addresses in
+the order to try them, anew for each delivery (equals are shuffled).
+
+Two things are kept from happening here. Mail does not go round: the list is cut where it names us (section 5.1). And mail is
+no way into the network behind us: whoever may choose a destination may publish ``MX 0 localhost`` too, so an address that is
+not of the public Internet is not connected to, unless the operator allows it. A domain with no other address is ``Failed``:
+its own records say so, another try next hour would ask the same records, and the sender should learn of it now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from itertools import chain, zip_longest
+from typing import Any
+
+from forwarder.model import Deferred, Failed, Reply
+from forwarder.ports import Answer, DnsStatus, Resolver
+from forwarder.relay.settings import RelaySettings
+
+__all__ = ["Host", "Route", "Target", "is_public", "lookup_route", "order_targets", "parse_smarthost"]
+
+Ip = IPv4Address | IPv6Address
+
+#: Addresses taken of one host. More do not make it more reachable, and one answer can hold hundreds.
+_MAX_HOST_ADDRESSES = 8
+# RFC 5321 section 2.3.5. Names with an underscore exist; anything else is no host, and would end up in logs and in SNI.
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\Z")
+# RFC 6052 section 2.1: an IPv4 address behind a translator.
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+_NO_DOMAIN = Reply(550, "5.1.2", "the domain does not exist")
+# RFC 7505 section 4.1, RFC 7504 section 4.
+_NULL_MX = Reply(556, "5.1.10", "the domain accepts no mail (null MX)")
+# RFC 3463 section 3.5: X.4.4 is for a domain without the records to route by.
+_NO_HOST = Reply(550, "5.4.4", "no mail host of the domain has an address")
+_NOT_PUBLIC = Reply(550, "5.4.4", "the mail hosts of the domain have no public address")
+_LOOP = Reply(554, "5.4.6", "the mail of the domain loops back to this host")
+_BAD_DOMAIN = Reply(550, "5.1.2", "the domain is malformed")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One address to try. ``host`` is its name, for SNI and logs; ``peer`` is how an Outcome names it."""
+
+    host: str
+    address: str
+    port: int
+    preference: int
+
+    @property
+    def peer(self) -> str:
+        return f"{self.host}[{self.address}]:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One mail host with its addresses in the order to try them."""
+
+    preference: int
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The hosts that may be asked, best preference first, and for how many seconds this holds. Never without a target."""
+
+    hosts: tuple[Host, ...]
+    ttl: int = 0
+
+
+async def lookup_route(
+    resolver: Resolver, domain: str, settings: RelaySettings, rng: random.Random
+) -> Route | Deferred | Failed:
+    """The way to ``domain``: a name or an address literal with its brackets. Of hosts with one preference beyond
+    ``settings.max_hosts``, ``rng`` draws the ones to look up."""
+    if settings.smarthost:
+        return await _lookup_smarthost(resolver, settings)
+    if domain.startswith("["):
+        return _route_literal(domain, settings)
+    answer = await resolver.mx(domain)
+    match answer.status:
+        case DnsStatus.TEMPERROR:
+            # RFC 5321 section 5.1: retried later, and never taken for "no MX".
+            return _dns_trouble("MX", answer)
+        case DnsStatus.NXDOMAIN:
+            return Failed("no such domain", _NO_DOMAIN)
+        case DnsStatus.NODATA:
+            # RFC 5321 section 5.1: the implicit MX, only where there is none.
+            exchanges = [(0, domain)]
+        case DnsStatus.OK:
+            exchanges = [(preference, name.rstrip(".")) for preference, name in answer.records]
+            if not any(name for _, name in exchanges):
+                # RFC 7505 section 3.
+                return Failed("null MX", _NULL_MX)
+    return await _lookup_hosts(resolver, exchanges, _remaining(answer), settings, rng)
+
+
+def order_targets(route: Route, rng: random.Random) -> list[Target]:
+    """RFC 5321 section 5.1: by preference, equals in random order, the addresses of a host as the DNS gave them."""
+    hosts: Iterable[Host] = route.hosts
+    if len(route.hosts) > 1:
+        hosts = sorted(route.hosts, key=lambda host: (host.preference, rng.random()))
+    return [target for host in hosts for target in host.targets]
+
+
+def is_public(address: Ip) -> bool:
+    """Is this a unicast address of the public Internet (IANA's special-purpose registries), in every notation of it?"""
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None and address in _NAT64:
+            inner = IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(inner)
+        if address.is_site_local:
+            return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def parse_smarthost(text: str) -> tuple[str, int]:
+    """``host:port``, ``192.0.2.1:port`` or ``[2001:db8::1]:port``. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("a smarthost is host:port")
+    if host.startswith("[") and host.endswith("]"):
+        return str(IPv6Address(host[1:-1])), int(port)
+    if not _HOST_NAME.match(host):
+        raise ValueError("a smarthost is host:port")
+    return host, int(port)
+
+
+# --- the cases ---------------------------------------------------------------------------------------------------------
+
+
+async def _lookup_smarthost(resolver: Resolver, settings: RelaySettings) -> Route | Deferred | Failed:
+    """What the operator names is asked whatever its address, and no record of anybody's can say otherwise."""
+    name, port = parse_smarthost(settings.smarthost)
+    try:
+        return Route((_host(0, name, port, [ip_address(name)]),), ttl=86400)
+    except ValueError:
+        pass
+    if name.lower() == "localhost":
+        # RFC 6761 section 6.3: not a question for the DNS.
+        return Route((_host(0, name, port, [IPv4Address("127.0.0.1"), IPv6Address("::1")]),), ttl=86400)
+    found = await _lookup_addresses(resolver, name)
+    if not found.addresses:
+        # Whatever the DNS says of our own smarthost, it is not the sender's fault.
+        return Deferred(f"the smarthost has no address: {found.trouble or 'no record'}")
+    return Route((_host(0, name, port, found.addresses),), found.ttl)
+
+
+def _route_literal(domain: str, settings: RelaySettings) -> Route | Failed:
+    # RFC 5321 section 4.1.3: no look-up at all.
+    text = domain[1:-1]
+    try:
+        address = IPv6Address(text[5:]) if text.lower().startswith("ipv6:") else ip_address(text)
+    except ValueError:
+        return Failed("malformed address literal", _BAD_DOMAIN)
+    if address in settings.own_addresses:
+        return Failed("mail loop", _LOOP)
+    if not settings.allow_private and not is_public(address):
+        return Failed("not a public address", _NOT_PUBLIC)
+    return Route((_host(0, domain, settings.port, [address]),), ttl=86400)
+
+
+async def _lookup_hosts(
+    resolver: Resolver, exchanges: list[tuple[int, str]], ttl: int, settings: RelaySettings, rng: random.Random
+) -> Route | Deferred | Failed:
+    own = {settings.hostname.lower(), *(name.lower() for name in settings.own_hosts)}
+    exchanges = sorted(exchanges, key=lambda one: (one[0], rng.random()))
+    limit = min((preference for preference, name in exchanges if name.lower() in own), default=None)
+    # RFC 5321 section 5.1: names first, over the whole list; then addresses, of those that will be asked.
+    chosen = [one for one in exchanges if (limit is None or one[0] < limit) and _HOST_NAME.match(one[1])]
+    chosen = chosen[: settings.max_hosts]
+    found = await asyncio.gather(*(_lookup_addresses(resolver, name) for _, name in chosen))
+    for (preference, _), host in zip(chosen, found, strict=True):
+        if settings.own_addresses.intersection(host.addresses):
+            limit = preference if limit is None else min(limit, preference)
+
+    hosts: list[Host] = []
+    private = False
+    for (preference, name), host in zip(chosen, found, strict=True):
+        if limit is not None and preference >= limit:
+            continue
+        allowed = [one for one in host.addresses if settings.allow_private or is_public(one)]
+        private = private or len(allowed) < len(host.addresses)
+        if allowed:
+            hosts.append(_host(preference, name, settings.port, allowed))
+            ttl = min(ttl, host.ttl)
+    if hosts:
+        return Route(tuple(hosts), ttl)
+    trouble = next((host.trouble for host in found if host.trouble), None)
+    if trouble:
+        return Deferred(trouble)
+    if limit is not None and all(preference >= limit for preference, _ in chosen):
+        return Failed("mail loop", _LOOP)
+    # RFC 5321 section 5.1: MX records none of which is usable are an error, not a reason to try the domain's own address.
+    return Failed("no public address", _NOT_PUBLIC) if private else Failed("no host with an address", _NO_HOST)
+
+
+@dataclass(frozen=True, slots=True)
+class _Addresses:
+    """``trouble``: a look-up that failed, so that ``addresses`` may not be all."""
+
+    addresses: list[Ip]
+    ttl: int
+    trouble: str | None
+
+
+async def _lookup_addresses(resolver: Resolver, name: str) -> _Addresses:
+    v4, v6 = await asyncio.gather(resolver.a(name), resolver.aaaa(name))
+    trouble = next((_dns_trouble("address", one).reason for one in (v4, v6) if one.status is DnsStatus.TEMPERROR), None)
+    # IPv4 first, then in turns: a receiver that refuses IPv6 clients without a PTR or SPF for it does so with 5xx, which
+    # is final, and a host that forwards has these things in order for IPv4 if for anything.
+    pairs = zip_longest(v4.records[:_MAX_HOST_ADDRESSES], v6.records[:_MAX_HOST_ADDRESSES])
+    addresses: list[Ip] = [one for one in chain.from_iterable(pairs) if one is not None]
+    ttl = min((_remaining(one) for one in (v4, v6) if one.records), default=0)
+    return _Addresses(addresses, ttl, trouble)
+
+
+def _host(preference: int, name: str, port: int, addresses: list[Ip]) -> Host:
+    return Host(preference, tuple(Target(name, str(address), port, preference) for address in addresses))
+
+
+def _dns_trouble(what: str, answer: Answer[Any]) -> Deferred:
+    detail = "".join(one if " " <= one <= "~" else "?" for one in answer.detail[:100])
+    return Deferred(f"{what} look-up failed: {detail}" if detail else f"{what} look-up failed")
+
+
+def _remaining(answer: Answer[Any]) -> int:
+    return max(0, answer.ttl - answer.age)

@@ -1,0 +1,202 @@
+"""How does a Delivery get to its next hop? The Relay door: route, connect, send, and tell what became of each recipient.
+
+One attempt asks the addresses of the route in order until every recipient has a final answer. What counts is who said no:
+
+    no connection, time out, 421, rubbish      that host is of no use now: the next one
+    greeting or HELO refused (4xx, 5xx)        likewise; 5xx is the domain's answer only when every host says so
+    4xx to MAIL, RCPT, DATA or the message     not now, says this host: the next one may take it, else Deferred
+    5xx to MAIL, RCPT, DATA or the message     final for the recipients it is about: Failed
+    silence after the final dot                nobody knows (RFC 1047): Deferred, its reason begins with MAYBE_DELIVERED,
+                                               and no other host is asked, as that could make a second copy
+    a used-again connection dies before that   not the host's doing: once more on a fresh connection
+
+A fault of ours is never Failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict
+
+from forwarder.model import Deferred, Delivered, Delivery, Failed, Outcome, RecipientOutcome
+from forwarder.ports import Journal, Resolver
+from forwarder.relay.attempt import Attempt
+from forwarder.relay.connection import BeforeDot, Connection, NoSession, open_connection
+from forwarder.relay.mx import Route, Target, lookup_route, order_targets, parse_smarthost
+from forwarder.relay.pool import Pool, key_of
+from forwarder.relay.settings import RelaySettings
+from forwarder.relay.tls import NoTls, Opportunistic
+from forwarder.smtp.client import Finished
+
+__all__ = ["SmtpRelay"]
+
+#: Seconds for which a route is kept, at most, and how many are. The resolver's cache stands behind this one; this saves the
+#: ten questions to it that a domain with five hosts needs for each message.
+_MAX_ROUTE_AGE = 60
+_MAX_ROUTES = 2048
+#: Transactions on one connection for the recipients that the next hop called too many (RFC 5321 section 4.5.3.1.10).
+_MAX_ROUNDS = 20
+
+
+class SmtpRelay:
+    """The Relay of ``forwarder.ports``. Belongs to one event loop."""
+
+    def __init__(
+        self, resolver: Resolver, settings: RelaySettings, journal: Journal, rng: random.Random | None = None
+    ) -> None:
+        """Raises ValueError for a smarthost that is none."""
+        if settings.smarthost:
+            parse_smarthost(settings.smarthost)
+        self._resolver = resolver
+        self._settings = settings
+        self._journal = journal
+        self._rng = rng or random.Random()
+        self._pool = Pool(settings)
+        self._routes: OrderedDict[str, tuple[float, Route]] = OrderedDict()
+
+    async def deliver(self, delivery: Delivery, *, before_dot: BeforeDot | None = None) -> Outcome:
+        """One attempt. ``before_dot`` is awaited each time a next hop is ready for the message: what must be on record before
+        a second copy becomes possible. If it raises, the message is not sent and the exception passes; so does the
+        cancellation of an attempt that takes too long, and then the message may have been delivered if ``before_dot`` was
+        awaited."""
+        attempt = Attempt(delivery)
+        if attempt.pending:
+            await self._attempt(attempt, before_dot)
+        outcome = attempt.outcome()
+        self._tell(attempt, outcome)
+        return outcome
+
+    async def close(self) -> None:
+        """Say goodbye to all idle connections. Deliveries under way are their callers' to end."""
+        await self._pool.close()
+
+    # --- one attempt
+
+    async def _attempt(self, attempt: Attempt, before_dot: BeforeDot | None) -> None:
+        route = await self._route(attempt.delivery.next_hop)
+        if not isinstance(route, Route):
+            attempt.settle_all(route)
+            return
+        for target in self._order(route)[: self._settings.max_addresses]:
+            await self._try(target, attempt, before_dot)
+            if not attempt.pending or attempt.sessions >= self._settings.max_sessions:
+                return
+
+    async def _route(self, domain: str) -> Route | Deferred | Failed:
+        now = asyncio.get_running_loop().time()
+        if (known := self._routes.get(domain)) is not None and known[0] > now:
+            return known[1]
+        route = await lookup_route(self._resolver, domain, self._settings, self._rng)
+        if isinstance(route, Route) and route.ttl > 0:
+            self._routes[domain] = (now + min(route.ttl, _MAX_ROUTE_AGE), route)
+            self._routes.move_to_end(domain)
+            if len(self._routes) > _MAX_ROUTES:
+                self._routes.popitem(last=False)
+        return route
+
+    def _order(self, route: Route) -> list[Target]:
+        """As the RFC has it, but what could not be reached a moment ago comes last, and of equals one with an open connection
+        first (connections are closed after a while, so this keeps nobody from its share)."""
+        targets = order_targets(route, self._rng)
+        if len(targets) > 1:
+            pool, tls = self._pool, self._settings.tls
+            targets.sort(
+                key=lambda one: (pool.is_unreachable(one), one.preference, not pool.has_idle(key_of(one, tls)))
+            )
+        return targets
+
+    async def _try(self, target: Target, attempt: Attempt, before_dot: BeforeDot | None) -> None:
+        key = key_of(target, self._settings.tls)
+        try:
+            connection = await self._pool.acquire(key)
+        except TimeoutError:
+            attempt.no_session(target, NoSession("all connections to this host are busy"))
+            return
+        try:
+            used_again = connection is not None
+            if connection is None:
+                connection = await self._open(target, attempt)
+            if connection is not None and not await _transact(connection, attempt, before_dot, used_again):
+                # Closed by the peer while it lay idle, which shows only now.
+                connection = await self._open(target, attempt)
+                if connection is not None:
+                    await _transact(connection, attempt, before_dot)
+        finally:
+            self._pool.release(key, connection)
+
+    async def _open(self, target: Target, attempt: Attempt) -> Connection | None:
+        policy = self._settings.tls
+        opened = await open_connection(target, policy, self._settings)
+        if isinstance(opened, NoSession) and opened.tls_failed:
+            self._journal.event("relay.tls", id=attempt.delivery.id, peer=target.peer, error=opened.reason)
+            if isinstance(policy, Opportunistic):
+                # RFC 7435: no worse off than without an offer of TLS.
+                opened = await open_connection(target, NoTls(), self._settings)
+        if isinstance(opened, NoSession):
+            if not opened.reached:
+                self._pool.note_unreachable(target)
+            attempt.no_session(target, opened)
+            self._journal.event("relay.connect", id=attempt.delivery.id, peer=target.peer, error=opened.reason)
+            return None
+        self._journal.event("relay.connect", id=attempt.delivery.id, peer=target.peer)
+        if opened.tls is not None:
+            version, cipher = opened.tls.version, opened.tls.cipher
+            self._journal.event("relay.tls", id=attempt.delivery.id, peer=target.peer, version=version, cipher=cipher)
+        return opened
+
+    # --- what the log gets
+
+    def _tell(self, attempt: Attempt, outcome: Outcome) -> None:
+        """One event for each kind of answer: a list's recipients are counted, not named."""
+        if len(outcome.results) == 1:
+            self._tell_one(attempt, outcome.results[0][1], 1)
+            return
+        kinds: dict[tuple[type, str | None, int], list[RecipientOutcome]] = {}
+        for _, result in outcome.results:
+            kinds.setdefault((type(result), result.peer, result.reply.code if result.reply else 0), []).append(result)
+        for same in kinds.values():
+            self._tell_one(attempt, same[0], len(same))
+
+    def _tell_one(self, attempt: Attempt, result: RecipientOutcome, count: int) -> None:
+        name, reason = "relay.sent", None
+        if not isinstance(result, Delivered):
+            name = "relay.deferred" if isinstance(result, Deferred) else "relay.failed"
+            reason = result.reason
+        reply = result.reply
+        tls = attempt.tls.get(result.peer or "")
+        self._journal.event(
+            name,
+            id=attempt.delivery.id,
+            peer=result.peer,
+            code=reply.code if reply else None,
+            enhanced=reply.enhanced if reply else None,
+            text=reply.text[:200] if reply else None,
+            tls=tls.version if tls else None,
+            recipients=count,
+            reason=reason,
+        )
+
+
+async def _transact(
+    connection: Connection, attempt: Attempt, before_dot: BeforeDot | None, used_again: bool = False
+) -> bool:
+    """Offer the message to this host. False: nothing came of it because ``used_again`` was once too often."""
+    target = connection.target
+    attempt.settle_misfits(connection.extensions)
+    asked = list(attempt.pending)
+    for _ in range(_MAX_ROUNDS):
+        if not asked:
+            break
+        ended = await connection.send(attempt.mail(asked), attempt.delivery.data, before_dot)
+        if isinstance(ended, Finished):
+            asked = attempt.finished(target, asked, ended)
+            used_again = False
+        elif used_again and not ended.dot_sent and not any(ended.answers):
+            return False
+        else:
+            attempt.broken(target, asked, ended)
+            break
+    attempt.sessions += 1
+    attempt.tls[target.peer] = connection.tls
+    return True

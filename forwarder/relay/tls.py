@@ -1,0 +1,62 @@
+"""How is a connection to the next hop protected? RFC 3207 STARTTLS; the policies are where DANE and MTA-STS will attach.
+
+``Opportunistic`` is RFC 7435: encrypt where it is offered, whoever the peer is, and go on in clear where it fails, because an
+attacker who can break the handshake could have removed the offer. ``Verified`` is for a domain that says what to expect: no
+mail without a certificate for one of ``names``.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+__all__ = ["NoTls", "Opportunistic", "TlsPolicy", "Verified", "certificate_matches", "client_context"]
+
+
+@dataclass(frozen=True, slots=True)
+class NoTls:
+    """In clear, whatever is offered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opportunistic:
+    """TLS without a check of the certificate where it works, in clear where it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """TLS with a certificate for one of ``names``, from an authority in the PEM file ``roots`` (``""``: the system's), or no
+    delivery."""
+
+    names: tuple[str, ...]
+    roots: str = ""
+
+
+TlsPolicy = NoTls | Opportunistic | Verified
+
+
+@lru_cache(maxsize=64)
+def client_context(policy: Opportunistic | Verified) -> ssl.SSLContext:
+    """TLS 1.2 and up. A peer that has less gets opportunistic mail in clear, which protects about as much."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A certificate may do for one of several names (RFC 7672 section 3.2.2), so the names are compared here.
+    context.check_hostname = False
+    if isinstance(policy, Opportunistic):
+        context.verify_mode = ssl.CERT_NONE
+    elif policy.roots:
+        context.load_verify_locations(policy.roots)
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    return context
+
+
+def certificate_matches(certificate: Mapping[str, Any], names: tuple[str, ...]) -> bool:
+    """Is this (``SSLObject.getpeercert()``) a certificate for one of these host names? RFC 6125 section 6.4: DNS names of the
+    subjectAltName only; ``*`` stands for the whole leftmost label."""
+    held = {value.lower() for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
+    wanted = {name.lower().rstrip(".") for name in names}
+    return bool(held & (wanted | {f"*.{parent}" for _, dot, parent in (name.partition(".") for name in wanted) if dot}))

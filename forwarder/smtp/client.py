@@ -1,0 +1,482 @@
+"""What do we say next, and what did they mean by that? The client side of RFC 5321, without any I/O.
+
+Bytes go in by ``receive_data``, events come out; what is to be written waits in ``take_output``. Every command that was sent
+has its place in a queue of expected replies, so a reply always belongs to one command, pipelined (RFC 2920) or not:
+
+    connect     ── 220 ──▶ EHLO ──▶ Ready | Refused
+    start_tls() ── 220 ──▶ StartTls ─ handshake ─▶ tls_started() ──▶ EHLO ──▶ Ready        or TlsRefused
+    begin(mail) ── MAIL RCPT.. DATA ──▶ GoAhead ─▶ message, finish_message() ──▶ Finished   or Finished without a message
+    quit()      ──▶ Closed
+
+``Broken`` can come at any point and is the last event: the connection is of no further use. An Answer that a recipient got
+before that stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from forwarder.model import Reply
+from forwarder.smtp.replyparser import BadReply, ReplyParser, ServerReply
+
+__all__ = [
+    "Answer",
+    "Broken",
+    "Closed",
+    "Event",
+    "Extensions",
+    "Finished",
+    "GoAhead",
+    "Mail",
+    "Phase",
+    "Ready",
+    "Refused",
+    "SmtpClient",
+    "StartTls",
+    "TlsRefused",
+    "parse_extensions",
+]
+
+# RFC 3207 section 4.2, CVE-2011-0411: what comes in clear behind the reply to STARTTLS was put there by someone else, and
+# would be read as if it had come through TLS.
+_INJECTED = "bytes in clear after the reply to STARTTLS"
+
+# What may stand in a command: a path is one line, whatever else is wrong with it.
+_PATH = re.compile(rb"<[^\x00-\x1f\x7f]*>\Z")
+_HOSTNAME = re.compile(r"[!-~]{1,255}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """What the server offers (RFC 5321 section 4.1.1.1). ``size``: its limit (RFC 1870), 0 = none stated, ``None`` = no SIZE."""
+
+    pipelining: bool = False
+    size: int | None = None
+    eight_bit: bool = False
+    smtputf8: bool = False
+    starttls: bool = False
+
+
+class Mail(NamedTuple):
+    """One transaction: paths in wire form with their brackets, the size of the message in octets before stuffing, whether it
+    holds 8-bit octets (RFC 6152), and whether it needs SMTPUTF8 (RFC 6531)."""
+
+    sender: bytes
+    recipients: tuple[bytes, ...]
+    size: int
+    eight_bit: bool = False
+    smtputf8: bool = False
+
+
+class Phase(StrEnum):
+    """What the server owes us a reply to. ``BODY``: nothing, it is our turn to send the message. ``IDLE``: nothing at all."""
+
+    GREETING = "greeting"
+    EHLO = "EHLO"
+    HELO = "HELO"
+    STARTTLS = "STARTTLS"
+    TLS = "TLS handshake"
+    IDLE = "idle"
+    RSET = "RSET"
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    BODY = "message"
+    END = "end of message"
+    NO_MESSAGE = "end of no message"
+    QUIT = "QUIT"
+    OVER = "over"
+
+
+class Answer(NamedTuple):
+    """The reply that decided on one recipient, and the command it came to: MAIL, RCPT, DATA or the message (END)."""
+
+    phase: Phase
+    reply: Reply
+
+
+# --- events ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Greeted. A transaction, ``start_tls`` or ``quit`` may begin."""
+
+    extensions: Extensions
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No session: the greeting or HELO said no. ``quit`` is still polite (RFC 5321 section 3.1)."""
+
+    phase: Phase
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """The handshake begins now; ``tls_started`` follows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsRefused:
+    """No TLS; the session goes on without it, if the caller likes that."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class GoAhead:
+    """354, and somebody to send it to: now the message, then ``finish_message``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The transaction is over, each recipient has its answer, and the connection can take the next one."""
+
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """QUIT was answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """No further use. ``answers`` are those of the transaction under way, ``None`` for a recipient that got none;
+    ``reply`` is the 421 that ended it all. ``dot_sent``: the message was sent to its end, so without an answer it may have
+    been delivered (RFC 1047)."""
+
+    phase: Phase
+    reason: str
+    reply: Reply | None = None
+    answers: tuple[Answer | None, ...] = ()
+    dot_sent: bool = False
+
+
+Event = Ready | Refused | StartTls | TlsRefused | GoAhead | Finished | Closed | Broken
+
+# After these nothing follows.
+_LAST = (Broken, Closed)
+_GO_AHEAD = GoAhead()
+
+
+# --- the session -------------------------------------------------------------------------------------------------------
+
+
+class SmtpClient:
+    """One connection, from the greeting on. ``hostname`` is what we call ourselves in EHLO (RFC 5321 section 4.1.1.1)."""
+
+    def __init__(self, hostname: str) -> None:
+        if not _HOSTNAME.match(hostname):
+            raise ValueError("the host name is not one")
+        self._hostname = hostname.encode("ascii")
+        self._parser = ReplyParser()
+        self._expected: deque[Phase] = deque((Phase.GREETING,))
+        #: Where we are when no reply is owed.
+        self._resting = Phase.IDLE
+        self._output: list[bytes] = []
+        self._handlers = {
+            Phase.GREETING: self._on_greeting,
+            Phase.EHLO: self._on_ehlo,
+            Phase.HELO: self._on_helo,
+            Phase.STARTTLS: self._on_starttls,
+            Phase.RSET: self._on_rset,
+            Phase.MAIL: self._on_mail,
+            Phase.RCPT: self._on_rcpt,
+            Phase.DATA: self._on_data,
+            Phase.END: self._on_end,
+            Phase.NO_MESSAGE: self._on_no_message,
+            Phase.QUIT: self._on_quit,
+        }
+        self._dirty = False
+        self._start(())
+        self.extensions = Extensions()
+
+    # --- in and out
+
+    @property
+    def phase(self) -> Phase:
+        """What we wait for."""
+        return self._expected[0] if self._expected else self._resting
+
+    @property
+    def over(self) -> bool:
+        """Was there a Broken or Closed?"""
+        return self._resting is Phase.OVER
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Take bytes from the server; what follows from them, in order."""
+        events: list[Event] = []
+        if self._resting is Phase.OVER:
+            return events
+        if self._resting is Phase.TLS:
+            return [self._break(_INJECTED)]
+        for reply in self._parser.feed(data):
+            event = self._break(reply.reason) if isinstance(reply, BadReply) else self._handle(reply)
+            if event is not None:
+                events.append(event)
+                if isinstance(event, _LAST):
+                    break
+        return events
+
+    def lost(self, reason: str) -> list[Event]:
+        """The connection is gone, or the caller has lost patience."""
+        return [] if self.over else [self._break(reason)]
+
+    def take_output(self) -> bytes:
+        """What is to be written now."""
+        if not self._output:
+            return b""
+        output, self._output = b"".join(self._output), []
+        return output
+
+    # --- what the caller wants
+
+    def start_tls(self) -> None:
+        """RFC 3207, where ``extensions`` offer it."""
+        self._require(Phase.IDLE)
+        self._send(Phase.STARTTLS, b"STARTTLS\r\n")
+
+    def tls_started(self) -> None:
+        """The handshake is done. RFC 3207 section 4.2: everything learned before it is forgotten."""
+        self._require(Phase.TLS)
+        self._parser = ReplyParser()
+        self.extensions = Extensions()
+        self._resting = Phase.IDLE
+        self._send(Phase.EHLO, b"EHLO %b\r\n" % self._hostname)
+
+    def begin(self, mail: Mail) -> None:
+        """Start a transaction."""
+        self._require(Phase.IDLE)
+        if not mail.recipients or not all(map(_PATH.match, (mail.sender, *mail.recipients))):
+            raise ValueError("a path is <...> in one line, and there is at least one recipient")
+        self._start(mail.recipients)
+        if self._dirty:
+            # The last transaction was left open: nobody was accepted in it.
+            self._dirty = False
+            self._send(Phase.RSET, b"RSET\r\n")
+        self._send(Phase.MAIL, self._mail_command(mail))
+        if self.extensions.pipelining:
+            # RFC 2920 section 3.1: one flight, DATA at its end.
+            while self._unsent:
+                self._send_rcpt()
+            self._send(Phase.DATA, b"DATA\r\n")
+
+    def finish_message(self) -> bytes:
+        """The final dot. From here on the message counts as sent; the caller writes these bytes behind the message."""
+        self._require(Phase.BODY)
+        self._resting = Phase.IDLE
+        self._dot_sent = True
+        self._expected.append(Phase.END)
+        return b".\r\n"
+
+    def quit(self) -> None:
+        """RFC 5321 section 4.1.1.10."""
+        if self.phase is Phase.IDLE:
+            self._send(Phase.QUIT, b"QUIT\r\n")
+
+    # --- commands
+
+    def _start(self, recipients: tuple[bytes, ...]) -> None:
+        self._unsent = deque(recipients)
+        self._answers: list[Answer | None] = []
+        self._total = len(recipients)
+        self._accepted = 0
+        self._mail_refused: Answer | None = None
+        self._dot_sent = False
+
+    def _send(self, phase: Phase, line: bytes) -> None:
+        self._expected.append(phase)
+        self._output.append(line)
+
+    def _mail_command(self, mail: Mail) -> bytes:
+        # Each parameter only where its extension is offered (RFC 5321 section 4.1.1.11).
+        command = b"MAIL FROM:" + mail.sender
+        if self.extensions.size is not None:
+            command += b" SIZE=%d" % mail.size
+        if self.extensions.eight_bit and mail.eight_bit:
+            command += b" BODY=8BITMIME"
+        if self.extensions.smtputf8 and mail.smtputf8:
+            command += b" SMTPUTF8"
+        return command + b"\r\n"
+
+    def _send_rcpt(self) -> None:
+        self._send(Phase.RCPT, b"RCPT TO:" + self._unsent.popleft() + b"\r\n")
+
+    def _require(self, resting: Phase) -> None:
+        if self._expected or self._resting is not resting:
+            raise RuntimeError(f"not now: {self.phase.value}")
+
+    # --- replies
+
+    def _handle(self, answer: ServerReply) -> Event | None:
+        reply = answer.reply
+        if not self._expected:
+            return self._unasked(reply)
+        phase = self._expected.popleft()
+        if reply.code == 421 and phase is not Phase.GREETING and phase is not Phase.QUIT:
+            # RFC 5321 section 4.2.1 and 3.8: to any command, and the connection closes behind it. To a message it is as
+            # good an answer as any other.
+            if phase is Phase.END:
+                self._answer_accepted(Answer(phase, reply))
+            return self._break("421", reply, phase)
+        return self._handlers[phase](answer)
+
+    def _unasked(self, reply: Reply) -> Event:
+        if self._resting is Phase.BODY and reply.code // 100 in (4, 5):
+            # The server has seen enough of the message: an answer for all. The rest of it must not go out, as it would be
+            # read as commands.
+            self._answer_accepted(Answer(Phase.END, reply))
+            return self._break("answered before the end of the message")
+        if self._resting is Phase.TLS:
+            return self._break(_INJECTED)
+        # A farewell while nothing is under way is the ordinary end of an idle connection.
+        return self._break("421" if reply.code == 421 else "a reply to nothing", reply if reply.code == 421 else None)
+
+    def _on_greeting(self, answer: ServerReply) -> Event | None:
+        # RFC 5321 section 3.1 and 4.3.2: 220, or 554 (521 in RFC 7504) for a host that takes no mail, or 421 for not now.
+        if answer.reply.code // 100 == 3:
+            return self._break("unexpected reply", phase=Phase.GREETING)
+        if answer.reply.code // 100 != 2:
+            return Refused(Phase.GREETING, answer.reply)
+        self._send(Phase.EHLO, b"EHLO %b\r\n" % self._hostname)
+        return None
+
+    def _on_ehlo(self, answer: ServerReply) -> Event | None:
+        match answer.reply.code // 100:
+            case 2:
+                self.extensions = parse_extensions(answer.lines[1:])
+                return Ready(self.extensions)
+            case 5:
+                # RFC 5321 section 3.2 and 4.1.4: a server from before 1995.
+                self._send(Phase.HELO, b"HELO %b\r\n" % self._hostname)
+                return None
+            case 4:
+                return Refused(Phase.EHLO, answer.reply)
+            case _:
+                return self._break("unexpected reply", phase=Phase.EHLO)
+
+    def _on_helo(self, answer: ServerReply) -> Event | None:
+        if answer.reply.code // 100 == 2:
+            self.extensions = Extensions()
+            return Ready(self.extensions)
+        return Refused(Phase.HELO, answer.reply)
+
+    def _on_starttls(self, answer: ServerReply) -> Event | None:
+        if answer.reply.code // 100 != 2:
+            return TlsRefused(answer.reply)
+        if self._parser.pending:
+            return self._break(_INJECTED)
+        self._resting = Phase.TLS
+        return StartTls()
+
+    def _on_rset(self, answer: ServerReply) -> Event | None:
+        return None if answer.reply.code // 100 == 2 else self._break("RSET refused", phase=Phase.RSET)
+
+    def _on_mail(self, answer: ServerReply) -> Event | None:
+        match answer.reply.code // 100:
+            case 2:
+                self._dirty = True
+                if not self.extensions.pipelining:
+                    self._send_rcpt()
+                return None
+            case 4 | 5:
+                self._mail_refused = Answer(Phase.MAIL, answer.reply)
+                return None if self.extensions.pipelining else self._finish()
+            case _:
+                return self._break("unexpected reply", phase=Phase.MAIL)
+
+    def _on_rcpt(self, answer: ServerReply) -> Event | None:
+        match answer.reply.code // 100:
+            case 2:
+                # 250, 251 and 252 alike: it is responsible now (RFC 5321 section 3.4).
+                self._accepted += 1
+                self._answers.append(None)
+            case 4 | 5:
+                self._answers.append(Answer(Phase.RCPT, answer.reply))
+            case _:
+                return self._break("unexpected reply", phase=Phase.RCPT)
+        if self.extensions.pipelining:
+            return None
+        if self._unsent:
+            self._send_rcpt()
+        elif self._accepted:
+            self._send(Phase.DATA, b"DATA\r\n")
+        else:
+            return self._finish()
+        return None
+
+    def _on_data(self, answer: ServerReply) -> Event | None:
+        match answer.reply.code // 100:
+            case 3 if self._mail_refused is None and self._accepted:
+                self._resting = Phase.BODY
+                return _GO_AHEAD
+            case 3 if not self._accepted:
+                # RFC 2920 section 3.1: a single dot, which has no recipients to go to.
+                self._send(Phase.NO_MESSAGE, b".\r\n")
+                return None
+            case 4 | 5:
+                self._answer_accepted(Answer(Phase.DATA, answer.reply))
+                return self._finish()
+            case _:
+                # Among them 354 for a refused sender and accepted recipients: a dot would send them an empty message.
+                return self._break("unexpected reply", phase=Phase.DATA)
+
+    def _on_end(self, answer: ServerReply) -> Event | None:
+        if answer.reply.code // 100 == 3:
+            return self._break("unexpected reply", phase=Phase.END)
+        self._answer_accepted(Answer(Phase.END, answer.reply))
+        self._dirty = False
+        return self._finish()
+
+    def _on_no_message(self, answer: ServerReply) -> Event | None:
+        return self._finish()
+
+    def _on_quit(self, answer: ServerReply) -> Event | None:
+        self._resting = Phase.OVER
+        return Closed()
+
+    # --- ends
+
+    def _answer_accepted(self, answer: Answer) -> None:
+        self._answers = [answer if one is None else one for one in self._answers]
+
+    def _finish(self) -> Finished:
+        if self._mail_refused is not None:
+            answers = (self._mail_refused,) * self._total
+        else:
+            answers = tuple([one for one in self._answers if one is not None])
+        self._total, self._dot_sent = 0, False
+        return Finished(answers)
+
+    def _break(self, reason: str, reply: Reply | None = None, phase: Phase | None = None) -> Broken:
+        phase = phase or self.phase
+        known = self._answers if self._mail_refused is None else [self._mail_refused] * self._total
+        answers = (*known, *[None] * (self._total - len(known)))[: self._total]
+        self._resting = Phase.OVER
+        self._expected.clear()
+        self._output.clear()
+        return Broken(phase, reason, reply, answers, self._dot_sent)
+
+
+def parse_extensions(lines: tuple[str, ...]) -> Extensions:
+    """The lines of an EHLO reply behind its first (RFC 5321 section 4.1.1.1); what is unknown or malformed is not offered."""
+    offered: dict[str, str] = {}
+    for line in lines:
+        keyword, _, parameters = line.strip().partition(" ")
+        offered[keyword.upper()] = parameters.strip()
+    size = offered.get("SIZE")
+    return Extensions(
+        pipelining="PIPELINING" in offered,
+        # RFC 1870 section 4: at most 20 digits; without any, or 0, there is no limit that is worth stating.
+        size=None if size is None else int(size) if size.isdecimal() and len(size) <= 20 else 0,
+        eight_bit="8BITMIME" in offered,
+        smtputf8="SMTPUTF8" in offered,
+        starttls="STARTTLS" in offered,
+    )
