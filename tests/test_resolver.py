@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+import dns.message
+import dns.rrset
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forwarder.ports import Answer, DnsStatus
 from forwarder.resolver import DnsResolver, system_nameservers
 from forwarder.resolver.caching import FAILURE_TTL, MAX_NEGATIVE_TTL, MAX_STALE, MAX_TTL, MIN_TTL
 from forwarder.resolver.servers import Server, parse_server
+from forwarder.resolver.wire import Fault, parse_response, read_response
 from tests.peers.dns_server import DnsServer, run_dns_server
 from tests.suites import badinputs
 
@@ -220,6 +226,28 @@ async def test_a_long_chain_of_answers_ends(server: DnsServer, resolver: DnsReso
     server.add("".join(f"c{n}.test. 300 IN CNAME c{n + 1}.test.\n" for n in range(50)))
     assert (await resolver.txt("c0.test")).status is DnsStatus.TEMPERROR
     assert len(server.queries) <= 10
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=8), st.integers(0, 60))
+def test_no_octets_of_a_response_make_it_raise(changes: list[tuple[int, int]], cut: int) -> None:
+    query = dns.message.make_query("alias.test", "TXT")
+    response = dns.message.make_response(query)
+    text = (
+        'alias.test. 300 IN CNAME txt.test.\ntxt.test. 300 IN TXT "a" "b"\ntxt.test. 300 IN MX 10 mx.test.\n'
+        "txt.test. 300 IN A 192.0.2.1"
+    )
+    for line in text.splitlines():
+        name, rest = line.split(" ", 1)
+        ttl, _, rdtype, data = rest.split(" ", 3)
+        response.answer.append(dns.rrset.from_text(name, int(ttl), "IN", rdtype, data))
+    octets = bytearray(response.to_wire())
+    for at, value in changes:
+        if 2 <= at < len(octets):
+            octets[at] = value
+    parsed = parse_response(query, bytes(octets[: len(octets) - cut]))
+    if parsed is not None:
+        with suppress(Fault):
+            read_response(parsed, "TXT")
 
 
 # --- several servers --------------------------------------------------------------------------------------------------

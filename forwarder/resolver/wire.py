@@ -1,4 +1,4 @@
-"""What do the name servers answer to one question? RFC 1035 over UDP, and over TCP (RFC 7766) where that is too small.
+"""What do the name servers answer to one question? RFC 1035 on the wire, RFC 6891 for large answers, RFC 7766 for TCP.
 
 Stub resolver: the servers are recursive and, where AD is believed, trusted. What is not an answer to the question
 (another id, another name, no DNS at all) is not looked at, so that a blind forger has to hit port and id before the
@@ -8,33 +8,26 @@ real answer comes (RFC 5452). What is neither data nor the server's own word tha
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+
 from forwarder.ports import Answer, DnsStatus
-from forwarder.resolver.packet import (
-    BADVERS,
-    FORMERR,
-    NOERROR,
-    NOTIMP,
-    NXDOMAIN,
-    REFUSED,
-    SERVFAIL,
-    TYPES,
-    Contradiction,
-    Loop,
-    Response,
-    build_query,
-    encode_name,
-    parse_response,
-)
 from forwarder.resolver.servers import Server
 from forwarder.resolver.stats import ResolverStats
 
-__all__ = ["MAX_OPEN", "Exchange"]
+__all__ = ["MAX_OPEN", "Exchange", "Fault", "parse_response", "read_response"]
 
+#: RFC 9715 section 3 (fragmentation): what passes every path in one datagram.
+_PAYLOAD = 1232
 #: Questions in a row that a CNAME may lead to, where the server does not follow it itself.
 _MAX_CNAMES = 8
 #: Sockets open at a time; more look-ups than that wait within their own deadline.
@@ -42,11 +35,19 @@ MAX_OPEN = 256
 #: A server that did not answer in time is asked once more: UDP loses packets. A server that refused is not.
 _ROUNDS = 2
 
-_RCODES = {FORMERR: "FORMERR", SERVFAIL: "SERVFAIL", NOTIMP: "NOTIMP", REFUSED: "REFUSED", BADVERS: "BADVERS"}
+#: RFC 2181 section 8.
+_MAX_TTL = (1 << 31) - 1
+
+_ROOT = dns.name.root
+_TYPES = {one: dns.rdatatype.from_text(one) for one in ("A", "AAAA", "MX", "PTR", "TXT")}
 
 
-class _Fault(Exception):
+class Fault(Exception):
     """This server gave no answer that can be used; the text says what it did."""
+
+
+class Forever(Fault):
+    """No other server will do better: the data themselves are at fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,34 +62,34 @@ class Exchange:
     open: asyncio.Semaphore
 
     async def ask(self, name: str, rdtype: str) -> Answer[Any]:
-        """``name`` is as ``dns_name`` makes it. Never raises for what the network does."""
+        """``name`` is legal and in A-labels. Never raises for what the network does."""
         try:
             async with asyncio.timeout(self.deadline), self.open:
-                return await self._follow(encode_name(name), rdtype)
+                return await self._follow(_name(name), rdtype)
         except TimeoutError:
             return Answer(DnsStatus.TEMPERROR, detail=f"no answer within {self.deadline:g} s")
-        except (_Fault, Contradiction, Loop) as fault:
+        except Fault as fault:
             return Answer(DnsStatus.TEMPERROR, detail=str(fault))
 
-    async def _follow(self, name: bytes, rdtype: str) -> Answer[Any]:
+    async def _follow(self, name: dns.name.Name, rdtype: str) -> Answer[Any]:
         """Ask, and ask again for the target where the server left the end of a CNAME chain to us."""
         seen = {name}
-        ttl = None
+        ttl = _MAX_TTL
         authentic = self.trust_ad
         for _ in range(_MAX_CNAMES):
             response = await self._ask_servers(name, rdtype)
-            reading = response.read(rdtype)
-            ttl = reading.ttl if ttl is None else min(ttl, reading.ttl)
-            authentic = authentic and response.authentic
+            reading = read_response(response, rdtype)
+            ttl = min(ttl, reading.ttl)
+            authentic = authentic and bool(response.flags & dns.flags.AD)
             if reading.status is not None:
                 return Answer(reading.status, reading.records, ttl, authentic)
             name = reading.target
             if name in seen:
                 break
             seen.add(name)
-        raise Loop("CNAME loop")
+        raise Forever("CNAME loop")
 
-    async def _ask_servers(self, name: bytes, rdtype: str) -> Response:
+    async def _ask_servers(self, name: dns.name.Name, rdtype: str) -> dns.message.QueryMessage:
         servers = list(self.servers)
         faults: dict[Server, str] = {}
         for _ in range(_ROUNDS):
@@ -97,42 +98,59 @@ class Exchange:
                     return await self._ask_server(server, name, rdtype)
                 except TimeoutError:
                     faults[server] = f"no answer within {self.timeout:g} s"
-                except (_Fault, OSError) as fault:
+                except Forever:
+                    raise
+                except (Fault, OSError) as fault:
                     servers.remove(server)
                     faults[server] = str(fault)
-        raise _Fault("; ".join(f"{server}: {fault}" for server, fault in faults.items()))
+        raise Fault("; ".join(f"{server}: {fault}" for server, fault in faults.items()) or "no name server")
 
-    async def _ask_server(self, server: Server, name: bytes, rdtype: str) -> Response:
-        response = await self._send(server, name, rdtype, edns=True)
-        if response.rcode in (FORMERR, NOTIMP, BADVERS):
+    async def _ask_server(self, server: Server, name: dns.name.Name, rdtype: str) -> dns.message.QueryMessage:
+        response = await self._send(server, _query(name, rdtype, edns=True, ad=self.trust_ad))
+        if response.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS):
             # RFC 6891 section 7: a server that knows no EDNS.
-            response = await self._send(server, name, rdtype, edns=False)
-        if response.rcode not in (NOERROR, NXDOMAIN):
-            raise _Fault(_RCODES.get(response.rcode, f"response code {response.rcode}"))
-        if response.is_referral:
-            raise _Fault("a referral: this is no recursive server")
+            response = await self._send(server, _query(name, rdtype, edns=False, ad=self.trust_ad))
+        if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+            raise Fault(dns.rcode.to_text(response.rcode()))
+        if _is_referral(response):
+            raise Fault("a referral: this is no recursive server")
         return response
 
-    async def _send(self, server: Server, name: bytes, rdtype: str, *, edns: bool) -> Response:
-        query = build_query(secrets.randbits(16), name, TYPES[rdtype], edns=edns, ad=self.trust_ad)
+    async def _send(self, server: Server, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
         self.stats.queries += 1
         async with asyncio.timeout(self.timeout):
             response = await _exchange_udp(server, query)
-        if response.truncated:
+        if response.flags & dns.flags.TC:
             self.stats.queries += 1
             async with asyncio.timeout(self.timeout):
                 response = await _exchange_tcp(server, query)
-        if response.truncated:
-            raise _Fault("truncated over TCP")
+        if response.flags & dns.flags.TC:
+            raise Fault("truncated over TCP")
         return response
+
+
+def _name(text: str) -> dns.name.Name:
+    # Label by label, as a backslash in a macro's text is no escape.
+    return dns.name.Name([*(label.encode("ascii") for label in text.split(".")), b""])
+
+
+def _query(name: dns.name.Name, rdtype: str, *, edns: bool, ad: bool) -> dns.message.QueryMessage:
+    # RFC 6840 section 5.7: AD in a query asks for AD in the answer.
+    flags = dns.flags.RD | (dns.flags.AD if ad else 0)
+    return dns.message.make_query(
+        name, _TYPES[rdtype], flags=flags, use_edns=0 if edns else False, payload=_PAYLOAD if edns else None
+    )
+
+
+# --- one exchange -----------------------------------------------------------------------------------------------------
 
 
 class _Datagrams(asyncio.DatagramProtocol):
     """A connected socket with its own port: the kernel drops what comes from elsewhere, and tells of a closed port."""
 
-    def __init__(self, query: bytes) -> None:
+    def __init__(self, query: dns.message.QueryMessage) -> None:
         self._query = query
-        self.response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self.response: asyncio.Future[dns.message.QueryMessage] = asyncio.get_running_loop().create_future()
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         response = parse_response(self._query, data)
@@ -144,26 +162,104 @@ class _Datagrams(asyncio.DatagramProtocol):
             self.response.set_exception(exc)
 
 
-async def _exchange_udp(server: Server, query: bytes) -> Response:
+async def _exchange_udp(server: Server, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.create_datagram_endpoint(lambda: _Datagrams(query), remote_addr=server)
     try:
-        transport.sendto(query)
+        transport.sendto(query.to_wire())
         return await protocol.response
     finally:
         transport.close()
 
 
-async def _exchange_tcp(server: Server, query: bytes) -> Response:
+async def _exchange_tcp(server: Server, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
     reader, writer = await asyncio.open_connection(*server)
     try:
-        writer.write(len(query).to_bytes(2, "big") + query)
+        wire = query.to_wire()
+        writer.write(len(wire).to_bytes(2, "big") + wire)
         data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
     except (EOFError, ConnectionError) as error:
-        raise _Fault("TCP connection closed") from error
+        raise Fault("TCP connection closed") from error
     finally:
         writer.transport.abort()
     response = parse_response(query, data)
     if response is None:
-        raise _Fault("no DNS answer over TCP")
+        raise Fault("no DNS answer over TCP")
     return response
+
+
+def parse_response(query: dns.message.QueryMessage, data: bytes) -> dns.message.QueryMessage | None:
+    """``None``: not the answer to this question."""
+    if data[:2] != query.id.to_bytes(2, "big"):
+        return None
+    try:
+        response = dns.message.from_wire(data)
+    except Exception:  # noqa: BLE001 - hostile octets: whatever the parser raises, they are no answer
+        return None
+    if not isinstance(response, dns.message.QueryMessage):
+        return None
+    # Some servers cut down to the header. To believe that costs a TCP exchange, in which the question is compared.
+    bare = response.flags & dns.flags.QR and response.flags & dns.flags.TC and not response.question
+    return response if bare or query.is_response(response) else None
+
+
+# --- one response -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a response says. ``status`` is ``None`` where it only leads on to ``target``."""
+
+    status: DnsStatus | None
+    ttl: int
+    target: dns.name.Name
+    records: tuple[Any, ...] = ()
+
+
+def read_response(response: dns.message.QueryMessage, rdtype: str) -> Reading:
+    """Raises Fault for what contradicts itself."""
+    try:
+        chain = response.resolve_chaining()
+    except dns.message.ChainTooLong as error:
+        raise Forever("CNAME loop") from error
+    except dns.exception.DNSException as error:
+        raise Fault("a contradictory answer") from error
+    ttl, target = chain.minimum_ttl, chain.canonical_name
+    if chain.answer is not None:
+        return Reading(DnsStatus.OK, ttl, target, tuple(map(_READERS[rdtype], chain.answer)))
+    if not _has(response, dns.rdatatype.SOA):
+        if response.rcode() == dns.rcode.NOERROR and chain.cnames:
+            return Reading(None, ttl, target)
+        # RFC 2308 section 5: without the SOA nobody says how long this holds.
+        ttl = 0
+    status = DnsStatus.NXDOMAIN if response.rcode() == dns.rcode.NXDOMAIN else DnsStatus.NODATA
+    return Reading(status, ttl, target)
+
+
+def _has(response: dns.message.QueryMessage, rdtype: dns.rdatatype.RdataType) -> bool:
+    return any(rrset.rdtype == rdtype for rrset in response.authority)
+
+
+def _is_referral(response: dns.message.QueryMessage) -> bool:
+    """NS records and nothing else from a server without recursion: it says who knows, not that there is nothing."""
+    return (
+        response.rcode() == dns.rcode.NOERROR
+        and not response.answer
+        and not response.flags & (dns.flags.RA | dns.flags.AA)
+        and _has(response, dns.rdatatype.NS)
+        and not _has(response, dns.rdatatype.SOA)
+    )
+
+
+def _host(name: dns.name.Name) -> str:
+    return "" if name == _ROOT else name.to_text(omit_final_dot=True)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    # RFC 7208 section 3.3, RFC 6376 section 3.6.2.2: the strings of a record are joined without anything between them.
+    "TXT": lambda rdata: b"".join(rdata.strings),
+    "A": lambda rdata: IPv4Address(rdata.address),
+    "AAAA": lambda rdata: IPv6Address(rdata.address),
+    "MX": lambda rdata: (int(rdata.preference), _host(rdata.exchange)),
+    "PTR": lambda rdata: _host(rdata.target),
+}
