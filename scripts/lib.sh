@@ -37,7 +37,8 @@ _stamp() {
 _locked() {
     mkdir -p "$VENV"
     if command -v flock >/dev/null; then
-        exec 9>"$VENV/.lock"
+        # Not $VENV/.lock: that is uv's own, and it would wait for us.
+        exec 9>"$VENV/prepare.lock"
         flock 9
         "$@"
         exec 9>&-
@@ -76,6 +77,8 @@ _make_venv() {
     fi
     python=$(_find_python) || _die "Python 3.11 or newer is needed, and none was found. On Debian or Ubuntu:
     sudo apt-get install python3 python3-venv"
+    # Links to a Python that is gone stay where they are otherwise.
+    rm -f "$VENV"/bin/python*
     if command -v uv >/dev/null; then
         uv venv --quiet --allow-existing --python "$python" "$VENV" || _die "making $VENV failed, see above"
     elif "$python" -c 'import ensurepip, venv' 2>/dev/null; then
