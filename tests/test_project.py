@@ -146,7 +146,7 @@ def table_in(annotation: Any) -> type[BaseModel] | None:
 
 def documented() -> dict[str, tuple[str, str, str]]:
     rows = re.findall(
-        r"^\| `([a-z_.]+)` \| (.*?) \| (.*) \| `(FORWARDER_[A-Z0-9_.]+)` \|$",
+        r"^\| `([a-z_.]+)` \| (.*?) \| (.*) \| `(FORWARDER_[A-Z0-9_.]+)(?:=[^`]*)?` \|$",
         (ROOT / "docs/config.md").read_text(),
         re.MULTILINE,
     )
