@@ -177,6 +177,7 @@ class App:
             port=relay.port,
             smarthost=relay.smarthost,
             allow_private=relay.allow_private,
+            sources=relay.source,
             own_addresses=frozenset(one for one in map(_ip_of, self.addresses) if not one.is_unspecified),
         )
 

@@ -12,7 +12,6 @@ from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-
 # --- who ---------------------------------------------------------------------------------------------------------------
 
 

@@ -25,8 +25,9 @@ from forwarder.auth.verify import verify
 from forwarder.dispatch import BUSY, STILL_UNDER_WAY, Dispatcher, Fate, Plan, Ticket, fingerprint, split
 from forwarder.mail.address import parse_from
 from forwarder.mail.dsn import parse_report
+from forwarder.mail.header import MalformedMessage, parse_message
 from forwarder.mail.received import build_received
-from forwarder.mail.header import MalformedMessage, parse_message, unfold
+from forwarder.mail.report import parse_message_id
 from forwarder.model import (
     Address,
     Deferred,
@@ -312,6 +313,10 @@ class Pipeline:
     async def _report_failures(self, envelope: Envelope, message: Message, failed: Sequence[Fate]) -> Reply:
         """Some have it and some never will: the verified sender gets a report from us, and only then our 250."""
         assert envelope.sender is not None
+        # RFC 3461 section 4.1: a sender that asked for no report of this recipient gets none.
+        failed = [one for one in failed if bounce.wants_failure_report(envelope, one.ticket.alias)]
+        if not failed:
+            return reply.DELIVERED
         raw = bounce.compose_failure(
             [
                 (one.ticket.alias, one.ticket.destination, one.outcome)
@@ -376,7 +381,7 @@ class Pipeline:
         ledger = self._doors.ledger
         try:
             known = await ledger.find_forward(
-                resolved.reversible, report.message_id, [one for one in bounce.destinations(report)]
+                resolved.reversible, report.message_id, bounce.destinations(report)
             )
             returned = bounce.evaluate_report(resolved.reversible, resolved.sender, known)
             self._tell_match(envelope, returned)
@@ -514,4 +519,4 @@ def _scrubbed(fate: Fate) -> str:
 
 def _message_id(message: Message) -> str | None:
     field = message.first(b"message-id")
-    return unfold(field.value).decode("latin-1")[:998] if field is not None else None
+    return parse_message_id(field.value) if field is not None else None

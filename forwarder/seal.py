@@ -71,7 +71,7 @@ def seal_message(
     body_hash = canonical.body_hash(message, "relaxed")
     results = authres.render(names.authserv_id, verdict, envelope)
     trace = (
-        b"Authentication-Results: " + results + b"\r\n",
+        authres.build_field(results),
         b"Delivered-To: " + wire(alias) + b"\r\n",
         received.build_received(envelope, by=names.hostname, for_=alias, now=now),
     )

@@ -12,8 +12,10 @@ import functools
 from collections.abc import Iterator
 from datetime import datetime
 
+from forwarder.auth.arc import key_names as arc_key_names
 from forwarder.auth.arc import verify_arc
-from forwarder.auth.dkim import key_names, verify_dkim
+from forwarder.auth.dkim import key_names as dkim_key_names
+from forwarder.auth.dkim import verify_dkim
 from forwarder.auth.dmarc import verify_dmarc
 from forwarder.auth.mailkey import verify_mailkey
 from forwarder.auth.spf import verify_spf
@@ -93,7 +95,9 @@ async def verify(
             arc = await verify_arc(resolver, message, now=now)
             if author_domain is None:
                 # RFC 9989 section 5.3.1: several Author Domains, or none: no policy can be looked up.
-                dmarc = DmarcCheck(Result.NONE if not authors else Result.PERMERROR, reason="not exactly one Author Domain")
+                dmarc = DmarcCheck(
+                    Result.NONE if not authors else Result.PERMERROR, reason="not exactly one Author Domain"
+                )
             else:
                 dmarc = await verify_dmarc(resolver, author_domain=author_domain, spf=spf, dkim=dkim)
     except TimeoutError:
@@ -110,7 +114,8 @@ def _first_names(envelope: Envelope, message: Message, author_domain: str | None
         yield domain
     if author_domain is not None:
         yield f"_dmarc.{author_domain}"
-    yield from key_names(message)
+    yield from dkim_key_names(message)
+    yield from arc_key_names(message)
 
 
 def _sender_verified_by(

@@ -17,10 +17,12 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from forwarder.app import SystemClock
 from forwarder.auth.verify import verify
 from forwarder.edge.data import refuse_bytes
 from forwarder.mail import authres
@@ -55,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    source = open(args.file, "rb") if args.file else sys.stdin.buffer  # noqa: SIM115 - closed below, or not ours
+    source = Path(args.file).open("rb") if args.file else sys.stdin.buffer  # noqa: SIM115 - closed below, or not ours
     try:
         return asyncio.run(_run(source, args.nameserver, as_json=args.json))
     finally:
@@ -106,7 +108,7 @@ def _id_of(line: bytes) -> Any:
 
 async def _authenticate(case: _Case, resolver: DnsResolver | ZoneResolver) -> dict[str, Any]:
     message = _message(case.message)
-    now = datetime.now(UTC) if case.time is None else datetime.fromtimestamp(case.time, UTC)
+    now = SystemClock().now() if case.time is None else datetime.fromtimestamp(case.time, UTC)
     recipients = [case.rcpt_to] if isinstance(case.rcpt_to, str) else list(case.rcpt_to)
     envelope = Envelope(
         id="authenticate",

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import msgspec
 
 from forwarder import rewrite, route, screen, seal
-from forwarder.app import StartError, load_keys, make_resolver, names_of, policy_of
+from forwarder.app import StartError, SystemClock, load_keys, make_resolver, names_of, policy_of
 from forwarder.auth.verify import verify
 from forwarder.cli.authenticate import verdict_fields
 from forwarder.config import ConfigError, Settings, load
@@ -74,7 +73,7 @@ async def _explain(settings: Settings, args: argparse.Namespace, raw: bytes) -> 
         peer=Peer(ip_address(args.ip), args.helo),
         sender=parse_address(args.mail_from) if args.mail_from else None,
         recipients=(Recipient(parse_address(args.rcpt_to)),),
-        received_at=datetime.now(UTC),
+        received_at=SystemClock().now(),
     )
     return told | await _route(settings, envelope, message)
 

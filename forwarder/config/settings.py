@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyAddress, model_validator
 
 from forwarder.config import values
 from forwarder.config.locate import Path
@@ -106,6 +106,7 @@ class Relay(_Table):
 
     port: Port = 25
     smarthost: Annotated[str, AfterValidator(values.smarthost)] = ""
+    source: Annotated[tuple[IPvAnyAddress, ...], BeforeValidator(values.split)] = ()
     allow_private: bool = False
     in_session: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=600)] = 20.0
     hold: Literal["auto", "never", "always"] = "auto"

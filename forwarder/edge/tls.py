@@ -60,6 +60,6 @@ def make_self_signed(folder: Path, hostname: str, now: datetime) -> tuple[Path, 
 
 def _write_private(path: Path, data: bytes) -> None:
     part = path.with_suffix(".part")
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
     part.replace(path)

@@ -55,6 +55,7 @@ key = "keys/fwd.rsa.pem"
 [relay]
 port = {port}
 allow_private = true
+source = ["127.0.0.25"]
 {relay}
 
 [domains."fwd.test".aliases]

@@ -36,6 +36,7 @@ async def test_a_message_goes_out_and_its_bounce_comes_home(tmp_path: Path) -> N
         arrived = await it.next(it.sink)
         ours = added(arrived, sent)
         assert arrived.recipients == ("hidden.destination@sink.test",)
+        assert arrived.ip == "127.0.0.25"
         assert arrived.sender.startswith("SRS0=")
         assert arrived.sender.endswith("=sender.test=bob@fwd.test")
         assert [one.name.decode() for one in ours.fields] == [
