@@ -186,6 +186,8 @@ class App:
         return PipelineSettings(
             names=names_of(settings),
             policy=policy_of(settings),
+            domain_policies={domain: policy_of(settings, domain) for domain in settings.domains},
+            trusted_sealers=frozenset(settings.policy.trusted_sealers),
             lifetime=timedelta(seconds=settings.queue.lifetime),
             pass_unmatched=settings.bounces.unmatched == "pass",
         )
@@ -243,9 +245,12 @@ def names_of(settings: Settings) -> Names:
     return Names(settings.hostname, settings.authserv_id or settings.hostname)
 
 
-def policy_of(settings: Settings) -> Policy:
-    """What the operator wants done about each finding."""
-    return Policy(Action(settings.policy.unauthenticated), Action(settings.policy.dmarc_reject))
+def policy_of(settings: Settings, domain: str | None = None) -> Policy:
+    """What the operator wants done about each finding: overall, or for the aliases of ``domain``."""
+    chosen = settings.policy.model_dump(exclude={"trusted_sealers"})
+    if domain is not None and domain in settings.domains:
+        chosen |= settings.domains[domain].policy.model_dump(exclude_none=True)
+    return Policy(**{name: Action(value) for name, value in chosen.items()})
 
 
 def _ip_of(address: str) -> IPv4Address | IPv6Address:

@@ -14,8 +14,8 @@ a report    for a reversible address goes by _return_bounce instead
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -68,6 +68,9 @@ class Settings:
 
     names: seal.Names
     policy: route.Policy
+    #: By alias domain, where it differs from the above or not.
+    domain_policies: Mapping[str, route.Policy] = field(default_factory=dict)
+    trusted_sealers: frozenset[str] = frozenset()
     lifetime: timedelta = timedelta(days=5)
     #: Pass a report on that the state does not know, on the strength of its address alone.
     pass_unmatched: bool = False
@@ -135,14 +138,23 @@ class Pipeline:
             return self._refused(envelope, unfit)
         now = self._doors.clock.now()
         hostname = self._settings.names.hostname
-        verdict = await verify(self._doors.resolver, envelope, message, author, receiver=hostname, now=now)
+        verdict = await verify(
+            self._doors.resolver,
+            envelope,
+            message,
+            author,
+            receiver=hostname,
+            now=now,
+            trusted_sealers=self._settings.trusted_sealers,
+        )
         self._tell_verdict(envelope, verdict)
         if isinstance(resolved[0], route.ToSender):
             return await self._return_bounce(envelope, message, verdict, resolved[0])
         routes = []
         for one in resolved:
             assert isinstance(one, route.ToAlias | route.ToMailbox)
-            decided = route.decide(one, envelope, verdict, self._settings.policy)
+            policy = self._settings.domain_policies.get(one.alias.domain, self._settings.policy)
+            decided = route.decide(one, envelope, verdict, policy)
             if isinstance(decided, Refuse):
                 return self._refused(envelope, decided)
             routes.append(decided)
@@ -380,9 +392,7 @@ class Pipeline:
             return self._refused(envelope, Refuse(reply.NO_REPORT, "no delivery report"))
         ledger = self._doors.ledger
         try:
-            known = await ledger.find_forward(
-                resolved.reversible, report.message_id, bounce.destinations(report)
-            )
+            known = await ledger.find_forward(resolved.reversible, report.message_id, bounce.destinations(report))
             returned = bounce.evaluate_report(resolved.reversible, resolved.sender, known)
             self._tell_match(envelope, returned)
             if known is None and not self._settings.pass_unmatched:
@@ -518,5 +528,5 @@ def _scrubbed(fate: Fate) -> str:
 
 
 def _message_id(message: Message) -> str | None:
-    field = message.first(b"message-id")
-    return parse_message_id(field.value) if field is not None else None
+    found = message.first(b"message-id")
+    return parse_message_id(found.value) if found is not None else None

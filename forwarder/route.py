@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from forwarder import srs
-from forwarder.model import Address, Envelope, Forward, Keep, Refuse, Result, SenderForm, Verdict
+from forwarder.model import Address, Envelope, Forward, Keep, Refuse, Reply, Result, SenderForm, Verdict
 from forwarder.ports import AliasFound, Directory, Ledger, MailboxFound, NoSuchAlias, NotOurDomain, StoreAway
 from forwarder.smtp import reply
 
@@ -46,10 +46,17 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The operator's choices, as configured. ``help_url`` stands in refusals of the mailkey check."""
+    """The operator's choices, as configured: overall, or for one domain of aliases.
+
+    ``spf_fail`` counts only where nothing else vouches for sender or author; ``temperror`` REJECT answers 451, and only where
+    what is not known would decide; any other value goes on without it. ``help_url`` stands in refusals of the mailkey check.
+    """
 
     unauthenticated: Action = Action.TAG
     dmarc_reject: Action = Action.REJECT
+    dmarc_quarantine: Action = Action.TAG
+    spf_fail: Action = Action.TAG
+    temperror: Action = Action.REJECT
     help_url: str = "https://github.com/mailkey/mailkey-forwarder/blob/main/docs/mailkey.md"
 
 
@@ -173,32 +180,87 @@ def decide(
 
 
 def evaluate_verdict(verdict: Verdict, policy: Policy) -> Admitted | Refuse:
-    """May a message with this verdict pass at all? The first finding that refuses wins; the others only mark."""
-    mailkey = verdict.mailkey
-    if mailkey.result is Result.TEMPERROR:
-        # docs/mailkey.md section 5: a look-up that failed is never "no mailkey".
-        return Refuse(reply.mailkey_unknown(mailkey.domain or "the sender"), f"mailkey temperror: {mailkey.reason}")
-    failed = mailkey.result in (Result.FAIL, Result.PERMERROR)
-    if failed and mailkey.policy == "all":
-        return Refuse(
-            reply.mailkey_refused(mailkey.domain or "the sender", policy.help_url),
-            f"mailkey {mailkey.result}: {mailkey.reason}",
-        )
-    dmarc = verdict.dmarc
-    if dmarc.result is Result.TEMPERROR and policy.dmarc_reject is Action.REJECT:
-        return Refuse(reply.dmarc_unknown(dmarc.domain or "the author"), f"dmarc temperror: {dmarc.reason}")
-    dmarc_rejects = dmarc.result is Result.FAIL and dmarc.applied == "reject"
-    if dmarc_rejects and policy.dmarc_reject is Action.REJECT:
-        return Refuse(reply.dmarc_refused(dmarc.domain or "the author"), f"dmarc fail, p=reject: {dmarc.reason}")
-    authenticated = verdict.sender_verified_by is not None or any(one.result is Result.PASS for one in verdict.dkim)
-    if not authenticated and policy.unauthenticated is Action.REJECT:
-        return Refuse(reply.unauthenticated_refused(), "no check passed")
+    """May a message with this verdict pass at all? What refuses wins over what cannot be known yet, and both over marks."""
+    findings = [_mailkey(verdict, policy), _dmarc(verdict, policy), _spf(verdict, policy), _nothing(verdict, policy)]
+    refused = [one for one in findings if isinstance(one, Refuse)]
+    if refused:
+        # A permanent answer first: what the mail is refused for will not change while the sender waits.
+        return min(refused, key=lambda one: -one.reply.code)
+    marks = [one for one in findings if isinstance(one, Admitted) and one.one_way is not None]
+    return marks[0] if marks else _ADMITTED
+
+
+_Finding = Admitted | Refuse
+_ADMITTED = Admitted(None)
+
+
+def _mailkey(verdict: Verdict, policy: Policy) -> _Finding:
+    check = verdict.mailkey
+    domain = check.domain or "the sender"
+    if check.result is Result.TEMPERROR:
+        # docs/mailkey.md section 5: a look-up that failed is never "no mailkey", so this one is not for policy to waive.
+        return Refuse(reply.mailkey_unknown(domain), f"mailkey temperror: {check.reason}")
+    if check.result not in (Result.FAIL, Result.PERMERROR):
+        return _ADMITTED
+    if check.policy == "all":
+        return Refuse(reply.mailkey_refused(domain, policy.help_url), f"mailkey {check.result}: {check.reason}")
     # A mailkey being rolled out (o=some) that fails marks the message; one under test (o=test) changes nothing.
-    if failed and mailkey.policy != "test":
-        return Admitted(f"mailkey {mailkey.result}")
-    if dmarc_rejects and policy.dmarc_reject is Action.ONE_WAY:
-        return Admitted("dmarc fail")
-    return Admitted(None)
+    return _ADMITTED if check.policy == "test" else Admitted(f"mailkey {check.result}")
+
+
+def _dmarc(verdict: Verdict, policy: Policy) -> _Finding:
+    check = verdict.dmarc
+    domain = check.domain or "the author"
+    actions = {"reject": policy.dmarc_reject, "quarantine": policy.dmarc_quarantine}
+    # Without a policy known, the strictest that the operator would heed is what may be at stake.
+    stakes = actions.values() if check.applied is None else [actions.get(check.applied, Action.TAG)]
+    if check.result is Result.TEMPERROR and Action.REJECT in stakes:
+        return _not_now(policy, reply.dmarc_unknown(domain), f"dmarc temperror: {check.reason}")
+    if check.result is not Result.FAIL:
+        return _ADMITTED
+    applied = check.applied or "none"
+    refusal = reply.dmarc_refused(domain, applied)
+    return _act(actions.get(applied, Action.TAG), refusal, "dmarc fail", f"p={applied}, {check.reason}")
+
+
+def _spf(verdict: Verdict, policy: Policy) -> _Finding:
+    check = verdict.spf
+    if verdict.sender_verified_by is not None or verdict.dmarc.result is Result.PASS:
+        return _ADMITTED
+    domain = check.domain or "the sender"
+    if check.result is Result.TEMPERROR and policy.spf_fail is Action.REJECT:
+        return _not_now(policy, reply.dmarc_unknown(domain), f"spf temperror: {check.reason}")
+    if check.result is not Result.FAIL:
+        return _ADMITTED
+    return _act(policy.spf_fail, reply.spf_refused(domain), "spf fail", check.reason)
+
+
+def _nothing(verdict: Verdict, policy: Policy) -> _Finding:
+    """No authentication at all."""
+    if verdict.sender_verified_by is not None or verdict.dmarc.result is Result.PASS:
+        return _ADMITTED
+    results = [one.result for one in verdict.dkim] + [verdict.spf_helo.result]
+    if Result.PASS in results or policy.unauthenticated is not Action.REJECT:
+        return _ADMITTED
+    if Result.TEMPERROR in (*results, verdict.spf.result):
+        return _not_now(policy, reply.unauthenticated_unknown(), "no check passed, and not all could be made")
+    return Refuse(reply.unauthenticated_refused(), "no check passed")
+
+
+def _act(action: Action, refusal: Reply, finding: str, reason: str | None) -> _Finding:
+    match action:
+        case Action.REJECT:
+            return Refuse(refusal, f"{finding}: {reason}")
+        case Action.ONE_WAY:
+            return Admitted(finding)
+        case Action.TAG | Action.ACCEPT:
+            return _ADMITTED
+        case _:
+            assert_never(action)
+
+
+def _not_now(policy: Policy, later: Reply, reason: str) -> _Finding:
+    return Refuse(later, reason) if policy.temperror is Action.REJECT else _ADMITTED
 
 
 def _sender_form(sender: Address | None, verdict: Verdict, one_way: str | None) -> tuple[SenderForm, str]:

@@ -180,6 +180,9 @@ CLEAN = Verdict(
     sender_verified_by="spf",
 )
 UNVERIFIED = replace(CLEAN, spf=SpfCheck(Result.NONE), sender_verified_by=None)
+SPF_FAIL = replace(UNVERIFIED, spf=SpfCheck(Result.FAIL, "sender.example"))
+SPF_TEMPERROR = replace(UNVERIFIED, spf=SpfCheck(Result.TEMPERROR, "sender.example"))
+QUARANTINE = replace(CLEAN, dmarc=DmarcCheck(Result.FAIL, "sender.example", policy="reject", applied="quarantine"))
 DMARC_FAIL = replace(CLEAN, dmarc=DmarcCheck(Result.FAIL, "sender.example", policy="reject", applied="reject"))
 
 
@@ -214,11 +217,45 @@ def decided(verdict: Verdict, policy: Policy | None = None, sender: Address | No
         pytest.param(DMARC_FAIL, Policy(), "550 5.7.1", id="dmarc reject"),
         pytest.param(DMARC_FAIL, Policy(dmarc_reject=Action.TAG), SenderForm.REVERSIBLE, id="dmarc tag"),
         pytest.param(DMARC_FAIL, Policy(dmarc_reject=Action.ONE_WAY), SenderForm.ONE_WAY, id="dmarc one-way"),
+        pytest.param(QUARANTINE, Policy(), SenderForm.REVERSIBLE, id="dmarc in test mode"),
+        pytest.param(QUARANTINE, Policy(dmarc_quarantine=Action.REJECT), "550 5.7.1", id="dmarc quarantine refused"),
+        pytest.param(QUARANTINE, Policy(dmarc_quarantine=Action.ONE_WAY), SenderForm.ONE_WAY, id="quarantine one-way"),
+        pytest.param(SPF_FAIL, Policy(), SenderForm.ONE_WAY, id="spf fail is a mark"),
+        pytest.param(SPF_FAIL, Policy(spf_fail=Action.REJECT), "550 5.7.23", id="spf fail refused"),
         pytest.param(
-            replace(CLEAN, dmarc=DmarcCheck(Result.FAIL, "sender.example", policy="reject", applied="quarantine")),
+            replace(SPF_FAIL, dmarc=DmarcCheck(Result.PASS, "author.example")),
+            Policy(spf_fail=Action.REJECT, unauthenticated=Action.REJECT),
+            SenderForm.ONE_WAY,
+            id="spf fail of what dmarc vouches for: the ordinary forward",
+        ),
+        pytest.param(
+            replace(CLEAN, spf=SpfCheck(Result.FAIL), sender_verified_by="mailkey"),
+            Policy(spf_fail=Action.REJECT),
+            SenderForm.REVERSIBLE,
+            id="spf fail of what a mailkey vouches for",
+        ),
+        pytest.param(SPF_TEMPERROR, Policy(), SenderForm.ONE_WAY, id="spf temperror that decides nothing"),
+        pytest.param(SPF_TEMPERROR, Policy(spf_fail=Action.REJECT), "451 4.7.5", id="spf temperror that would decide"),
+        pytest.param(
+            SPF_TEMPERROR, Policy(unauthenticated=Action.REJECT), "451 4.7.5", id="nothing passed and one check is open"
+        ),
+        pytest.param(
+            SPF_TEMPERROR,
+            Policy(spf_fail=Action.REJECT, temperror=Action.TAG),
+            SenderForm.ONE_WAY,
+            id="temperrors are waived",
+        ),
+        pytest.param(
+            replace(mailkey(Result.TEMPERROR, None), dmarc=DMARC_FAIL.dmarc),
+            Policy(),
+            "550 5.7.1",
+            id="what refuses for good wins over what is not known yet",
+        ),
+        pytest.param(
+            replace(CLEAN, dmarc=DmarcCheck(Result.TEMPERROR, policy="none", applied="none")),
             Policy(),
             SenderForm.REVERSIBLE,
-            id="dmarc in test mode",
+            id="dmarc temperror under p=none decides nothing",
         ),
         pytest.param(replace(CLEAN, dmarc=DmarcCheck(Result.TEMPERROR)), Policy(), "451 4.7.5", id="dmarc temperror"),
         pytest.param(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from datetime import datetime
 
 from forwarder.auth.arc import key_names as arc_key_names
-from forwarder.auth.arc import verify_arc
+from forwarder.auth.arc import restoring_sealer, verify_arc
 from forwarder.auth.dkim import key_names as dkim_key_names
 from forwarder.auth.dkim import verify_dkim
 from forwarder.auth.dmarc import verify_dmarc
@@ -54,9 +55,10 @@ async def verify(
     now: datetime,
     deadline: float = DEADLINE,
     default_explanation: str | None = None,
+    trusted_sealers: Collection[str] = (),
 ) -> Verdict:
     """Every check of this message. Never raises for what the message or the DNS holds. ``default_explanation`` stands in an
-    SPF fail whose domain explains nothing (RFC 7208 section 6.2)."""
+    SPF fail whose domain explains nothing (RFC 7208 section 6.2). ``trusted_sealers``: whose ARC may restore a DMARC verdict."""
     authors = {ascii_domain(one.domain) for one in author.addresses}
     author_domain = authors.pop() if len(authors) == 1 else None
     resolver.prefetch_txt(_first_names(envelope, message, author_domain))
@@ -100,11 +102,20 @@ async def verify(
                 )
             else:
                 dmarc = await verify_dmarc(resolver, author_domain=author_domain, spf=spf, dkim=dkim)
+                dmarc = _restored(dmarc, restoring_sealer(message, arc, author_domain, trusted_sealers))
     except TimeoutError:
         if not dkim and message.first(b"dkim-signature") is not None:
             dkim = (DkimCheck(late, reason=_LATE),)
     verified_by = _sender_verified_by(envelope.sender, mailkey, spf, dkim)
     return Verdict(mailkey, spf, helo, dkim, arc, dmarc, verified_by)
+
+
+def _restored(dmarc: DmarcCheck, sealer: str | None) -> DmarcCheck:
+    """A fail that a trusted sealer saw pass, before a forwarder broke it, is a pass that says so."""
+    if dmarc.result is not Result.FAIL or sealer is None:
+        return dmarc
+    reason = f"restored by the ARC chain of {sealer}, a trusted sealer"
+    return replace(dmarc, result=Result.PASS, applied="none", aligned_by=f"arc:{sealer}", reason=reason)
 
 
 def _first_names(envelope: Envelope, message: Message, author_domain: str | None) -> Iterator[str]:

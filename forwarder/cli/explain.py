@@ -88,14 +88,23 @@ async def _route(settings: Settings, envelope: Envelope, message: Message) -> di
     if unfit is not None:
         return {"route": "refuse", "reply": str(unfit.reply), "reason": unfit.reason}
     now, names = envelope.received_at, names_of(settings)
-    verdict = await verify(make_resolver(settings), envelope, message, author, receiver=names.hostname, now=now)
+    trusted = frozenset(settings.policy.trusted_sealers)
+    verdict = await verify(
+        make_resolver(settings),
+        envelope,
+        message,
+        author,
+        receiver=names.hostname,
+        now=now,
+        trusted_sealers=trusted,
+    )
     told: dict[str, Any] = {"verdict": verdict_fields(verdict)}
     resolved = (
         route.ToAlias(found.alias, found.targets, directory.srs_domain(found.alias.domain))
         if isinstance(found, AliasFound)
         else route.ToMailbox(found.alias, found.mailbox)
     )
-    decided = route.decide(resolved, envelope, verdict, policy_of(settings))
+    decided = route.decide(resolved, envelope, verdict, policy_of(settings, found.alias.domain))
     if isinstance(decided, Refuse):
         return told | {"route": "refuse", "reply": str(decided.reply), "reason": decided.reason}
     if not isinstance(decided, Forward):

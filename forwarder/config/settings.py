@@ -145,6 +145,20 @@ class Policy(_Table):
 
     unauthenticated: Action = "tag"
     dmarc_reject: Action = "reject"
+    dmarc_quarantine: Action = "tag"
+    spf_fail: Action = "tag"
+    temperror: Action = "reject"
+    trusted_sealers: Annotated[tuple[DomainName, ...], BeforeValidator(values.split)] = ()
+
+
+class DomainPolicy(_Table):
+    """The same for the aliases of one domain; what is not given here is as in ``[policy]``."""
+
+    unauthenticated: Action | None = None
+    dmarc_reject: Action | None = None
+    dmarc_quarantine: Action | None = None
+    spf_fail: Action | None = None
+    temperror: Action | None = None
 
 
 class Bounces(_Table):
@@ -191,6 +205,7 @@ class Domain(_Table):
     ] = Field(default_factory=dict)
     srs_domain: Annotated[DomainName | None, BeforeValidator(values.or_none)] = None
     plus_addressing: bool = True
+    policy: DomainPolicy = DomainPolicy()
 
 
 class Settings(_Table):

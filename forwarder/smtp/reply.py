@@ -88,9 +88,11 @@ def mailkey_unknown(domain: str) -> Reply:
     return Reply(451, "4.7.5", f"the mailkey of {domain} cannot be looked up now; try again later")
 
 
-def dmarc_refused(domain: str) -> Reply:
-    """RFC 9989 section 8, RFC 7372: the Author Domain asks for refusal and nothing aligned passed."""
-    return Reply(550, "5.7.1", f"DMARC: {domain} asks to reject mail that neither SPF nor DKIM vouches for")
+def dmarc_refused(domain: str, policy: str) -> Reply:
+    """RFC 9989 section 8, RFC 7372: the Author Domain asks for it, or the operator does, and nothing aligned passed."""
+    return Reply(
+        550, "5.7.1", f"DMARC: neither SPF nor DKIM vouches for this mail from {domain}, which asks to {policy} it"
+    )
 
 
 def dmarc_unknown(domain: str) -> Reply:
@@ -106,6 +108,11 @@ def spf_refused(domain: str) -> Reply:
 def unauthenticated_refused() -> Reply:
     """RFC 7372 section 3.3 (X.7.26): multiple authentication checks failed."""
     return Reply(550, "5.7.26", "no authentication check vouches for this message")
+
+
+def unauthenticated_unknown() -> Reply:
+    """The same, where a DNS fault kept a check from being made: the sender's retry may pass."""
+    return Reply(451, "4.7.5", "the sender's authentication records cannot be looked up now; try again later")
 
 
 def some_failed(delivered: int, failed: int, text: str) -> Reply:
