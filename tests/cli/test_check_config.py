@@ -65,7 +65,8 @@ def test_every_mistake_has_its_line_and_they_are_counted(config: Path, capsys: p
     first = line_of(config, 'spam = "tag"')
     assert out == ""
     assert err.splitlines() == [
-        f"{config}: policy.spam: there is no such setting; here are: dmarc_reject, unauthenticated (line {first})",
+        f"{config}: policy.spam: there is no such setting; here are: dmarc_quarantine, dmarc_reject, spf_fail, "
+        f"temperror, trusted_sealers, unauthenticated (line {first})",
         (
             f"{config}: policy.unautenticated: there is no such setting; did you mean 'unauthenticated'?"
             f" (line {first + 1})"

@@ -30,6 +30,7 @@ class RecordingAcceptor:
 
     answer: Reply = reply.DELIVERED
     accepted: list[tuple[Envelope, bytes]] = field(default_factory=list)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
     hold: asyncio.Event | None = None
     fault: Exception | None = None
 
@@ -50,6 +51,7 @@ class RecordingAcceptor:
         if self.hold is not None:
             await self.hold.wait()
         self.accepted.append((envelope, raw))
+        self.arrived.set()
         return self.answer
 
 
@@ -369,8 +371,7 @@ async def test_a_client_that_hangs_up_behind_the_dot_does_not_stop_the_delivery(
         client.writer.transport.abort()
         hold.set()
         async with asyncio.timeout(5):
-            while not it.acceptor.accepted:
-                await asyncio.sleep(0.001)
+            await it.acceptor.arrived.wait()
         assert it.acceptor.accepted[0][1] == HEADER
 
 
