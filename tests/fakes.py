@@ -52,11 +52,15 @@ class FakeResolver:
 
     async def a(self, name: str) -> Answer[IPv4Address]:
         answer = self._look_up(name, "A")
-        return Answer(answer.status, tuple(IPv4Address(one) for one in answer.records), answer.ttl, detail=answer.detail)
+        return Answer(
+            answer.status, tuple(IPv4Address(one) for one in answer.records), answer.ttl, detail=answer.detail
+        )
 
     async def aaaa(self, name: str) -> Answer[IPv6Address]:
         answer = self._look_up(name, "AAAA")
-        return Answer(answer.status, tuple(IPv6Address(one) for one in answer.records), answer.ttl, detail=answer.detail)
+        return Answer(
+            answer.status, tuple(IPv6Address(one) for one in answer.records), answer.ttl, detail=answer.detail
+        )
 
     async def mx(self, name: str) -> Answer[tuple[int, str]]:
         """MX data are strings, "10 mx.example", or (preference, exchange) pairs."""
