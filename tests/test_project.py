@@ -214,9 +214,10 @@ def test_decisions_have_a_number_of_their_own() -> None:
 # --- scripts -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["scripts/run", "scripts/test", "scripts/check", "scripts/peers", "scripts/lock", ".ci/run"]
-)
+SCRIPTS = [".ci/run", *(f"scripts/{one.name}" for one in sorted((ROOT / "scripts").iterdir()) if not one.suffix)]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_can_be_run_and_have_nothing_to_complain_about(name: str) -> None:
     assert (ROOT / name).stat().st_mode & 0o111 == 0o111
     done = run(tool("shellcheck"), "-x", name)
