@@ -33,7 +33,12 @@ _BAD_RECIPIENT = Failed("address cannot be encoded", Reply(553, "5.1.3", "the re
 # The edge lets no bare CR or LF in, so it was we who added it: a fault of ours, and a way to smuggle mail if sent.
 _BROKEN_LINES = Deferred("a bare CR or LF in what was added to the message")
 
-_REASONS = {Phase.MAIL: "MAIL refused", Phase.RCPT: "RCPT refused", Phase.DATA: "DATA refused", Phase.END: "message refused"}
+_REASONS = {
+    Phase.MAIL: "MAIL refused",
+    Phase.RCPT: "RCPT refused",
+    Phase.DATA: "DATA refused",
+    Phase.END: "message refused",
+}
 
 
 class Attempt:
@@ -120,13 +125,19 @@ class Attempt:
 
     def broken(self, target: Target, asked: Sequence[int], ended: Broken) -> None:
         """Take down the answers that came before the connection went."""
-        for index, answer in zip(asked, ended.answers, strict=True):
+        self.answered(target, asked, ended.answers)
+        silent = [index for index, answer in zip(asked, ended.answers, strict=True) if answer is None]
+        if ended.dot_sent:
+            for index in silent:
+                self._settle(index, Deferred(f"{MAYBE_DELIVERED}: {ended.reason}", target.peer))
+        elif silent:
+            self.no_session(target, NoSession(f"{ended.reason} ({ended.phase.value})", ended.reply))
+
+    def answered(self, target: Target, asked: Sequence[int], answers: Sequence[Answer | None]) -> None:
+        """Take down what there is; ``None``: no answer."""
+        for index, answer in zip(asked, answers, strict=True):
             if answer is not None:
                 self._take(index, target, answer)
-            elif ended.dot_sent:
-                self._settle(index, Deferred(f"{MAYBE_DELIVERED}: {ended.reason}", target.peer))
-        if not ended.dot_sent and not all(ended.answers):
-            self.no_session(target, NoSession(f"{ended.reason} ({ended.phase.value})", ended.reply))
 
     # --- one recipient
 

@@ -161,8 +161,7 @@ class Connection(asyncio.Protocol):
         except BaseException:
             self.abort()
             raise
-        if not isinstance(event, (Finished, Broken)):
-            raise RuntimeError(f"not an end of a transaction: {event!r}")
+        assert isinstance(event, (Finished, Broken)), "nothing else ends a transaction"
         return event
 
     def close(self) -> None:
@@ -320,13 +319,16 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        for event in self._client.receive_data(data):
-            if self._message is not None and isinstance(event, GoAhead) and self._client.phase is Phase.BODY:
+        client = self._client
+        replies = client.replies
+        for event in client.receive_data(data):
+            if self._message is not None and isinstance(event, GoAhead) and client.phase is Phase.BODY:
                 message, self._message = self._message, None
                 self._write_end(stuff(message))
             else:
                 self._put(event)
-        self._flush()
+        if client.replies != replies or client.over:
+            self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:

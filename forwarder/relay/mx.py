@@ -173,7 +173,7 @@ def _route_literal(domain: str, settings: RelaySettings) -> Route | Failed:
 async def _lookup_hosts(
     resolver: Resolver, exchanges: list[tuple[int, str]], ttl: int, settings: RelaySettings, rng: random.Random
 ) -> Route | Deferred | Failed:
-    own = {settings.hostname.lower(), *(name.lower() for name in settings.own_hosts)}
+    own = {name.lower().rstrip(".") for name in (settings.hostname, *settings.own_hosts)}
     exchanges = sorted(exchanges, key=lambda one: (one[0], rng.random()))
     limit = min((preference for preference, name in exchanges if name.lower() in own), default=None)
     # RFC 5321 section 5.1: names first, over the whole list; then addresses, of those that will be asked.

@@ -134,7 +134,7 @@ class Pool:
             if waiter.done() and not waiter.cancelled():
                 # The slot came in the same moment as the end of patience.
                 self._hand_on(key, peer)
-            else:
+            elif waiter in peer.waiters:
                 peer.waiters.remove(waiter)
                 self._forget_if_unused(key, peer)
             raise

@@ -27,7 +27,7 @@ from forwarder.relay.mx import Route, Target, lookup_route, order_targets, parse
 from forwarder.relay.pool import Pool, key_of
 from forwarder.relay.settings import RelaySettings
 from forwarder.relay.tls import NoTls, Opportunistic
-from forwarder.smtp.client import Finished
+from forwarder.smtp.client import Finished, SmtpClient
 
 __all__ = ["SmtpRelay"]
 
@@ -45,7 +45,8 @@ class SmtpRelay:
     def __init__(
         self, resolver: Resolver, settings: RelaySettings, journal: Journal, rng: random.Random | None = None
     ) -> None:
-        """Raises ValueError for a smarthost that is none."""
+        """Raises ValueError for a host name or a smarthost that is none."""
+        SmtpClient(settings.hostname)
         if settings.smarthost:
             parse_smarthost(settings.smarthost)
         self._resolver = resolver
@@ -111,7 +112,7 @@ class SmtpRelay:
         try:
             connection = await self._pool.acquire(key)
         except TimeoutError:
-            attempt.no_session(target, NoSession("all connections to this host are busy"))
+            attempt.no_session(target, NoSession("all connections to this host are busy", reached=False))
             return
         try:
             used_again = connection is not None
@@ -181,7 +182,7 @@ class SmtpRelay:
 async def _transact(
     connection: Connection, attempt: Attempt, before_dot: BeforeDot | None, used_again: bool = False
 ) -> bool:
-    """Offer the message to this host. False: nothing came of it because ``used_again`` was once too often."""
+    """Offer the message to this host. False: the connection died, and that ``used_again`` may be why."""
     target = connection.target
     attempt.settle_misfits(connection.extensions)
     asked = list(attempt.pending)
@@ -191,9 +192,9 @@ async def _transact(
         ended = await connection.send(attempt.mail(asked), attempt.delivery.data, before_dot)
         if isinstance(ended, Finished):
             asked = attempt.finished(target, asked, ended)
-            used_again = False
-        elif used_again and not ended.dot_sent and not any(ended.answers):
-            return False
+        elif used_again and not ended.dot_sent:
+            attempt.answered(target, asked, ended.answers)
+            return not attempt.pending
         else:
             attempt.broken(target, asked, ended)
             break

@@ -196,6 +196,8 @@ class SmtpClient:
         }
         self._dirty = False
         self._start(())
+        #: Complete replies so far: progress, which a server that sends a byte a minute does not make.
+        self.replies = 0
         self.extensions = Extensions()
 
     # --- in and out
@@ -218,6 +220,7 @@ class SmtpClient:
         if self._resting is Phase.TLS:
             return [self._break(_INJECTED)]
         for reply in self._parser.feed(data):
+            self.replies += 1
             event = self._break(reply.reason) if isinstance(reply, BadReply) else self._handle(reply)
             if event is not None:
                 events.append(event)

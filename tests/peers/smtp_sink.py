@@ -11,6 +11,7 @@ to an action, or to a list of them for its first, second, ... occurrence on this
     HANG               say nothing
     DEFAULT            what a server that takes everything says
     Then(b"..", DROP)  one after the other
+    Drip(b"..", 0.01)  byte by byte
     a function         called with the argument of the command, returns one of these
 
 Reading stops being line by line where the client pipelines: ``flights`` are the bytes as they arrived.
@@ -26,6 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
+from typing import Self
 
 
 class Do(Enum):
@@ -44,7 +46,15 @@ class Then:
     second: Action
 
 
-Action = bytes | Do | Then | Callable[[bytes], "bytes | Do | Then"]
+@dataclass(frozen=True)
+class Drip:
+    """A byte each so many seconds."""
+
+    data: bytes
+    every: float
+
+
+Action = bytes | Do | Then | Drip | Callable[[bytes], "bytes | Do | Then | Drip"]
 Script = Mapping[str, Action | Sequence[Action]]
 
 _DEFAULTS = {
@@ -88,18 +98,30 @@ class SmtpSink:
     open: int = 0
     most_open: int = 0
 
-    async def __aenter__(self) -> SmtpSink:
+    async def __aenter__(self) -> Self:
         self._counts: dict[str, int] = {}
+        self._changed = asyncio.Event()
+        #: Set when the server says nothing because it was told so.
+        self.hanging = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server = await asyncio.start_server(self._serve, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self._server.close()
         self.drop_all()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def until_open(self, count: int) -> None:
+        """Wait for this many connections to be open."""
+        async with asyncio.timeout(2):
+            while self.open != count:
+                self._changed.clear()
+                await self._changed.wait()
 
     def drop_all(self) -> None:
         """Close every open connection."""
@@ -108,9 +130,7 @@ class SmtpSink:
 
     def verbs(self, connection: int | None = None) -> list[str]:
         """What was said, in order."""
-        return [
-            line.split(b" ")[0].split(b":")[0].decode() for one, line in self.commands if connection in (None, one)
-        ]
+        return [line.split(b" ")[0].split(b":")[0].decode() for one, line in self.commands if connection in (None, one)]
 
     # --- one session
 
@@ -123,6 +143,7 @@ class SmtpSink:
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         self.open += 1
+        self._changed.set()
         self.most_open = max(self.most_open, self.open)
         try:
             await _Session(self, reader, writer, number).run()
@@ -130,6 +151,7 @@ class SmtpSink:
             pass
         finally:
             self.open -= 1
+            self._changed.set()
             writer.transport.abort() if writer.transport.is_closing() else writer.close()
 
     def next_action(self, verb: str) -> Action:
@@ -202,7 +224,7 @@ class _Session:
 
     async def perform(self, action: Action, verb: str, argument: bytes) -> bytes:
         """Do it; the bytes that were said."""
-        if callable(action) and not isinstance(action, Do | Then):
+        if callable(action):
             action = action(argument)
         match action:
             case bytes():
@@ -213,7 +235,14 @@ class _Session:
                 said = await self.perform(first, verb, argument)
                 await self.perform(second, verb, argument)
                 return said
+            case Drip(data, every):
+                for octet in data:
+                    self.writer.write(bytes([octet]))
+                    await self.writer.drain()
+                    await asyncio.sleep(every)
+                return data
             case Do.HANG:
+                self.sink.hanging.set()
                 await asyncio.sleep(3600)
             case Do.DROP:
                 self.writer.close()

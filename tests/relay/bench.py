@@ -18,7 +18,9 @@ from tests.fakes import FakeResolver, MemoryJournal, Zone
 MESSAGE = (b"From: a@a.test\r\nSubject: hello\r\n", b"\r\n", b"one\r\n.two\r\n..\r\n")
 
 
-def delivery(*recipients: str, data: tuple[bytes, ...] = MESSAGE, sender: str | None = "s@us.test", **more: Any) -> Delivery:
+def delivery(
+    *recipients: str, data: tuple[bytes, ...] = MESSAGE, sender: str | None = "s@us.test", **more: Any
+) -> Delivery:
     """One for sink.test."""
     to = tuple(map(parse_address, recipients or ("r@sink.test",)))
     return Delivery(

@@ -7,16 +7,14 @@ from collections import Counter
 
 import pytest
 
-from forwarder.model import Delivered
+from forwarder.model import Deferred, Delivered
+from forwarder.relay import MAYBE_DELIVERED, RelaySettings
+from forwarder.relay.connection import Connection
+from forwarder.relay.mx import Target
+from forwarder.relay.pool import Pool, key_of
+from forwarder.smtp.client import Event, Finished
 from tests.peers.smtp_sink import DEFAULT, DROP, HANG, RESET, Action, SmtpSink, Then
-from tests.relay.bench import ONE, bench, mx, results, short, summary
-
-
-async def settled(sink: SmtpSink, count: int) -> None:
-    """Wait for the server to have this many connections open."""
-    async with asyncio.timeout(2):
-        while sink.open != count:
-            await asyncio.sleep(0.001)
+from tests.relay.bench import ONE, SHORT, bench, delivery, mx, results, short, summary
 
 
 async def test_messages_share_a_connection() -> None:
@@ -37,7 +35,9 @@ async def test_hosts_of_several_domains_share_a_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    "farewell", [DROP, RESET, Then(b"421 4.4.2 idle\r\n", DROP), Then(b"rubbish\r\n", DROP)], ids=["drop", "reset", "421", "rubbish"]
+    "farewell",
+    [DROP, RESET, Then(b"421 4.4.2 idle\r\n", DROP), Then(b"rubbish\r\n", DROP)],
+    ids=["drop", "reset", "421", "rubbish"],
 )
 @pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
 async def test_a_connection_that_died_while_idle_costs_nothing(verb: str, farewell: Action) -> None:
@@ -52,7 +52,7 @@ async def test_a_connection_that_the_server_closed_is_not_used() -> None:
     async with SmtpSink() as sink, bench(ONE, sink.port) as it:
         await it.deliver()
         sink.drop_all()
-        await settled(sink, 0)
+        await sink.until_open(0)
         assert summary(await it.deliver()) == [("Delivered", 250)]
     assert sink.connections == 2
     assert sink.verbs(2)[0] == "EHLO"
@@ -67,6 +67,34 @@ async def test_a_farewell_to_an_idle_connection_is_heard() -> None:
         assert sink.connections == 2
 
 
+@pytest.mark.parametrize("farewell", [DROP, RESET, Then(b"rubbish\r\n", DROP)], ids=["drop", "reset", "rubbish"])
+async def test_a_message_that_was_sent_to_its_dot_is_not_sent_again(farewell: Action) -> None:
+    async with SmtpSink({"DOT": [DEFAULT, farewell, DEFAULT]}) as sink, bench(ONE, sink.port) as it:
+        await it.deliver()
+        (result,) = results(await it.deliver())
+    assert isinstance(result, Deferred)
+    assert result.reason.startswith(MAYBE_DELIVERED)
+    assert (sink.connections, len(sink.messages)) == (1, 1)
+
+
+async def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one() -> None:
+    """The attempt is cancelled in the moment in which its answer comes."""
+    async with SmtpSink({"RCPT": [DEFAULT, b"550 no\r\n"]}) as sink, bench(ONE, sink.port) as it:
+        attempt = asyncio.ensure_future(it.relay.deliver(delivery()))
+        put = Connection._put
+
+        def cancel_then_put(self: Connection, event: Event) -> None:
+            if isinstance(event, Finished) and not attempt.done():
+                attempt.cancel()
+            put(self, event)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Connection, "_put", cancel_then_put)
+            with pytest.raises(asyncio.CancelledError):
+                await attempt
+        assert summary(await it.deliver()) == [("Failed", 550)]
+
+
 async def test_only_once_is_a_fresh_connection_tried() -> None:
     async with SmtpSink({"MAIL": [DEFAULT, DROP, DROP]}) as sink, bench(ONE, sink.port) as it:
         await it.deliver()
@@ -79,14 +107,15 @@ async def test_a_recipient_refused_before_the_connection_died_stays_refused() ->
     async with SmtpSink(script) as sink, bench(ONE, sink.port) as it:
         await it.deliver()
         outcome = await it.deliver("no@sink.test", "yes@sink.test")
-    assert summary(outcome) == [("Failed", 550), ("Deferred", None)]
+    assert summary(outcome) == [("Failed", 550), ("Delivered", 250)]
+    assert sink.messages[1].rcpts == [b"TO:<yes@sink.test>"]
 
 
 async def test_a_connection_carries_so_many_messages_and_no_more() -> None:
     async with SmtpSink() as sink, bench(ONE, sink.port, connection_messages=2) as it:
         for _ in range(5):
             await it.deliver()
-        await settled(sink, 1)
+        await sink.until_open(1)
     assert sink.connections == 3
     assert sink.verbs(1)[-1] == "QUIT"
 
@@ -95,14 +124,14 @@ async def test_a_connection_grows_so_old_and_no_older() -> None:
     async with SmtpSink() as sink, bench(ONE, sink.port, connection_age=0.0) as it:
         await it.deliver()
         await it.deliver()
-        await settled(sink, 0)
+        await sink.until_open(0)
     assert sink.connections == 2
 
 
 async def test_an_idle_connection_is_closed_with_quit() -> None:
     async with SmtpSink() as sink, bench(ONE, sink.port, idle=0.02) as it:
         await it.deliver()
-        await settled(sink, 0)
+        await sink.until_open(0)
         assert it.relay._pool._peers == {}, "nothing is left of a host that is not talked to"
     assert sink.verbs()[-1] == "QUIT"
 
@@ -111,7 +140,7 @@ async def test_so_many_idle_connections_are_kept_in_all() -> None:
     zone = mx("10 mx.sink.test 127.0.0.1")
     async with SmtpSink() as sink, bench(zone, sink.port, idle_connections=2) as it:
         await asyncio.gather(*(it.deliver() for _ in range(6)))
-        await settled(sink, 2)
+        await sink.until_open(2)
     assert sink.connections > 2
 
 
@@ -132,24 +161,41 @@ async def test_deliveries_wait_in_turn_for_a_connection() -> None:
 
 
 async def test_who_waits_too_long_is_deferred() -> None:
-    async with SmtpSink({"MAIL": [HANG, DEFAULT]}) as sink, bench(ONE, sink.port, short(slot=0.03), connections=1) as it:
+    async with (
+        SmtpSink({"MAIL": [HANG, DEFAULT]}) as sink,
+        bench(ONE, sink.port, short(slot=0.03), connections=1) as it,
+    ):
         first = asyncio.ensure_future(it.deliver())
         await asyncio.sleep(0)
         (result,) = results(await it.deliver())
         first.cancel()
         assert summary(await it.deliver()) == [("Delivered", 250)]
-    assert result.reply is None
-    assert "busy" in str(result)
+    assert result == Deferred("all connections to this host are busy")
 
 
 async def test_who_stops_waiting_takes_nobodys_turn() -> None:
     async with SmtpSink({"MAIL": [HANG, DEFAULT]}) as sink, bench(ONE, sink.port, connections=1) as it:
-        first, second, third = (asyncio.ensure_future(it.deliver()) for _ in range(3))
+        first, second, third = (asyncio.ensure_future(it.relay.deliver(delivery())) for _ in range(3))
         await asyncio.sleep(0.02)
-        second.cancel()
         first.cancel()
+        second.cancel()
+        ends = await asyncio.gather(first, second, return_exceptions=True)
+        assert list(map(type, ends)) == [asyncio.CancelledError] * 2
         assert summary(await third) == [("Delivered", 250)]
         assert it.relay._pool._peers.popitem()[1].busy == 0
+
+
+async def test_a_turn_that_comes_too_late_goes_to_the_next() -> None:
+    settings = RelaySettings("us.test", connections=1, timeouts=SHORT)
+    pool = Pool(settings)
+    key = key_of(Target("x", "127.0.0.1", 25, 0), settings.tls)
+    await pool.acquire(key)
+    second, third = (asyncio.ensure_future(pool.acquire(key)) for _ in range(2))
+    await asyncio.sleep(0)
+    pool.release(key, None)
+    second.cancel()
+    assert await asyncio.wait_for(third, 1) is None
+    assert second.cancelled()
 
 
 async def test_equal_hosts_share_the_load() -> None:
@@ -177,7 +223,7 @@ async def test_close_says_quit_and_waits_for_it() -> None:
     async with SmtpSink() as sink, bench(ONE, sink.port) as it:
         await asyncio.gather(*(it.deliver() for _ in range(4)))
         await it.relay.close()
-        await settled(sink, 0)
+        await sink.until_open(0)
     assert sink.verbs().count("QUIT") == sink.connections
 
 
@@ -192,4 +238,4 @@ async def test_after_close_nothing_is_kept() -> None:
     async with SmtpSink() as sink, bench(ONE, sink.port) as it:
         await it.relay.close()
         assert summary(await it.deliver()) == [("Delivered", 250)]
-        await settled(sink, 0)
+        await sink.until_open(0)

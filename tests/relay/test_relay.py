@@ -11,7 +11,7 @@ import pytest
 from forwarder.model import Address, BodyKind, Deferred, Delivered, Failed, Reply
 from forwarder.relay import MAYBE_DELIVERED, NoTls, RelaySettings, SmtpRelay
 from tests.fakes import FakeResolver, MemoryJournal
-from tests.peers.smtp_sink import DEFAULT, DROP, HANG, RESET, Action, SmtpSink, Then
+from tests.peers.smtp_sink import DEFAULT, DROP, HANG, RESET, Action, Drip, SmtpSink, Then
 from tests.relay.bench import MESSAGE, ONE, bench, delivery, mx, results, short, summary
 
 SENT = b"".join(MESSAGE)
@@ -20,7 +20,9 @@ TWO = mx("10 one.sink.test 127.0.0.1", "20 two.sink.test 127.0.0.2")
 
 def for_recipient(**replies: bytes) -> Action:
     """A reply for each local part; the others are accepted."""
-    return lambda argument: next((reply for name, reply in replies.items() if f"<{name}@".encode() in argument), DEFAULT)
+    return lambda argument: next(
+        (reply for name, reply in replies.items() if f"<{name}@".encode() in argument), DEFAULT
+    )
 
 
 # --- it goes through
@@ -39,7 +41,9 @@ async def test_a_message_arrives_byte_for_byte() -> None:
 async def test_envelope_and_message_leave_in_two_flights() -> None:
     async with SmtpSink() as sink, bench(ONE, sink.port) as it:
         await it.deliver("r@sink.test", "q@sink.test")
-        envelope = b"MAIL FROM:<s@us.test> SIZE=%d BODY=8BITMIME\r\nRCPT TO:<r@sink.test>\r\nRCPT TO:<q@sink.test>\r\nDATA\r\n"
+        envelope = (
+            b"MAIL FROM:<s@us.test> SIZE=%d BODY=8BITMIME\r\nRCPT TO:<r@sink.test>\r\nRCPT TO:<q@sink.test>\r\nDATA\r\n"
+        )
         assert sink.flights[1:] == [envelope % len(SENT), SENT.replace(b"\r\n.", b"\r\n..") + b".\r\n"]
 
 
@@ -132,7 +136,10 @@ async def test_with_everyone_refused_no_message_is_sent_and_the_connection_stays
 
 async def test_a_354_for_nobody_gets_an_empty_message() -> None:
     """RFC 2920 section 3.1"""
-    async with SmtpSink({"RCPT": b"550 no\r\n", "DATA": b"354 go\r\n", "DOT": b"554 no\r\n"}) as sink, bench(ONE, sink.port) as it:
+    async with (
+        SmtpSink({"RCPT": b"550 no\r\n", "DATA": b"354 go\r\n", "DOT": b"554 no\r\n"}) as sink,
+        bench(ONE, sink.port) as it,
+    ):
         assert summary(await it.deliver()) == [("Failed", 550)]
     assert sink.messages == []
 
@@ -263,6 +270,12 @@ async def test_nobody_at_home_is_deferred() -> None:
     assert result == Deferred("Connection refused")
 
 
+async def test_what_a_host_said_is_told_rather_than_the_silence_of_the_next() -> None:
+    async with SmtpSink({"CONNECT": b"421 4.3.2 busy\r\n"}) as one, bench(TWO, one.port) as it:
+        (result,) = results(await it.deliver())
+    assert result.reply == Reply(421, "4.3.2", "busy")
+
+
 async def test_no_more_addresses_are_tried_than_may_be() -> None:
     zone = mx("10 dead.sink.test " + " ".join(f"127.0.1.{n}" for n in range(1, 9)), "20 mx.sink.test 127.0.0.1")
     async with SmtpSink() as sink, bench(zone, sink.port, max_addresses=3) as it:
@@ -305,12 +318,33 @@ async def test_before_the_dot_nothing_is_lost_by_asking_the_next_host(verb: str,
     ],
 )
 @pytest.mark.parametrize("extensions", [[b"PIPELINING"], []], ids=["pipelining", "lockstep"])
-async def test_silence_is_waited_for_as_long_as_that_command_may_take(verb: str, timeouts: Any, extensions: list[bytes]) -> None:
+async def test_silence_is_waited_for_as_long_as_that_command_may_take(
+    verb: str, timeouts: Any, extensions: list[bytes]
+) -> None:
     async with SmtpSink({verb: HANG}, extensions) as sink, bench(ONE, sink.port, timeouts) as it:
         (result,) = results(await it.deliver())
     assert isinstance(result, Deferred)
     assert result.reason.startswith("timed out: ")
     assert result.peer == f"mx.sink.test[127.0.0.1]:{sink.port}"
+
+
+@pytest.mark.parametrize(("verb", "timeouts"), [("CONNECT", short(greeting=0.1)), ("MAIL", short(mail=0.1))])
+async def test_a_byte_now_and_then_is_no_answer(verb: str, timeouts: Any) -> None:
+    drip = Drip(b"250-" + b"x" * 1000 + b"\r\n", 0.01)
+    async with SmtpSink({verb: drip}) as sink, bench(ONE, sink.port, timeouts) as it:
+        (result,) = results(await asyncio.wait_for(it.deliver(), 1))
+    assert isinstance(result, Deferred)
+    assert result.reason.startswith("timed out: ")
+
+
+async def test_a_slow_server_is_listened_to_to_the_end() -> None:
+    script = {
+        "EHLO": Drip(b"250-sink.test\r\n250 PIPELINING\r\n", 0.0001),
+        "DOT": Drip(b"250-2.0.0 taken\r\n250 2.0.0 it\r\n", 0.0001),
+    }
+    async with SmtpSink(script) as sink, bench(ONE, sink.port) as it:
+        (result,) = results(await it.deliver())
+    assert result.reply == Reply(250, "2.0.0", "taken it")
 
 
 async def test_a_reader_that_stops_reading_is_given_up_on() -> None:
@@ -390,7 +424,9 @@ EIGHT_BIT = (*MESSAGE[:2], b"caf\xc3\xa9\r\n")
         ([], BodyKind.SEVEN_BIT, EIGHT_BIT, b""),
     ],
 )
-async def test_8bit_text_goes_as_it_came(extensions: list[bytes], body: BodyKind, data: tuple[bytes, ...], parameter: bytes) -> None:
+async def test_8bit_text_goes_as_it_came(
+    extensions: list[bytes], body: BodyKind, data: tuple[bytes, ...], parameter: bytes
+) -> None:
     async with SmtpSink(extensions=extensions) as sink, bench(ONE, sink.port) as it:
         assert summary(await it.deliver(data=data, body=body)) == [("Delivered", 250)]
     assert sink.messages[0].mail == b"FROM:<s@us.test>" + parameter
@@ -432,7 +468,9 @@ UTF8_HEADER = ("Subject: h\u00e9\r\n".encode(), b"\r\n", b"x\r\n")
         pytest.param({"sender": "s@h\u00e9.test"}, None, id="a domain has A-labels"),
     ],
 )
-async def test_mail_that_needs_smtputf8_is_not_sent_where_it_is_not_offered(message: dict[str, Any], code: str | None) -> None:
+async def test_mail_that_needs_smtputf8_is_not_sent_where_it_is_not_offered(
+    message: dict[str, Any], code: str | None
+) -> None:
     async with SmtpSink(extensions=[b"8BITMIME"]) as sink, bench(ONE, sink.port) as it:
         (result,) = results(await it.deliver(**message))
     if code is None:
@@ -455,11 +493,18 @@ async def test_smtputf8_is_asked_for_where_it_is_needed() -> None:
     assert sink.messages[0].rcpts == ["TO:<h\u00e9@sink.test>".encode()]
 
 
-async def test_a_bare_newline_of_our_own_making_is_not_sent() -> None:
+@pytest.mark.parametrize("header", [b"X: a\nMAIL FROM:<x>\r\n", b"X: a\rb\r\n", b"X: a\r\n\n.\r\n"])
+async def test_a_bare_newline_of_our_own_making_is_not_sent(header: bytes) -> None:
     async with SmtpSink() as sink, bench(ONE, sink.port) as it:
-        (result,) = results(await it.deliver(data=(b"X: a\nMAIL FROM:<x>\r\n", b"\r\n", b"x\r\n")))
+        (result,) = results(await it.deliver(data=(header, b"\r\n", b"x\r\n")))
     assert isinstance(result, Deferred), "never Failed for a fault of ours"
     assert sink.connections == 0
+
+
+async def test_a_line_end_across_two_chunks_is_a_line_end() -> None:
+    async with SmtpSink() as sink, bench(ONE, sink.port) as it:
+        assert summary(await it.deliver(data=(b"X: a\r", b"\n\r\n.x\r\n"))) == [("Delivered", 250)]
+    assert sink.messages[0].data == b"X: a\r\n\r\n.x\r\n"
 
 
 async def test_an_address_that_cannot_be_encoded_fails_alone() -> None:
@@ -512,9 +557,10 @@ async def test_a_literal_domain_is_connected_to() -> None:
     assert result.peer == f"[127.0.0.1][127.0.0.1]:{sink.port}"
 
 
-def test_a_malformed_smarthost_is_said_at_once() -> None:
-    with pytest.raises(ValueError, match="host:port"):
-        SmtpRelay(FakeResolver(), RelaySettings("us.test", smarthost="relay"), MemoryJournal())
+@pytest.mark.parametrize("settings", [RelaySettings("us.test", smarthost="relay"), RelaySettings("two words")])
+def test_a_malformed_setting_is_said_at_once(settings: RelaySettings) -> None:
+    with pytest.raises(ValueError, match="host"):
+        SmtpRelay(FakeResolver(), settings, MemoryJournal())
 
 
 async def test_a_route_is_looked_up_once_for_many_messages() -> None:
@@ -564,9 +610,7 @@ async def test_before_dot_is_not_awaited_where_nobody_is_accepted() -> None:
 async def test_a_cancelled_attempt_leaves_nothing_behind(verb: str) -> None:
     async with SmtpSink({verb: [HANG, DEFAULT]}) as sink, bench(ONE, sink.port, connections=1) as it:
         attempt = asyncio.ensure_future(it.relay.deliver(delivery()))
-        while (sink.verbs() or ["CONNECT"])[-1] != ("DATA" if verb == "DOT" else verb) or not sink.connections:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.01)
+        await asyncio.wait_for(sink.hanging.wait(), 2)
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
             await attempt
@@ -585,7 +629,12 @@ async def test_the_log_tells_what_happened_without_naming_recipients() -> None:
     (sent,) = it.journal.named("relay.sent")
     assert (sent["id"], sent["peer"], sent["code"], sent["recipients"], sent["tls"]) == ("d1", peer, 250, 2, None)
     (failed,) = it.journal.named("relay.failed")
-    assert (failed["code"], failed["enhanced"], failed["recipients"], failed["reason"]) == (550, "5.1.1", 1, "RCPT refused")
+    assert (failed["code"], failed["enhanced"], failed["recipients"], failed["reason"]) == (
+        550,
+        "5.1.1",
+        1,
+        "RCPT refused",
+    )
     assert not any("@sink.test" in str(event) for event in it.journal.events)
 
 

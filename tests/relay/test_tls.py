@@ -60,7 +60,7 @@ async def test_a_handshake_with_nothing_in_common_is_tried_once_in_clear(certifi
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     old.set_ciphers("ALL:@SECLEVEL=0")
     old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
         old.maximum_version = ssl.TLSVersion.TLSv1
     async with SmtpSink(tls=old) as sink, bench(ONE, sink.port) as it:
         assert summary(await it.deliver()) == [("Delivered", 250)]
@@ -69,7 +69,10 @@ async def test_a_handshake_with_nothing_in_common_is_tried_once_in_clear(certifi
 
 async def test_a_session_that_dies_behind_the_handshake_is_tried_once_in_clear(certificates: Certificates) -> None:
     """In TLS 1.3 a server can refuse a client that believes to be done."""
-    async with SmtpSink({"EHLO": [DEFAULT, DROP, DEFAULT]}, tls=certificates.server) as sink, bench(ONE, sink.port) as it:
+    async with (
+        SmtpSink({"EHLO": [DEFAULT, DROP, DEFAULT]}, tls=certificates.server) as sink,
+        bench(ONE, sink.port) as it,
+    ):
         assert summary(await it.deliver()) == [("Delivered", 250)]
     assert sink.messages[0].tls is None
 

@@ -145,11 +145,12 @@ def test_bytes_in_the_same_packet_as_the_220_are_an_attack(injected: bytes) -> N
     assert client.over
 
 
-def test_bytes_in_clear_before_the_handshake_are_an_attack() -> None:
+@pytest.mark.parametrize("injected", [b"2", b"250 x\r\n"])
+def test_bytes_in_clear_before_the_handshake_are_an_attack(injected: bytes) -> None:
     client = greeted()
     client.start_tls()
     client.receive_data(b"220 go\r\n")
-    (event,) = client.receive_data(b"250 x\r\n")
+    (event,) = client.receive_data(injected)
     assert isinstance(event, Broken)
 
 
@@ -192,11 +193,18 @@ def test_without_pipelining_it_waits_for_each_reply() -> None:
         (b"250 x\r\n", True, True, b"MAIL FROM:<>\r\n"),
         (b"250-x\r\n250 8BITMIME\r\n", True, True, b"MAIL FROM:<> BODY=8BITMIME\r\n"),
         (b"250-x\r\n250 8BITMIME\r\n", False, False, b"MAIL FROM:<>\r\n"),
-        (b"250-x\r\n250-8BITMIME\r\n250-SIZE\r\n250 SMTPUTF8\r\n", True, True, b"MAIL FROM:<> SIZE=9 BODY=8BITMIME SMTPUTF8\r\n"),
+        (
+            b"250-x\r\n250-8BITMIME\r\n250-SIZE\r\n250 SMTPUTF8\r\n",
+            True,
+            True,
+            b"MAIL FROM:<> SIZE=9 BODY=8BITMIME SMTPUTF8\r\n",
+        ),
         (b"250-x\r\n250 SMTPUTF8\r\n", False, False, b"MAIL FROM:<>\r\n"),
     ],
 )
-def test_parameters_only_where_they_are_offered_and_needed(ehlo: bytes, eight_bit: bool, smtputf8: bool, command: bytes) -> None:
+def test_parameters_only_where_they_are_offered_and_needed(
+    ehlo: bytes, eight_bit: bool, smtputf8: bool, command: bytes
+) -> None:
     client = sending(ehlo, Mail(b"<>", (b"<b@b.test>",), 9, eight_bit, smtputf8))
     assert client.take_output() == command
 
@@ -223,9 +231,7 @@ def test_each_recipient_gets_its_own_answer() -> None:
     client = sending()
     assert client.receive_data(b"250 x\r\n550 no\r\n250 x\r\n354 x\r\n") == [GoAhead()]
     client.finish_message()
-    assert client.receive_data(b"250 x\r\n") == [
-        Finished((answered(550, Phase.RCPT, "no"), answered(250, Phase.END)))
-    ]
+    assert client.receive_data(b"250 x\r\n") == [Finished((answered(550, Phase.RCPT, "no"), answered(250, Phase.END)))]
 
 
 def test_a_refused_sender_is_the_answer_for_all() -> None:
@@ -371,7 +377,9 @@ def test_a_word_from_an_idle_server_is_its_last(reply: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "replies", [b"354 x\r\n", b"250 x\r\n354 x\r\n", b"250 x\r\n250 x\r\n250 x\r\n250 x\r\n"], ids=["MAIL", "RCPT", "DATA"]
+    "replies",
+    [b"354 x\r\n", b"250 x\r\n354 x\r\n", b"250 x\r\n250 x\r\n250 x\r\n250 x\r\n"],
+    ids=["MAIL", "RCPT", "DATA"],
 )
 def test_a_reply_that_fits_no_command_breaks_the_connection(replies: bytes) -> None:
     (event,) = sending().receive_data(replies)
@@ -396,7 +404,17 @@ def test_nothing_can_be_said_out_of_turn(what: str) -> None:
 
 _REPLIES = st.lists(
     st.sampled_from(
-        [b"220 x\r\n", b"250 x\r\n", b"250-x\r\n", b"354 x\r\n", b"421 x\r\n", b"450 x\r\n", b"550 x\r\n", b"?\r\n", ALL]
+        [
+            b"220 x\r\n",
+            b"250 x\r\n",
+            b"250-x\r\n",
+            b"354 x\r\n",
+            b"421 x\r\n",
+            b"450 x\r\n",
+            b"550 x\r\n",
+            b"?\r\n",
+            ALL,
+        ]
     ),
     max_size=12,
 ).map(b"".join)

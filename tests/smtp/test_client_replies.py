@@ -45,7 +45,9 @@ def one(data: bytes) -> Reply:
         pytest.param(b"550-5.7.1 a\r\n550 5.7.1 b\r\n", Reply(550, "5.7.1", "a b"), id="several lines"),
         pytest.param(b"550-a\r\n550-\r\n550 b\r\n", Reply(550, None, "a b"), id="an empty line between"),
         pytest.param(b"250-a\r\n251 b\r\n", Reply(251, None, "a b"), id="codes of one class: the last counts"),
-        pytest.param(b"550 x\x1b[31m\x00\x7f\xff\ty\rz\r\n", Reply(550, None, "x?[31m??? y?z"), id="control characters"),
+        pytest.param(
+            b"550 x\x1b[31m\x00\x7f\xff\ty\rz\r\n", Reply(550, None, "x?[31m??? y?z"), id="control characters"
+        ),
     ],
 )
 def test_a_reply_is_read(data: bytes, reply: Reply) -> None:
@@ -84,7 +86,9 @@ def test_text_is_kept_up_to_a_limit() -> None:
     assert len(one((b"550-" + b"x" * 500 + b"\r\n") * 50 + b"550 x\r\n").text) == MAX_TEXT
 
 
-@pytest.mark.parametrize("data", [b"2" * 1_000_000, b"\n" * 1_000_000, b"250-x\r\n" * 100_000, b"250-\r\n" * 99 + b"x" * 900_000])
+@pytest.mark.parametrize(
+    "data", [b"2" * 1_000_000, b"\n" * 1_000_000, b"250-x\r\n" * 100_000, b"250-\r\n" * 99 + b"x" * 900_000]
+)
 def test_megabytes_of_anything_are_given_up_on_at_once(data: bytes) -> None:
     start = time.process_time()
     assert isinstance(ReplyParser().feed(data)[-1], BadReply)
@@ -104,9 +108,9 @@ def test_pending_tells_of_bytes_and_of_lines() -> None:
 
 
 _TEXT = st.binary(max_size=30).map(lambda text: text.replace(b"\n", b""))
-_LINES = st.tuples(st.integers(100, 699), st.sampled_from([b" ", b"-", b""]), _TEXT, st.sampled_from([b"\r\n", b"\n"])).map(
-    lambda line: b"%d%b%b%b" % line
-)
+_LINES = st.tuples(
+    st.integers(100, 699), st.sampled_from([b" ", b"-", b""]), _TEXT, st.sampled_from([b"\r\n", b"\n"])
+).map(lambda line: b"%d%b%b%b" % line)
 
 
 @given(st.lists(st.one_of(_LINES, st.binary(max_size=8)), max_size=8).map(b"".join), st.data())

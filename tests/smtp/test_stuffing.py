@@ -50,7 +50,11 @@ def test_where_the_chunks_are_cut_makes_no_difference(message: bytes, cuts: list
 
 @given(_MESSAGES, st.lists(st.integers(0, 200), max_size=6))
 def test_a_receiver_reads_back_what_was_sent(message: bytes, cuts: list[int]) -> None:
-    ended = message if not message or message.endswith(b"\r\n") else message + (b"\n" if message.endswith(b"\r") else b"\r\n")
+    ended = (
+        message
+        if not message or message.endswith(b"\r\n")
+        else message + (b"\n" if message.endswith(b"\r") else b"\r\n")
+    )
     assert read_back(b"".join(stuff(split(message, cuts))) + b".\r\n") == ended
 
 
