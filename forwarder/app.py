@@ -109,7 +109,11 @@ class App:
         context = self._tls_context()
         edge = EdgeSettings(
             hostname=settings.hostname,
-            limits=Limits(message_size=settings.limits.message_size, recipients=settings.limits.recipients),
+            limits=Limits(
+                message_size=settings.limits.message_size,
+                recipients=settings.limits.recipients,
+                sessions=settings.limits.sessions,
+            ),
             tls=lambda: context,
             default_domain=settings.srs.domain,
         )

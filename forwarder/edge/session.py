@@ -435,10 +435,12 @@ class Session(SMTP):
                 return
             self._refuse(reply.TOO_LARGE)
             return
-        chunk = await self._read_exactly(size)
         transaction = self._ready_for_data(b"")
         if transaction is None:
+            # Said before the octets are here: a client that only tried need not send them.
+            await self._skip(size)
             return
+        chunk = await self._read_exactly(size)
         transaction.chunks = [*(transaction.chunks or []), chunk]
         if last:
             await self._finish(transaction, b"".join(transaction.chunks), stuffed=False)
