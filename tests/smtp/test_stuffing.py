@@ -58,6 +58,12 @@ def test_a_receiver_reads_back_what_was_sent(message: bytes, cuts: list[int]) ->
     assert read_back(b"".join(stuff(split(message, cuts))) + b".\r\n") == ended
 
 
+@given(st.lists(st.tuples(_PIECES, st.sampled_from([1, 700, 1500])), max_size=8))
+def test_in_a_long_chunk_every_dot_line_is_found(parts: list[tuple[bytes, int]]) -> None:
+    chunk = b"".join(piece * times for piece, times in parts)
+    assert b"".join(stuff([b"x", chunk, b"\r\n"])) == (b"x" + chunk + b"\r\n").replace(b"\r\n.", b"\r\n..")
+
+
 def test_a_chunk_without_such_a_line_is_passed_on_as_it_is() -> None:
     header, body = b"A: b\r\n\r\n", b"x.\r\n" * 1000
     assert [one is other for one, other in zip(stuff([header, body]), [header, body], strict=True)] == [True, True]
