@@ -73,6 +73,11 @@ class App:
         #: Where we listen, once started: "ip:port".
         self.addresses: tuple[str, ...] = ()
 
+    @property
+    def store_pid(self) -> int | None:
+        """The process of the embedded store, once started; ``None`` where there is none."""
+        return self._embedded.pid if self._embedded is not None else None
+
     async def start(self) -> None:
         """Open everything and begin to listen. Raises StartError; what was opened by then is closed again."""
         try:
@@ -182,7 +187,10 @@ class App:
             smarthost=relay.smarthost,
             allow_private=relay.allow_private,
             sources=relay.source,
-            own_addresses=frozenset(one for one in map(_ip_of, self.addresses) if not one.is_unspecified),
+            # Only a listener at the port that mail is relayed to can be the other end of a loop.
+            own_addresses=frozenset(
+                ip for ip, port in map(_endpoint, self.addresses) if port == relay.port and not ip.is_unspecified
+            ),
         )
 
     def _pipeline_settings(self) -> PipelineSettings:
@@ -257,8 +265,9 @@ def policy_of(settings: Settings, domain: str | None = None) -> Policy:
     return Policy(**{name: Action(value) for name, value in chosen.items()})
 
 
-def _ip_of(address: str) -> IPv4Address | IPv6Address:
-    return ip_address(address.rpartition(":")[0].strip("[]"))
+def _endpoint(address: str) -> tuple[IPv4Address | IPv6Address, int]:
+    host, _, port = address.rpartition(":")
+    return ip_address(host.strip("[]")), int(port)
 
 
 def _name(sock: socket.socket) -> str:

@@ -16,7 +16,9 @@ def suite(name: str) -> Path:
     """The folder of this suite; skips the test, saying so, where it is absent."""
     folder = SUITES / "developers" / name
     if not folder.is_dir():
-        pytest.skip(f"conformance suite {name!r} is not here: set FORWARDER_SUITES to the folder that holds developers/{name}")
+        pytest.skip(
+            f"conformance suite {name!r} is not here: set FORWARDER_SUITES to the folder that holds developers/{name}"
+        )
     return folder
 
 
