@@ -36,8 +36,8 @@ dup = ["dest@sink.example"]
 list = ["dest@sink.example"]
 postmaster = ["dest@sink.example"]
 """
-#: Dialogues that only wait are left to the long run.
-SLOW = {"t145"}
+#: A dialogue that only waits, 13 s each time, is left to the long run. Read here: no test sees a FORWARDER_ variable.
+LEFT_OUT = set() if os.environ.get("FORWARDER_SLOW") else {"t145"}
 
 
 def free_ports() -> tuple[int, int]:
@@ -51,8 +51,7 @@ def free_ports() -> tuple[int, int]:
 async def test_every_hostile_dialogue_gets_its_reply_twice_in_a_row(tmp_path: Path) -> None:
     folder = badinputs()
     names = [re.sub(r"\D*(t\d+).*", r"\1", one.name) for one in sorted((folder / "smtp").glob("t*.smtp"))]
-    if not os.environ.get("FORWARDER_SLOW"):
-        names = [one for one in names if one not in SLOW]
+    names = [one for one in names if one not in LEFT_OUT]
     port, sink = free_ports()
     generate_secret(tmp_path / "srs.secret")
     (tmp_path / "zone.json").write_text("{}")
@@ -70,8 +69,9 @@ async def test_every_hostile_dialogue_gets_its_reply_twice_in_a_row(tmp_path: Pa
             )  # fmt: skip
             await runner.wait()
             rows = [line.split("\t") for line in out.read_text().splitlines()[1:]]
-            # The second time the ledger knows every accepted message: 250 again, and rightly no second copy.
-            looked_at = rows if turn == "first" else [row[:3] for row in rows]
+            # The second time the ledger knows every accepted message: 250 again, and rightly no second copy. What must
+            # not come through must not do so this time either.
+            looked_at = rows if turn == "first" else [row for row in rows if row[2] == "False" or row[3] != "0"]
             assert [row for row in looked_at if "False" in row] == [], turn
             assert len(rows) == len(names) > 70
     finally:
