@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from forwarder.model import Address, Deferred, Delivered, Delivery, Failed, RecipientOutcome
@@ -21,6 +22,11 @@ __all__ = ["ATTEMPT", "BUSY", "Dispatcher", "Fate", "Plan", "Ticket", "fingerpri
 
 #: Seconds that one attempt may take in all, the wait for the answer to the final dot (600) included.
 ATTEMPT = 840.0
+
+#: Seconds between the tries to tell the store what it missed, or what it may have heard too late.
+CATCH_UP = (1.0, 4.0, 15.0, 60.0, 240.0)
+#: Attempts that wait for this at once; in a long outage there are others, and they are forgotten.
+MAX_CATCH_UP = 1000
 
 #: Reasons that the pipeline tells apart when it answers.
 BUSY = "an earlier attempt is still under way"
@@ -69,11 +75,17 @@ class Dispatcher:
         self._journal = journal
         self._in_session = in_session
         self._running: set[asyncio.Task[tuple[Fate, ...]]] = set()
+        self._behind: set[asyncio.Task[None]] = set()
 
     async def claim(self, tickets: Sequence[Ticket], attempt: str) -> dict[Ticket, Claim]:
-        """Which of these are still to be delivered? Raises StoreAway."""
+        """Which of these are still to be delivered? Raises StoreAway; then ``take_back`` what is not delivered without."""
         claims = await self._ledger.claim([one.fingerprint for one in tickets], attempt)
         return dict(zip(tickets, claims, strict=True))
+
+    def take_back(self, tickets: Sequence[Ticket], attempt: str) -> None:
+        """Nobody delivers these under ``attempt``. Its claim was not answered, but a store that stood still carries it out when
+        it wakes, and would hold the sender's retries off until the lease is over."""
+        self._settle_behind(attempt, [], [one.fingerprint for one in tickets], [])
 
     async def deliver(self, plans: Sequence[Plan], attempt: str, *, recorded: bool) -> tuple[Fate, ...]:
         """Deliver all plans at once; whatever is not done at the deadline is Deferred here and goes on behind.
@@ -114,12 +126,32 @@ class Dispatcher:
         try:
             await self._ledger.settle(attempt, delivered, released, forwards)
         except StoreAway as away:
-            # The next hop has the message: saying anything but 250 now would make a second copy. What is lost is the memory:
-            # a bounce of it will not be matched, and a retry after a lost 250 is not recognised.
+            # The next hop has the message: saying anything but 250 now would make a second copy. What may be lost is the memory:
+            # until the store has it, a bounce of it is not matched, and a retry after a lost 250 is not recognised.
             self._journal.event("ledger.away", id=plan.delivery.id, step="settle", reason=str(away))
+            self._settle_behind(attempt, delivered, released, forwards)
+
+    def _settle_behind(
+        self, attempt: str, delivered: Sequence[bytes], released: Sequence[bytes], forwards: Sequence[Forwarded]
+    ) -> None:
+        """Tell the ledger as soon as the store is back. Settling twice does no harm (ports.Ledger)."""
+
+        async def catch_up() -> None:
+            for pause in CATCH_UP:
+                await asyncio.sleep(pause)
+                with suppress(StoreAway):
+                    await self._ledger.settle(attempt, delivered, released, forwards)
+                    return
+
+        if len(self._behind) < MAX_CATCH_UP:
+            task = asyncio.ensure_future(catch_up())
+            self._behind.add(task)
+            task.add_done_callback(self._behind.discard)
 
     async def finish(self, seconds: float) -> int:
         """Wait for the attempts that go on behind a 451. Returns how many are left after ``seconds``."""
+        for task in self._behind:
+            task.cancel()
         if self._running:
             await asyncio.wait(set(self._running), timeout=seconds)
         return len(self._running)

@@ -199,6 +199,7 @@ class Pipeline:
             if len(tickets) > 1 or any(sender.token for sender in rewritten.values()):
                 # An opaque sender that nobody keeps could never be answered, and of several recipients nobody would know
                 # which have it when the sender comes back.
+                self._dispatcher.take_back(list(tickets.values()), envelope.id)
                 return reply.STATE_AWAY
             claims = None
         plans = self._plans(envelope, message, verdict, forwards, rewritten, tickets, claims, now)
@@ -393,19 +394,19 @@ class Pipeline:
         if report is None:
             return self._refused(envelope, Refuse(reply.NO_REPORT, "no delivery report"))
         ledger = self._doors.ledger
+        ticket = Ticket(
+            resolved.reversible,
+            resolved.sender,
+            fingerprint(
+                None, resolved.reversible, resolved.sender, hashlib.sha256(message.header + message.body).digest()
+            ),
+        )
         try:
             known = await ledger.find_forward(resolved.reversible, report.message_id, bounce.destinations(report))
             returned = bounce.evaluate_report(resolved.reversible, resolved.sender, known)
             self._tell_match(envelope, returned)
             if known is None and not self._settings.pass_unmatched:
                 return self._refused(envelope, Refuse(reply.UNKNOWN_REPORT, "no message of ours matches the report"))
-            ticket = Ticket(
-                resolved.reversible,
-                resolved.sender,
-                fingerprint(
-                    None, resolved.reversible, resolved.sender, hashlib.sha256(message.header + message.body).digest()
-                ),
-            )
             claim = (await self._dispatcher.claim([ticket], envelope.id))[ticket]
             if claim is not Claim.FRESH:
                 return reply.BOUNCE_RETURNED if claim is Claim.DELIVERED else reply.BUSY
@@ -414,6 +415,7 @@ class Pipeline:
                 return self._refused(envelope, Refuse(reply.BOUNCE_BUDGET, "budget of reports used up"))
         except StoreAway as away:
             self._doors.journal.event("ledger.away", id=envelope.id, step="bounce", reason=str(away))
+            self._dispatcher.take_back([ticket], envelope.id)
             return reply.STATE_AWAY
         raw = bounce.compose_return(
             report, returned, hostname=self._settings.names.hostname, now=self._doors.clock.now(), id=envelope.id

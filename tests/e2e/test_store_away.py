@@ -1,0 +1,119 @@
+"""What the store was asked when it stopped, and what the program does with mail on its way when it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from forwarder.cli.demo_lab import FORWARDER, SENDER
+from tests.e2e.lab import Lab, lab
+from tests.e2e.test_outage import LONG, OTHER, TWO_HOSTS, gone, started, team
+from tests.e2e.test_smuggling import Wire
+from tests.peers.smtp_sink import Drip, SmtpSink
+
+SLOW = 'slow = ["two@other.test"]'
+LATE = Drip(b"250 2.0.0 Ok: queued\r\n", 0.04)
+
+
+@contextmanager
+def store_stopped(it: Lab) -> Iterator[None]:
+    """The store stands, with its connections open; what it is asked now it does when it wakes."""
+    pid = it.app.store_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def until_250(attempt: Callable[[], Awaitable[str]]) -> None:
+    """A sender that retries, in quick motion: five seconds of it."""
+    answer = ""
+    for _ in range(100):
+        answer = await attempt()
+        if answer.startswith("250"):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(answer)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came true")
+
+
+@pytest.mark.parametrize("what", ["several destinations", "opaque sender", "report"])
+async def test_the_first_to_meet_an_outage_is_not_held_off_after_it(tmp_path: Path, what: str) -> None:
+    async with lab(tmp_path, zone=TWO_HOSTS) as it, SmtpSink(host=OTHER, port=it.port) as other:
+        assert (await it.send(it.signed())).startswith("250")
+        before = await it.next(it.sink)
+        several, opaque = team(it), it.signed(sender=LONG)
+
+        async def attempt() -> str:
+            match what:
+                case "several destinations":
+                    return await it.send(several, recipient="team@fwd.test")
+                case "opaque sender":
+                    return await it.send(opaque, LONG)
+                case _:
+                    return await it.bounce(before)
+
+        with store_stopped(it):
+            assert (await attempt()).startswith("451 4.3.0")
+        await until_250(attempt)
+        assert (await attempt()).startswith("250")
+        await it.next(it.sender if what == "report" else it.sink)
+        assert len(other.messages) == (what == "several destinations")
+        assert it.sender.waiting.empty()
+        assert it.sink.waiting.empty()
+
+
+async def test_what_was_delivered_while_the_store_stood_still_is_remembered_afterwards(tmp_path: Path) -> None:
+    script = {"DOT": LATE}
+    async with (
+        lab(tmp_path, zone=TWO_HOSTS, aliases=SLOW) as it,
+        SmtpSink(script, host=OTHER, port=it.port) as other,
+    ):
+        sent = it.signed(recipients=("slow@fwd.test",))
+        under_way = asyncio.create_task(it.send(sent, recipient="slow@fwd.test"))
+        await until(lambda: any(one == b"DATA" for _, one in other.commands))
+        with store_stopped(it):
+            assert (await under_way).startswith("250")
+            assert it.journal.named("ledger.away")
+        await until_250(lambda: it.send(sent, recipient="slow@fwd.test"))
+        assert len(other.messages) == 1
+
+
+async def test_told_to_stop_it_finishes_the_message_on_its_way_and_takes_no_other(tmp_path: Path) -> None:
+    async with (
+        lab(tmp_path, zone=TWO_HOSTS, aliases=SLOW) as it,
+        SmtpSink({"DOT": LATE}, host=OTHER, port=it.port) as other,
+    ):
+        await it.app.stop(1)
+        process = await started(it.folder / "forwarder.toml")
+        reader, writer = await asyncio.open_connection(FORWARDER, it.port, local_addr=(SENDER, 0))
+        peer = Wire(reader, writer)
+        await peer.line()
+        for command in (b"EHLO mx.sender.test", b"MAIL FROM:<bob@sender.test>", b"RCPT TO:<slow@fwd.test>", b"DATA"):
+            assert (await peer.ask(command))[0] in "23"
+        peer.say(it.signed(recipients=("slow@fwd.test",)).replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        await until(lambda: any(one == b"DATA" for _, one in other.commands))
+        process.send_signal(signal.SIGTERM)
+        assert [line[:3] for line in await peer.rest()] == ["250", "421"]
+        writer.close()
+        await until(lambda: len(other.messages) == 1)
+        with pytest.raises(OSError, match=r"refused|reset|Connect"):
+            await asyncio.open_connection(FORWARDER, it.port)
+        async with asyncio.timeout(5):
+            assert await process.wait() == 0
+        assert await gone(it.folder / "state")
