@@ -74,6 +74,14 @@ async def test_a_retry_after_a_lost_reply_makes_no_second_copy(tmp_path: Path) -
         assert it.sink.waiting.empty()
 
 
+async def test_two_equal_messages_that_nothing_identifies_are_two(tmp_path: Path) -> None:
+    async with lab(tmp_path) as it:
+        alarm = it.signed(b"From: device@sender.test\r\nSubject: door open\r\n\r\nOpen.\r\n")
+        for _ in range(2):
+            assert (await it.send(alarm)).startswith("250")
+            await it.next(it.sink)
+
+
 async def test_what_one_host_defers_is_completed_by_the_retry_without_a_second_copy_elsewhere(tmp_path: Path) -> None:
     async with lab(tmp_path, zone=TWO_HOSTS) as it:
         sent = team(it)
