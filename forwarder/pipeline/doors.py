@@ -1,0 +1,107 @@
+"""What does the pipeline know of the operator's choices and of the outside, and what does it tell of a message?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from forwarder import route, seal
+from forwarder.dispatch import Fate
+from forwarder.model import (
+    Discard,
+    Envelope,
+    Refuse,
+    Reply,
+    ReturnBounce,
+    Verdict,
+)
+from forwarder.ports import (
+    Clock,
+    Directory,
+    Journal,
+    KeyRing,
+    Ledger,
+    Mailboxes,
+    Resolver,
+)
+from forwarder.smtp import reply
+
+__all__ = ["Doors", "Settings", "Teller"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator chose, as far as the pipeline must know it."""
+
+    names: seal.Names
+    policy: route.Policy
+    #: By alias domain, where it differs from the above or not.
+    domain_policies: Mapping[str, route.Policy] = field(default_factory=dict)
+    trusted_sealers: frozenset[str] = frozenset()
+    lifetime: timedelta = timedelta(days=5)
+    #: Pass a report on that the state does not know, on the strength of its address alone.
+    pass_unmatched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The outside."""
+
+    directory: Directory
+    resolver: Resolver
+    ledger: Ledger
+    mailboxes: Mailboxes
+    keys: KeyRing
+    clock: Clock
+    journal: Journal
+
+
+class Teller:
+    """The events of a message's life."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def refused(self, envelope: Envelope, refused: Refuse) -> Reply:
+        self._journal.event("route.refuse", id=envelope.id, reason=refused.reason)
+        return refused.reply
+
+    def discarded(self, envelope: Envelope, discarded: Discard) -> Reply:
+        self._journal.event("route.discard", id=envelope.id, reason=discarded.reason)
+        return reply.DISCARDED
+
+    def verified(self, envelope: Envelope, verdict: Verdict) -> None:
+        self._journal.event(
+            "message.verified",
+            id=envelope.id,
+            mailkey=verdict.mailkey.result,
+            spf=verdict.spf.result,
+            dkim=[f"{one.result} {one.domain}" for one in verdict.dkim],
+            arc=verdict.arc.result,
+            dmarc=verdict.dmarc.result,
+            sender_verified_by=verdict.sender_verified_by,
+        )
+
+    def matched(self, envelope: Envelope, returned: ReturnBounce) -> None:
+        self._journal.event(
+            "route.return_bounce",
+            id=envelope.id,
+            sender=returned.sender,
+            alias=returned.alias,
+            reason=returned.reason,
+        )
+
+    def delivered(self, envelope: Envelope, fates: Sequence[Fate]) -> None:
+        for one in fates:
+            answer = one.outcome.reply
+            self._journal.event(
+                "delivery.outcome",
+                id=envelope.id,
+                alias=one.ticket.alias,
+                destination=one.ticket.destination,
+                outcome=type(one.outcome).__name__.lower(),
+                peer=one.outcome.peer,
+                code=answer.code if answer is not None else None,
+                text=str(answer) if answer is not None else getattr(one.outcome, "reason", None),
+            )

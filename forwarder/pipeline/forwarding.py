@@ -1,0 +1,178 @@
+"""Which copies leave, and who gets which? One sealed copy for each alias, one Delivery for each next hop."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+
+from forwarder import rewrite, seal
+from forwarder.auth import canonical
+from forwarder.dispatch import Dispatcher, Fate, Plan, Ticket, fingerprint
+from forwarder.mail.report import parse_message_id
+from forwarder.model import (
+    Address,
+    Delivery,
+    Envelope,
+    Forward,
+    Message,
+    Reply,
+    SenderForm,
+    Verdict,
+)
+from forwarder.pipeline.answer import known
+from forwarder.pipeline.doors import Doors, Settings, Teller
+from forwarder.ports import (
+    Claim,
+    Forwarded,
+    StoreAway,
+)
+from forwarder.smtp import reply
+
+__all__ = ["Forwarding"]
+
+
+class Forwarding:
+    """From routes to fates."""
+
+    def __init__(self, settings: Settings, doors: Doors, dispatcher: Dispatcher) -> None:
+        self._settings = settings
+        self._doors = doors
+        self._dispatcher = dispatcher
+        self._tell = Teller(doors.journal)
+
+    async def deliver(
+        self, envelope: Envelope, message: Message, verdict: Verdict, forwards: Sequence[Forward], now: datetime
+    ) -> list[Fate] | Reply:
+        """What became of every destination; a Reply where nothing could be begun."""
+        content = _content(message, envelope)
+        tickets = {
+            (one.alias, target): Ticket(one.alias, target, fingerprint(envelope.sender, one.alias, target, content))
+            for one in forwards
+            for target in one.targets
+        }
+        rewritten = self._rewritten(envelope, forwards, now)
+        try:
+            for sender in rewritten.values():
+                if sender.token is not None and envelope.sender is not None:
+                    await self._doors.ledger.put_token(sender.token, envelope.sender)
+            claims = await self._dispatcher.claim(list(tickets.values()), envelope.id)
+        except StoreAway as away:
+            self._doors.journal.event("ledger.away", id=envelope.id, step="claim", reason=str(away))
+            if len(tickets) > 1 or any(sender.token for sender in rewritten.values()):
+                # An opaque sender that nobody keeps could never be answered, and of several recipients nobody would know
+                # which have it when the sender comes back.
+                self._dispatcher.take_back(list(tickets.values()), envelope.id)
+                return reply.STATE_AWAY
+            claims = None
+        plans = self._plans(envelope, message, verdict, forwards, rewritten, tickets, claims, now)
+        fates = [
+            *(Fate(one, known(claims[one])) for one in tickets.values() if claims and claims[one] is not Claim.FRESH),
+            *await self._dispatcher.deliver(plans, envelope.id, recorded=claims is not None),
+        ]
+        self._tell.delivered(envelope, fates)
+        return fates
+
+    def _rewritten(
+        self, envelope: Envelope, forwards: Sequence[Forward], now: datetime
+    ) -> dict[Address, rewrite.Rewritten]:
+        """By alias. Several aliases of one domain share one rewritten sender."""
+        keys, directory = self._doors.keys, self._doors.directory
+        found = {}
+        for one in forwards:
+            found[one.alias] = rewrite.rewrite_sender(
+                envelope.sender, one, keys.srs_secrets(), now.date(), directory.is_srs_domain
+            )
+            self._doors.journal.event(
+                "route.forward",
+                id=envelope.id,
+                alias=one.alias,
+                targets=len(one.targets),
+                sender_form=one.sender_form.value,
+                sender=found[one.alias].sender or "<>",
+                reason=one.reason,
+            )
+        return found
+
+    def _plans(
+        self,
+        envelope: Envelope,
+        message: Message,
+        verdict: Verdict,
+        forwards: Sequence[Forward],
+        rewritten: dict[Address, rewrite.Rewritten],
+        tickets: dict[tuple[Address, Address], Ticket],
+        claims: dict[Ticket, Claim] | None,
+        now: datetime,
+    ) -> list[Plan]:
+        """One plan for each alias and next hop, over the destinations that nobody has delivered yet."""
+        plans = []
+        for one in forwards:
+            mine = [tickets[one.alias, target] for target in one.targets]
+            fresh = [ticket for ticket in mine if claims is None or claims[ticket] is Claim.FRESH]
+            if not fresh:
+                continue
+            sender = rewritten[one.alias].sender
+            sealed = seal.seal_message(
+                message,
+                envelope,
+                verdict,
+                one.alias,
+                srs_domain=one.srs_domain,
+                names=self._settings.names,
+                keys=self._doors.keys,
+                now=now,
+            )
+            self._doors.journal.event("message.sealed", id=envelope.id, alias=one.alias, octets=len(sealed.prefix))
+            by_destination = {ticket.destination: ticket for ticket in fresh}
+            for group in rewrite.group_by_next_hop(list(by_destination)):
+                # The null sender stays null; what vouches for it at the next hop is the name we greet it with.
+                domain = one.srs_domain if sender is not None else self._settings.names.hostname
+                data = seal.address_to(sealed, sender, group.recipients, domain=domain, keys=self._doors.keys, now=now)
+                delivery = Delivery(
+                    id=envelope.id,
+                    sender=sender,
+                    recipients=group.recipients,
+                    next_hop=group.next_hop,
+                    data=data,
+                    expires_at=now + self._settings.lifetime,
+                    smtputf8=envelope.smtputf8,
+                    body=envelope.body,
+                )
+                kept = tuple(by_destination[address] for address in group.recipients)
+                plans.append(Plan(delivery, kept, self._to_remember(envelope, message, one, sender, kept, now)))
+        return plans
+
+    def _to_remember(
+        self,
+        envelope: Envelope,
+        message: Message,
+        forward: Forward,
+        sender: Address | None,
+        tickets: Sequence[Ticket],
+        now: datetime,
+    ) -> tuple[Forwarded | None, ...]:
+        """What a bounce will be matched against; nothing where no bounce can come back."""
+        if forward.sender_form is not SenderForm.REVERSIBLE or sender is None or envelope.sender is None:
+            return (None,) * len(tickets)
+        message_id = _message_id(message)
+        return tuple(
+            Forwarded(sender, envelope.sender, one.alias, one.destination, message_id, envelope.id, now)
+            for one in tickets
+        )
+
+
+def _content(message: Message, envelope: Envelope) -> bytes:
+    """32 octets for what this message is, so that a retry of it is recognised."""
+    # The body's hash is there already, for the signatures; its size tells bodies apart that differ in blank lines only.
+    body = canonical.body_hash(message, "relaxed") + len(message.body).to_bytes(8, "big")
+    if message.first(b"message-id") is None and message.first(b"date") is None:
+        # Two alarms of one device may be the same to the last octet, and both are mail. Without either field a retry cannot
+        # be told from them, and a second copy is better than none.
+        body += envelope.id.encode()
+    return hashlib.sha256(message.header + body).digest()
+
+
+def _message_id(message: Message) -> str | None:
+    found = message.first(b"message-id")
+    return parse_message_id(found.value) if found is not None else None

@@ -1,0 +1,159 @@
+"""What happens to a message, from the first RCPT TO to the reply to its final dot? docs/flow.md tells it in the same order.
+
+recipient   where does it lead?                     route.resolve
+accept      is it one message for every reader?     mail.header, screen
+            who vouches for it?                     auth.verify
+            may it pass, and as what?               route.decide
+            whose sender does it leave with?        rewrite
+            what goes on it?                        seal
+            who has it?                             dispatch
+            what does the sender hear?              _answer
+a report    for a reversible address goes by reporting.return_bounce instead
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from forwarder import route, screen
+from forwarder.auth.verify import verify
+from forwarder.dispatch import Dispatcher, Fate, split
+from forwarder.mail.address import parse_from
+from forwarder.mail.header import MalformedMessage, parse_message
+from forwarder.mail.received import build_received
+from forwarder.model import (
+    Address,
+    Discard,
+    Envelope,
+    Forward,
+    Keep,
+    Message,
+    Refuse,
+    Reply,
+    Verdict,
+)
+from forwarder.pipeline.answer import deferred_reply, failed_reply, scrubbed
+from forwarder.pipeline.doors import Doors, Settings, Teller
+from forwarder.pipeline.forwarding import Forwarding
+from forwarder.pipeline.reporting import Reporting
+from forwarder.smtp import reply
+
+__all__ = ["Pipeline"]
+
+
+class Pipeline:
+    """The life of one message. Holds no state of its own."""
+
+    def __init__(self, settings: Settings, doors: Doors, dispatcher: Dispatcher) -> None:
+        self._settings = settings
+        self._doors = doors
+        self._tell = Teller(doors.journal)
+        self._forwarding = Forwarding(settings, doors, dispatcher)
+        self._reporting = Reporting(settings, doors, dispatcher)
+
+    async def recipient(self, sender: Address | None, address: Address) -> route.Resolved | Refuse:
+        """RCPT TO: one answer for each recipient, before the message is sent."""
+        doors = self._doors
+        return await route.resolve(
+            address,
+            sender,
+            directory=doors.directory,
+            ledger=doors.ledger,
+            secrets=doors.keys.srs_secrets(),
+            today=doors.clock.now().date(),
+        )
+
+    async def accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], raw: bytes) -> Reply:
+        """The final dot: one answer for all recipients."""
+        tell = self._doors.journal.event
+        tell(
+            "message.received",
+            id=envelope.id,
+            ip=str(envelope.peer.ip),
+            helo=envelope.peer.helo,
+            sender=envelope.sender or "<>",
+            recipients=len(envelope.recipients),
+            size=len(raw),
+        )
+        answer = await self._accept(envelope, resolved, raw)
+        tell("message.answered", id=envelope.id, code=answer.code, enhanced=answer.enhanced, text=answer.text)
+        return answer
+
+    async def _accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], raw: bytes) -> Reply:
+        try:
+            message = parse_message(raw)
+        except MalformedMessage as error:
+            return self._tell.refused(envelope, Refuse(reply.malformed(str(error)), str(error)))
+        if isinstance(resolved[0], route.ToNowhere):
+            return self._tell.discarded(envelope, Discard("report to a one-way address: its sender was never verified"))
+        author = parse_from(message)
+        unfit = None if isinstance(resolved[0], route.ToSender) else screen.screen_message(message, author)
+        if unfit is not None:
+            return self._tell.refused(envelope, unfit)
+        now = self._doors.clock.now()
+        hostname = self._settings.names.hostname
+        verdict = await verify(
+            self._doors.resolver,
+            envelope,
+            message,
+            author,
+            receiver=hostname,
+            now=now,
+            trusted_sealers=self._settings.trusted_sealers,
+        )
+        self._tell.verified(envelope, verdict)
+        if isinstance(resolved[0], route.ToSender):
+            return await self._reporting.return_bounce(envelope, message, verdict, resolved[0])
+        routes = []
+        for one in resolved:
+            assert isinstance(one, route.ToAlias | route.ToMailbox)
+            policy = self._settings.domain_policies.get(one.alias.domain, self._settings.policy)
+            decided = route.decide(one, envelope, verdict, policy)
+            if isinstance(decided, Refuse):
+                return self._tell.refused(envelope, decided)
+            routes.append(decided)
+        loop = screen.screen_loop(message, [one.alias for one in routes])
+        if loop is not None:
+            return self._tell.refused(envelope, loop)
+        return await self._forward(envelope, message, verdict, routes, now)
+
+    async def _forward(
+        self, envelope: Envelope, message: Message, verdict: Verdict, routes: Sequence[Forward | Keep], now: datetime
+    ) -> Reply:
+        forwards = [one for one in routes if isinstance(one, Forward)]
+        answer = reply.KEPT
+        if forwards:
+            fates = await self._forwarding.deliver(envelope, message, verdict, forwards, now)
+            answer = fates if isinstance(fates, Reply) else await self._answer(envelope, message, verdict, fates)
+        if answer.code == 250:
+            # Last, because the ledger does not know mailboxes: a sender that must come back has not written here yet.
+            for kept in (one for one in routes if isinstance(one, Keep)):
+                if not await self._keep(envelope, message, kept, now):
+                    return reply.FAULT
+        return answer
+
+    async def _keep(self, envelope: Envelope, message: Message, kept: Keep, now: datetime) -> bool:
+        trace = build_received(envelope, by=self._settings.names.hostname, for_=kept.alias, now=now)
+        try:
+            data = (trace + message.header + message.separator, message.body)
+            await self._doors.mailboxes.append(kept.mailbox, envelope.sender, data)
+        except OSError as error:
+            self._doors.journal.event("mailbox.failed", id=envelope.id, mailbox=kept.mailbox, reason=str(error))
+            return False
+        self._doors.journal.event("mailbox.kept", id=envelope.id, mailbox=kept.mailbox)
+        return True
+
+    async def _answer(self, envelope: Envelope, message: Message, verdict: Verdict, fates: Sequence[Fate]) -> Reply:
+        """One reply for every destination. 250 only when each of them has the message, or its sender was told."""
+        delivered, deferred, failed = split(fates)
+        if deferred:
+            return deferred_reply(deferred[0])
+        if not failed:
+            return reply.DELIVERED
+        if not delivered:
+            # RFC 5321 section 6.1: said in session, the sender's own server writes the report. No DSN of ours, no backscatter.
+            return failed_reply(failed[0])
+        if envelope.sender is None or verdict.sender_verified_by is None:
+            return reply.some_failed(len(delivered), len(failed), scrubbed(failed[0]))
+        return await self._reporting.report_failures(envelope, message, failed)

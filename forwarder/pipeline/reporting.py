@@ -1,0 +1,168 @@
+"""What reports do we send? Our own of a failed delivery, and the bounces that come back, each to the original sender."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import assert_never
+
+from forwarder import bounce, route, seal
+from forwarder.dispatch import Dispatcher, Fate, Plan, Ticket, fingerprint
+from forwarder.mail.dsn import parse_report
+from forwarder.model import (
+    Address,
+    Deferred,
+    Delivered,
+    Delivery,
+    Envelope,
+    Failed,
+    Message,
+    Refuse,
+    Reply,
+    Verdict,
+)
+from forwarder.pipeline.answer import scrubbed
+from forwarder.pipeline.doors import Doors, Settings, Teller
+from forwarder.ports import (
+    Claim,
+    StoreAway,
+)
+from forwarder.smtp import reply
+
+__all__ = ["Reporting"]
+
+
+class Reporting:
+    """Reports always leave with the null sender, and only for a sender that a check vouched for."""
+
+    def __init__(self, settings: Settings, doors: Doors, dispatcher: Dispatcher) -> None:
+        self._settings = settings
+        self._doors = doors
+        self._dispatcher = dispatcher
+        self._tell = Teller(doors.journal)
+
+    async def report_failures(self, envelope: Envelope, message: Message, failed: Sequence[Fate]) -> Reply:
+        """Some have it and some never will: the verified sender gets a report from us, and only then our 250."""
+        assert envelope.sender is not None
+        # RFC 3461 section 4.1: a sender that asked for no report of this recipient gets none.
+        failed = [one for one in failed if bounce.wants_failure_report(envelope, one.ticket.alias)]
+        if not failed:
+            return reply.DELIVERED
+        raw = bounce.compose_failure(
+            [
+                (one.ticket.alias, one.ticket.destination, one.outcome)
+                for one in failed
+                if isinstance(one.outcome, Failed)
+            ],
+            envelope,
+            message,
+            hostname=self._settings.names.hostname,
+            now=self._doors.clock.now(),
+        )
+        outcome = await self._send_report(envelope, raw, envelope.sender, failed[0].ticket.alias.domain)
+        match outcome:
+            case Delivered():
+                return reply.DELIVERED
+            case Deferred():
+                return reply.STILL_UNDER_WAY
+            case Failed():
+                return reply.some_failed(1, len(failed), scrubbed(failed[0]))
+            case _:
+                assert_never(outcome)
+
+    async def _send_report(
+        self, envelope: Envelope, raw: bytes, recipient: Address, alias_domain: str
+    ) -> Delivered | Deferred | Failed:
+        """A report of ours, with the null sender (RFC 5321 section 4.5.5), claimed and settled like any delivery."""
+        now = self._doors.clock.now()
+        data = seal.seal_own(
+            raw,
+            (recipient,),
+            srs_domain=self._doors.directory.srs_domain(alias_domain),
+            names=self._settings.names,
+            keys=self._doors.keys,
+            now=now,
+        )
+        delivery = Delivery(
+            id=f"{envelope.id}r",
+            sender=None,
+            recipients=(recipient,),
+            next_hop=recipient.domain,
+            data=data,
+            expires_at=now + self._settings.lifetime,
+            smtputf8=not (recipient.local.isascii() and recipient.domain.isascii()),
+        )
+        ticket = Ticket(recipient, recipient, b"")
+        fates = await self._dispatcher.deliver([Plan(delivery, (ticket,), (None,))], envelope.id, recorded=False)
+        self._tell.delivered(envelope, fates)
+        return fates[0].outcome
+
+    async def return_bounce(
+        self, envelope: Envelope, message: Message, verdict: Verdict, resolved: route.ToSender
+    ) -> Reply:
+        """A report came to a reversible address: matched, scrubbed, passed on to the original sender."""
+        admitted = route.evaluate_verdict(verdict, self._settings.policy)
+        if isinstance(admitted, Refuse):
+            return self._tell.refused(envelope, admitted)
+        report = parse_report(message)
+        if report is None:
+            return self._tell.refused(envelope, Refuse(reply.NO_REPORT, "no delivery report"))
+        ledger = self._doors.ledger
+        ticket = Ticket(
+            resolved.reversible,
+            resolved.sender,
+            fingerprint(
+                None, resolved.reversible, resolved.sender, hashlib.sha256(message.header + message.body).digest()
+            ),
+        )
+        try:
+            known = await ledger.find_forward(resolved.reversible, report.message_id, bounce.destinations(report))
+            returned = bounce.evaluate_report(resolved.reversible, resolved.sender, known)
+            self._tell.matched(envelope, returned)
+            if known is None and not self._settings.pass_unmatched:
+                return self._tell.refused(
+                    envelope, Refuse(reply.UNKNOWN_REPORT, "no message of ours matches the report")
+                )
+            claim = (await self._dispatcher.claim([ticket], envelope.id))[ticket]
+            if claim is not Claim.FRESH:
+                return reply.BOUNCE_RETURNED if claim is Claim.DELIVERED else reply.BUSY
+            if not await ledger.spend_bounce(resolved.reversible, report.message_id):
+                await ledger.settle(envelope.id, [], [ticket.fingerprint], [])
+                return self._tell.refused(envelope, Refuse(reply.BOUNCE_BUDGET, "budget of reports used up"))
+        except StoreAway as away:
+            self._doors.journal.event("ledger.away", id=envelope.id, step="bounce", reason=str(away))
+            self._dispatcher.take_back([ticket], envelope.id)
+            return reply.STATE_AWAY
+        raw = bounce.compose_return(
+            report, returned, hostname=self._settings.names.hostname, now=self._doors.clock.now(), id=envelope.id
+        )
+        outcome = await self._send_report(envelope, raw, resolved.sender, resolved.reversible.domain)
+        await self._settle_bounce(envelope, resolved, report.message_id, ticket, outcome)
+        match outcome:
+            case Delivered():
+                return reply.BOUNCE_RETURNED
+            case Deferred():
+                return reply.STILL_UNDER_WAY
+            case Failed():
+                # RFC 5321 section 4.5.5: nobody is told of a report that cannot be delivered; its own sender hears it here.
+                return Reply(550, outcome.reply.enhanced or "5.0.0", "the original sender's server refuses this report")
+            case _:
+                assert_never(outcome)
+
+    async def _settle_bounce(
+        self,
+        envelope: Envelope,
+        resolved: route.ToSender,
+        message_id: str | None,
+        ticket: Ticket,
+        outcome: Delivered | Deferred | Failed,
+    ) -> None:
+        done = isinstance(outcome, Delivered)
+        try:
+            await self._doors.ledger.settle(
+                envelope.id, [ticket.fingerprint] if done else [], [] if done else [ticket.fingerprint], []
+            )
+            if isinstance(outcome, Deferred):
+                await self._doors.ledger.refund_bounce(resolved.reversible, message_id)
+        except StoreAway as away:
+            self._doors.journal.event("ledger.away", id=envelope.id, step="settle bounce", reason=str(away))
