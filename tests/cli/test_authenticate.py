@@ -75,7 +75,13 @@ def test_the_null_sender_is_the_empty_string_and_is_checked_as_the_helo() -> Non
 
 
 def test_a_bad_line_says_why_and_the_run_goes_on() -> None:
-    lines = run("{", case(id=7, ip="nonsense"), case(id=8, message="*"), case(id=9, unknown=1), case(id=10))
+    lines = run(
+        "{",
+        case(id=7, ip="nonsense"),
+        case(id=8, message="*"),
+        case(id=9, helo=1),
+        case(id=10, expect="pass", helo=None),
+    )
     assert [one["id"] for one in lines] == [None, 7, 8, 9, 10]
     assert ["error" in one for one in lines] == [True, True, True, True, False]
 
