@@ -1,10 +1,11 @@
-"""Mail programs that others wrote, on both sides of the service: swaks, Postfix and its load tools, aiosmtplib.
+"""Programs that others wrote, on every side of the service: swaks, aiosmtplib, Postfix and its load tools, Redis, Unbound.
 
 What is not installed is skipped and named; scripts/peers installs all of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 import ssl
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from email import message_from_bytes
 from email.header import decode_header
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import aiosmtplib
@@ -20,9 +22,13 @@ import pytest
 import trustme
 
 from forwarder.cli.demo_lab import FORWARDER, SENDER, Received
+from forwarder.ports import DnsStatus
+from forwarder.resolver import DnsResolver
 from tests.e2e.lab import MESSAGE, Lab, lab
+from tests.peers.dns_server import run_dns_server
 from tests.peers.postfix import needs_postfix, needs_root, postfix, smtp_sink
 from tests.peers.programs import needs, run
+from tests.peers.servers import redis_server, unbound
 from tests.peers.smtp_sink import DROP, SmtpSink, Then
 
 #: Where the destination of these tests listens, and the next hop behind it.
@@ -343,3 +349,53 @@ async def test_what_postfix_refuses_in_session_the_sender_hears_without_the_dest
     assert f"<{recipient}@fwd.test>" in answer
     assert [one for one in HIDDEN if one in answer.lower().encode()] == []
     assert it.sender.waiting.empty()
+
+
+# --- the store and the resolver
+
+
+@needs("redis-server")
+async def test_the_story_over_the_redis_of_the_system(tmp_path: Path) -> None:
+    sender = "bob.with.a.very.long.local.part.that.fits.nowhere@sender.test"
+    async with redis_server(tmp_path) as url, lab(tmp_path, store=url) as it:
+        sent = it.signed(sender=sender)
+        assert (await it.send(sent, sender)).startswith("250")
+        arrived = await it.next(it.sink)
+        # What is known to be delivered is not delivered again.
+        assert (await it.send(sent, sender)).startswith("250")
+        assert it.sink.waiting.empty()
+        # The way back is known too, though the address does not tell it.
+        assert "very.long" not in arrived.sender
+        assert (await it.bounce(arrived)).startswith("250")
+        assert (await it.next(it.sender)).recipients == (sender,)
+        assert it.app.store_pid is None
+
+
+UNBOUND_ZONE = r"""
+$ORIGIN test.
+$TTL 300
+short IN TXT "v=spf1 -all"
+long  IN TXT "{long}" "{long}" "{long}" "{long}" "{long}" "{long}"
+a     IN MX  10 mx.test.
+mx    IN A   192.0.2.1
+alias IN CNAME short
+"""
+
+
+@needs("unbound")
+async def test_the_resolver_understands_unbound(tmp_path: Path) -> None:
+    async with (
+        run_dns_server(UNBOUND_ZONE.format(long="x" * 250)) as upstream,
+        unbound(tmp_path, upstream.address) as address,
+    ):
+        upstream.faults["broken.test"] = "SERVFAIL"
+        ask = DnsResolver([address], timeout=10, monotonic=asyncio.get_running_loop().time)
+        assert (await ask.txt("short.test")).records == (b"v=spf1 -all",)
+        assert (await ask.txt("alias.test")).records == (b"v=spf1 -all",)
+        # Too long for a packet of UDP: truncated, and asked for once more over TCP.
+        assert (await ask.txt("long.test")).records == (b"x" * 1500,)
+        assert (await ask.mx("a.test")).records == ((10, "mx.test"),)
+        assert (await ask.a("mx.test")).records == (IPv4Address("192.0.2.1"),)
+        assert (await ask.aaaa("mx.test")).status is DnsStatus.NODATA
+        assert (await ask.txt("nowhere.test")).status is DnsStatus.NXDOMAIN
+        assert (await ask.txt("broken.test")).status is DnsStatus.TEMPERROR
