@@ -259,10 +259,11 @@ def names_of(settings: Settings) -> Names:
 
 def policy_of(settings: Settings, domain: str | None = None) -> Policy:
     """What the operator wants done about each finding: overall, or for the aliases of ``domain``."""
-    chosen = settings.policy.model_dump(exclude={"trusted_sealers"})
+    chosen = settings.policy.model_dump(exclude={"trusted_sealers", "help_url"})
     if domain is not None and domain in settings.domains:
         chosen |= settings.domains[domain].policy.model_dump(exclude_none=True)
-    return Policy(**{name: Action(value) for name, value in chosen.items()})
+    actions = {name: Action(value) for name, value in chosen.items()}
+    return Policy(**actions, help_url=settings.policy.help_url)
 
 
 def _endpoint(address: str) -> tuple[IPv4Address | IPv6Address, int]:

@@ -49,7 +49,8 @@ class Policy:
     """The operator's choices, as configured: overall, or for one domain of aliases.
 
     ``spf_fail`` counts only where nothing else vouches for sender or author; ``temperror`` REJECT answers 451, and only where
-    what is not known would decide; any other value goes on without it. ``help_url`` stands in refusals of the mailkey check.
+    what is not known would decide; any other value goes on without it. ``help_url`` stands in refusals of the mailkey check;
+    empty: they name the record instead.
     """
 
     unauthenticated: Action = Action.TAG
@@ -57,7 +58,7 @@ class Policy:
     dmarc_quarantine: Action = Action.TAG
     spf_fail: Action = Action.TAG
     temperror: Action = Action.REJECT
-    help_url: str = "https://github.com/mailkey/mailkey-forwarder/blob/main/docs/mailkey.md"
+    help_url: str = ""
 
 
 # --- RCPT TO -----------------------------------------------------------------------------------------------------------

@@ -149,6 +149,7 @@ class Policy(_Table):
     spf_fail: Action = "tag"
     temperror: Action = "reject"
     trusted_sealers: Annotated[tuple[DomainName, ...], BeforeValidator(values.split)] = ()
+    help_url: Annotated[str, Field(max_length=200, pattern=r"^[!-~]*$")] = ""
 
 
 class DomainPolicy(_Table):

@@ -80,7 +80,8 @@ def malformed(reason: str) -> Reply:
 
 def mailkey_refused(domain: str, url: str) -> Reply:
     """docs/mailkey.md section 5: the refusal names the cause and the cure."""
-    return Reply(550, "5.7.1", f"mailkey of {domain} does not cover this message; see {url}")
+    cure = url or f"the TXT record of mailkey.{domain}"
+    return Reply(550, "5.7.1", f"mailkey of {domain} does not cover this message; see {cure}")
 
 
 def mailkey_unknown(domain: str) -> Reply:
