@@ -11,14 +11,15 @@ import asyncio
 import random
 import socket
 import ssl
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from forwarder.auth.suffix import is_public_suffix
 from forwarder.config import Settings
 from forwarder.directory import StaticDirectory
-from forwarder.dispatch import Dispatcher
+from forwarder.dispatch import LEASE, Dispatcher, Hold
 from forwarder.edge.limits import Limits
 from forwarder.edge.server import EdgeServer, bind
 from forwarder.edge.session import EdgeSettings
@@ -27,23 +28,26 @@ from forwarder.keys import KeyFile, KeyFileError, Keys
 from forwarder.mailbox import MailboxFiles
 from forwarder.pipeline import Doors, Pipeline
 from forwarder.pipeline import Settings as PipelineSettings
+from forwarder.pipeline.aftermath import Aftermath
 from forwarder.ports import Journal, StoreAway
 from forwarder.relay import RelaySettings, SmtpRelay
 from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
+from forwarder.retry import Schedule
 from forwarder.route import Action, Policy
 from forwarder.seal import Names
 from forwarder.store.client import StoreClient, StoreUrlError
 from forwarder.store.health import examine_store
 from forwarder.store.ledger import RedisLedger
+from forwarder.store.queue import RedisQueue
 from forwarder.store.server import EmbeddedStore, StoreStartError
+from forwarder.worker import Worker, WorkerSettings
 
-__all__ = ["App", "StartError", "SystemClock", "load_keys", "make_resolver", "names_of", "policy_of"]
+__all__ = ["App", "StartError", "SystemClock", "load_keys", "make_resolver", "names_of", "open_queue", "policy_of"]
 
 #: Seconds that messages on their way get when the program stops (systemd's default for a stop is 90).
 DRAIN = 30.0
-#: Seconds that an unsettled claim of the ledger holds. It outlasts every attempt (dispatch.ATTEMPT), so that a sender's retry
-#: never meets an attempt that is still running; after a crash it is what the sender waits before its retry is taken up.
-LEASE = 900
+#: Seconds within which the store must take or give a body, which may be large and waits for the disk.
+QUEUE_TIMEOUT = 5.0
 
 
 class StartError(Exception):
@@ -66,7 +70,10 @@ class App:
         self.clock = SystemClock()
         self._embedded: EmbeddedStore | None = None
         self._client: StoreClient | None = None
+        self._queue_client: StoreClient | None = None
         self._relay: SmtpRelay | None = None
+        self._worker: Worker | None = None
+        self._work: asyncio.Task[None] | None = None
         self._dispatcher: Dispatcher | None = None
         self._edge: EdgeServer | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -77,6 +84,11 @@ class App:
     def store_pid(self) -> int | None:
         """The process of the embedded store, once started; ``None`` where there is none."""
         return self._embedded.pid if self._embedded is not None else None
+
+    def wake_queue(self) -> None:
+        """Look at the queue now: another process made something due."""
+        if self._worker is not None:
+            self._worker.wake()
 
     async def start(self) -> None:
         """Open everything and begin to listen. Raises StartError; what was opened by then is closed again."""
@@ -99,7 +111,6 @@ class App:
         sockets = self._bind()
         self.addresses = tuple(_name(one) for one in sockets)
         self._relay = SmtpRelay(resolver, self._relay_settings(), self._journal, random.Random())
-        self._dispatcher = Dispatcher(self._relay, ledger, self._journal, in_session=settings.relay.in_session)
         directory = StaticDirectory.from_settings(settings)
         doors = Doors(
             directory=directory,
@@ -109,6 +120,30 @@ class App:
             keys=keys,
             clock=self.clock,
             journal=self._journal,
+        )
+        queue = self._open_queue(ledger)
+        aftermath = Aftermath(
+            self._pipeline_settings(),
+            doors,
+            queue,
+            Schedule(settings.queue.first_retry, settings.queue.max_retry),
+            random.random,
+        )
+        self._worker = Worker(
+            queue,
+            self._relay,
+            aftermath,
+            self._journal,
+            WorkerSettings(settings.queue.deliveries, settings.queue.per_destination),
+        )
+        self._dispatcher = Dispatcher(
+            self._relay,
+            ledger,
+            self._journal,
+            in_session=settings.relay.in_session,
+            queue=queue,
+            settler=aftermath,
+            wake=self._worker.wake,
         )
         pipeline = Pipeline(self._pipeline_settings(), doors, self._dispatcher)
         context = self._tls_context()
@@ -124,6 +159,7 @@ class App:
         )
         self._edge = EdgeServer(edge, pipeline, self.clock, self._journal)
         await self._edge.start(sockets)
+        self._work = asyncio.create_task(self._worker.run())
         self._journal.event("service.ready", hostname=settings.hostname, listen=list(self.addresses))
 
     async def _open_store(self) -> RedisLedger:
@@ -152,9 +188,19 @@ class App:
         return RedisLedger(
             self._client,
             journal=self._journal,
-            lease=LEASE,
+            lease=int(LEASE),
             per_message=settings.bounces.per_message,
             per_day=settings.bounces.per_day,
+        )
+
+    def _open_queue(self, ledger: RedisLedger) -> RedisQueue:
+        """A connection of its own: a large body must not keep the ledger waiting (docs/decisions/0006)."""
+        queue, url = self._settings.queue, self._settings.store
+        if self._embedded is not None:
+            url = self._embedded.url
+        self._queue_client = StoreClient(url, journal=self._journal, timeout=QUEUE_TIMEOUT)
+        return RedisQueue(
+            self._queue_client, ledger, journal=self._journal, max_body=queue.max_body, high_water=queue.high_water
         )
 
     def _bind(self) -> list[socket.socket]:
@@ -201,6 +247,8 @@ class App:
             domain_policies={domain: policy_of(settings, domain) for domain in settings.domains},
             trusted_sealers=frozenset(settings.policy.trusted_sealers),
             lifetime=timedelta(seconds=settings.queue.lifetime),
+            hold=Hold(settings.relay.hold),
+            domain_holds={domain: Hold(one.hold) for domain, one in settings.domains.items() if one.hold is not None},
             pass_unmatched=settings.bounces.unmatched == "pass",
         )
 
@@ -208,14 +256,21 @@ class App:
         """Take nothing new, finish what is under way within ``seconds``, close everything. Safe to call at any time."""
         if self._edge is not None:
             await self._edge.drain(seconds)
+        if self._worker is not None:
+            left = await self._worker.stop(seconds)
+            if left:
+                self._journal.event("drain.timeout", queued=left)
+        if self._work is not None:
+            await self._work
         if self._dispatcher is not None:
             left = await self._dispatcher.finish(seconds)
             if left:
                 self._journal.event("drain.timeout", deliveries=left)
         if self._relay is not None:
             await self._relay.close()
-        if self._client is not None:
-            await self._client.close()
+        for client in (self._queue_client, self._client):
+            if client is not None:
+                await client.close()
         if self._watch is not None:
             self._watch.cancel()
             with suppress(asyncio.CancelledError):
@@ -223,6 +278,30 @@ class App:
         if self._embedded is not None:
             await self._embedded.stop()
         self._journal.event("service.stopped")
+
+
+@asynccontextmanager
+async def open_queue(settings: Settings, journal: Journal) -> AsyncIterator[RedisQueue]:
+    """The queue, for an operator's command: of the service that runs, or, while none does, of the store that it left. Raises
+    StartError."""
+    embedded = EmbeddedStore(settings.state_dir, journal=journal) if settings.store == "embedded" else None
+    client = None
+    try:
+        if embedded is not None:
+            await embedded.start()
+        client = StoreClient(
+            embedded.url if embedded is not None else settings.store, journal=journal, timeout=QUEUE_TIMEOUT
+        )
+        ledger = RedisLedger(client, journal=journal)
+        limits = settings.queue
+        yield RedisQueue(client, ledger, journal=journal, max_body=limits.max_body, high_water=limits.high_water)
+    except (StoreStartError, StoreUrlError, StoreAway, OSError) as error:
+        raise StartError(f"the store cannot be reached: {error}") from error
+    finally:
+        if client is not None:
+            await client.close()
+        if embedded is not None:
+            await embedded.stop()
 
 
 def load_keys(settings: Settings) -> Keys:

@@ -1,8 +1,16 @@
-"""Who has the message at the end of the session? Delivers while the sender waits, and remembers who got it.
+"""Who has the message at the end of the session? Delivers while the sender waits, and holds what could not go yet.
 
 Architecture decisions 2 and 3. Every (reverse-path, alias, destination, message) has a fingerprint. It is claimed before the
 attempt and settled after it, so that a sender that retries gets the recipients it still lacks and nobody gets a second copy.
-An attempt that outlasts the session's deadline goes on: the sender hears 451 and comes back, and finds it done.
+
+    the next hop has it in time         delivered, marked so
+    it refuses                          failed; what the sender hears of it is the pipeline's
+    not now, or not before the deadline put into the queue, then the sender hears 250; an attempt that still runs keeps
+                                        the lease of what was queued, and settles it when it ends
+    it cannot be held                   deferred: the sender hears 4xx and keeps it (too large, queue full, store away,
+                                        hold = "never")
+
+Where the operator wants it, and for more next hops than one sender should wait for, the queue comes first.
 
 This file waits for several deliveries at once, the one place of the core besides auth.verify that does.
 """
@@ -11,17 +19,37 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Protocol
 
-from forwarder.model import Address, Deferred, Delivered, Delivery, Failed, RecipientOutcome
-from forwarder.ports import Claim, Forwarded, Journal, Ledger, Relay, StoreAway
+from forwarder.model import Address, Deferred, Delivered, Delivery, Failed, Outcome, Queued, RecipientOutcome
+from forwarder.ports import Claim, Forwarded, Held, Journal, Ledger, Queue, QueueFull, Relay, StoreAway
 
-__all__ = ["ATTEMPT", "BUSY", "Dispatcher", "Fate", "Plan", "Ticket", "fingerprint"]
+__all__ = [
+    "ATTEMPT",
+    "BUSY",
+    "LEASE",
+    "Dispatcher",
+    "Fate",
+    "Hold",
+    "Plan",
+    "Settler",
+    "Ticket",
+    "fingerprint",
+    "split",
+]
 
 #: Seconds that one attempt may take in all, the wait for the answer to the final dot (600) included.
 ATTEMPT = 840.0
+#: Seconds that a claim, and the lease of what is queued while its attempt goes on, hold. They outlast every attempt.
+LEASE = 900.0
+#: Seconds that a sender waits where nothing else was chosen.
+DEFAULT_IN_SESSION = 20.0
+#: Next hops of one message that are tried while the sender waits. Lists have more, and the queue comes first for them.
+MAX_IN_SESSION = 5
 
 #: Seconds between the tries to tell the store what it missed, or what it may have heard too late.
 CATCH_UP = (1.0, 4.0, 15.0, 60.0, 240.0)
@@ -31,6 +59,16 @@ MAX_CATCH_UP = 1000
 #: Reasons that the pipeline tells apart when it answers.
 BUSY = "an earlier attempt is still under way"
 STILL_UNDER_WAY = "the next hop has not answered within the session's deadline"
+QUEUE_FIRST = "the queue comes first"
+QUEUE_AWAY = "the queue cannot take it now"
+
+
+class Hold(Enum):
+    """May we keep mail? ``auto``: what cannot go at once; ``always``: everything, first; ``never``: nothing."""
+
+    AUTO = "auto"
+    NEVER = "never"
+    ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +82,14 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A Delivery and, for each of its recipients in order, the ticket and what to remember once it is delivered."""
+    """A Delivery and, for each of its recipients in order, the ticket and what to remember once it is delivered. ``held`` is
+    how the queue would keep it, ``None`` where it may not be kept."""
 
     delivery: Delivery
     tickets: tuple[Ticket, ...]
     forwards: tuple[Forwarded | None, ...]
+    held: Held | None = None
+    hold: Hold = Hold.NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +97,17 @@ class Fate:
     """What became of one ticket."""
 
     ticket: Ticket
-    outcome: RecipientOutcome
+    outcome: RecipientOutcome | Queued
+
+
+class Settler(Protocol):
+    """What becomes of a held delivery after an attempt: pipeline.aftermath."""
+
+    def first_pause(self) -> float:
+        """Seconds until what could not be delivered in session is tried again."""
+
+    async def settle(self, held: Held, lease: str, outcome: Outcome) -> bool:
+        """Record what the attempt that holds ``lease`` led to. Raises StoreAway; calling again does no harm."""
 
 
 def fingerprint(sender: Address | None, alias: Address, destination: Address, content: bytes) -> bytes:
@@ -66,14 +117,47 @@ def fingerprint(sender: Address | None, alias: Address, destination: Address, co
     return hashlib.sha256(packed + content).digest()
 
 
-class Dispatcher:
-    """Claims, delivers, settles."""
+class _Put(Enum):
+    """Does the queue have it?"""
 
-    def __init__(self, relay: Relay, ledger: Ledger, journal: Journal, *, in_session: float) -> None:
+    DONE = "done"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    """A plan under way. ``outcome`` is there once the relay is done; ``handed`` once the session stopped waiting: it tells
+    whether the queue has it."""
+
+    plan: Plan
+    outcome: Outcome | None = None
+    handed: asyncio.Future[_Put] | None = None
+    task: asyncio.Task[tuple[Fate, ...]] | None = field(default=None, repr=False)
+
+
+class Dispatcher:
+    """Claims, delivers, holds, settles. Without a queue nothing is held."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        ledger: Ledger,
+        journal: Journal,
+        *,
+        in_session: float,
+        queue: Queue | None = None,
+        settler: Settler | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``wake`` tells the queue's worker that something may be due."""
         self._relay = relay
         self._ledger = ledger
         self._journal = journal
         self._in_session = in_session
+        self._queue = queue
+        self._settler = settler
+        self._wake = wake
         self._running: set[asyncio.Task[tuple[Fate, ...]]] = set()
         self._behind: set[asyncio.Task[None]] = set()
 
@@ -88,36 +172,108 @@ class Dispatcher:
         self._settle_behind(attempt, [], [one.fingerprint for one in tickets], [])
 
     async def deliver(self, plans: Sequence[Plan], attempt: str, *, recorded: bool) -> tuple[Fate, ...]:
-        """Deliver all plans at once; whatever is not done at the deadline is Deferred here and goes on behind.
+        """Deliver all plans at once; what is not done at the deadline is queued and goes on behind, or is Deferred.
         ``recorded``: the tickets were claimed under ``attempt`` and must be settled."""
-        tasks = {asyncio.ensure_future(self._attempt(plan, attempt, recorded)): plan for plan in plans}
-        self._running |= tasks.keys()
-        for task in tasks:
-            task.add_done_callback(self._running.discard)
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._in_session)
-        fates: list[Fate] = []
-        for task, plan in tasks.items():
-            if task.done():
-                fates += task.result()
+        first = [one for one in plans if self._queue_comes_first(one, len(plans))]
+        put = await self._put(first, [one.held for one in first if one.held is not None]) if first else False
+        now, fates = [one for one in plans if one not in first], []
+        for plan in first:
+            if put is _Put.DONE:
+                fates += [Fate(ticket, Queued(QUEUE_FIRST)) for ticket in plan.tickets]
+            elif put is _Put.REFUSED and plan.hold is Hold.AUTO:
+                now.append(plan)
             else:
-                fates += (Fate(ticket, Deferred(STILL_UNDER_WAY)) for ticket in plan.tickets)
+                # Nobody knows whether the queue has it, or the operator wants nothing delivered past the queue: the sender
+                # comes back, and the ledger knows.
+                fates += await self._conclude(plan, _all_deferred(plan, QUEUE_AWAY), attempt, recorded, may_hold=False)
+        attempts = [self._start(one, attempt, recorded) for one in now]
+        if attempts:
+            await asyncio.wait([one.task for one in attempts if one.task is not None], timeout=self._patience())
+        for one in attempts:
+            assert one.task is not None
+            # With the relay done, what is left is a trip to the store, which has a limit of its own.
+            fates += (
+                await one.task if one.task.done() or one.outcome is not None else await self._hand_over(one, attempt)
+            )
         return tuple(fates)
 
-    async def _attempt(self, plan: Plan, attempt: str, recorded: bool) -> tuple[Fate, ...]:
+    def _patience(self) -> float:
+        # Zero means that the queue comes first. What it refuses is tried all the same, for as long as by default.
+        return self._in_session or DEFAULT_IN_SESSION
+
+    def _queue_comes_first(self, plan: Plan, plans: int) -> bool:
+        if self._queue is None or plan.held is None:
+            return False
+        if plan.hold is Hold.AUTO:
+            return self._in_session == 0 or plans > MAX_IN_SESSION
+        return plan.hold is Hold.ALWAYS
+
+    # --- one attempt in session
+
+    def _start(self, plan: Plan, attempt: str, recorded: bool) -> _Attempt:
+        one = _Attempt(plan)
+        one.task = asyncio.ensure_future(self._attempt(one, attempt, recorded))
+        self._running.add(one.task)
+        one.task.add_done_callback(self._running.discard)
+        return one
+
+    async def _attempt(self, one: _Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
+        plan = one.plan
         try:
             async with asyncio.timeout(ATTEMPT):
-                outcome = await self._relay.deliver(plan.delivery)
-            fates = tuple(Fate(ticket, one) for ticket, (_, one) in zip(plan.tickets, outcome.results, strict=True))
+                one.outcome = await self._relay.deliver(plan.delivery)
         except TimeoutError:
-            fates = tuple(Fate(ticket, Deferred("the attempt took too long")) for ticket in plan.tickets)
+            one.outcome = _all_deferred(plan, "the attempt took too long")
+        handed = await one.handed if one.handed is not None else None
+        fates: tuple[Fate, ...] = ()
+        if handed is not _Put.DONE:
+            # A sender that was told 451 comes back for it: it is not queued behind its back.
+            fates = await self._conclude(plan, one.outcome, attempt, recorded, may_hold=handed is None)
+        if handed in (_Put.DONE, _Put.UNKNOWN) and plan.held is not None:
+            await self._settle_held(plan.held, attempt, one.outcome)
+        return fates
+
+    async def _hand_over(self, one: _Attempt, attempt: str) -> tuple[Fate, ...]:
+        """The session waits no longer. What is queued belongs to the attempt that goes on, until that ends or its lease does."""
+        one.handed = asyncio.get_running_loop().create_future()
+        put = _Put.REFUSED
+        try:
+            if one.plan.held is not None and one.plan.hold is Hold.AUTO:
+                put = await self._put([one.plan], [one.plan.held], lease=attempt)
+        finally:
+            one.handed.set_result(put)
+        outcome = Queued(STILL_UNDER_WAY) if put is _Put.DONE else Deferred(STILL_UNDER_WAY)
+        return tuple(Fate(ticket, outcome) for ticket in one.plan.tickets)
+
+    async def _settle_held(self, held: Held, lease: str, outcome: Outcome) -> None:
+        assert self._settler is not None
+        for pause in (0.0, *CATCH_UP):
+            await asyncio.sleep(pause)
+            with suppress(StoreAway):
+                await self._settler.settle(held, lease, outcome)
+                return
+        # The lease runs out, and the queue's worker goes on from there.
+        self._journal.event("queue.unsettled", id=held.delivery.id, item=held.id)
+
+    async def _conclude(
+        self, plan: Plan, outcome: Outcome, attempt: str, recorded: bool, *, may_hold: bool = True
+    ) -> tuple[Fate, ...]:
+        """Queue what has to wait, settle the rest."""
+        fates = [Fate(ticket, one) for ticket, (_, one) in zip(plan.tickets, outcome.results, strict=True)]
+        waits = [index for index, fate in enumerate(fates) if isinstance(fate.outcome, Deferred)]
+        if waits and may_hold and plan.hold is Hold.AUTO and self._settler is not None:
+            held = _some_of(plan.held, waits, fates) if plan.held is not None else None
+            if held is not None and await self._put([plan], [held], delay=self._settler.first_pause()) is _Put.DONE:
+                for index in waits:
+                    fates[index] = Fate(plan.tickets[index], Queued(_reason(fates[index])))
         if recorded:
             await self._settle(plan, fates, attempt)
-        return fates
+        return tuple(fates)
 
     async def _settle(self, plan: Plan, fates: Sequence[Fate], attempt: str) -> None:
         delivered = [fate.ticket.fingerprint for fate in fates if isinstance(fate.outcome, Delivered)]
-        released = [fate.ticket.fingerprint for fate in fates if not isinstance(fate.outcome, Delivered)]
+        # What is queued has its mark already, set in the step that queued it.
+        released = [fate.ticket.fingerprint for fate in fates if isinstance(fate.outcome, Deferred | Failed)]
         forwards = [
             forwarded
             for fate, forwarded in zip(fates, plan.forwards, strict=True)
@@ -130,6 +286,41 @@ class Dispatcher:
             # until the store has it, a bounce of it is not matched, and a retry after a lost 250 is not recognised.
             self._journal.event("ledger.away", id=plan.delivery.id, step="settle", reason=str(away))
             self._settle_behind(attempt, delivered, released, forwards)
+
+    # --- the queue
+
+    async def _put(
+        self, plans: Sequence[Plan], held: Sequence[Held], *, delay: float = 0, lease: str | None = None
+    ) -> _Put:
+        """All of it or nothing. With ``lease`` it belongs to the attempt that is under way."""
+        if self._queue is None or not held:
+            return _Put.REFUSED
+        message = plans[0].delivery.id
+        try:
+            await self._queue.put(held, lease=lease, seconds=LEASE, delay=delay)
+            if lease is not None:
+                # Its final dot may be on the way by now: after a crash this must not pass for a first attempt.
+                await self._queue.mark_dot(held[0].id, lease)
+        except QueueFull as full:
+            self._journal.event("queue.full", id=message, reason=str(full))
+            return _Put.REFUSED
+        except StoreAway as away:
+            self._journal.event("queue.away", id=message, step="put", reason=str(away))
+            return _Put.UNKNOWN
+        for one in held:
+            self._journal.event(
+                "queue.put",
+                id=message,
+                item=one.id,
+                next_hop=one.delivery.next_hop,
+                recipients=len(one.waiting),
+                due_in=round(delay),
+                under_way=lease is not None,
+            )
+        self._wake()
+        return _Put.DONE
+
+    # --- what the store missed
 
     def _settle_behind(
         self, attempt: str, delivered: Sequence[bytes], released: Sequence[bytes], forwards: Sequence[Forwarded]
@@ -149,7 +340,7 @@ class Dispatcher:
             task.add_done_callback(self._behind.discard)
 
     async def finish(self, seconds: float) -> int:
-        """Wait for the attempts that go on behind a 451. Returns how many are left after ``seconds``."""
+        """Wait for the attempts that go on behind an answer. Returns how many are left after ``seconds``."""
         for task in self._behind:
             task.cancel()
         if self._running:
@@ -158,8 +349,28 @@ class Dispatcher:
 
 
 def split(fates: Sequence[Fate]) -> tuple[list[Fate], list[Fate], list[Fate]]:
-    """(delivered, deferred, failed)."""
-    delivered = [one for one in fates if isinstance(one.outcome, Delivered)]
+    """(ours no more or ours to deliver, deferred, failed)."""
+    taken = [one for one in fates if isinstance(one.outcome, Delivered | Queued)]
     deferred = [one for one in fates if isinstance(one.outcome, Deferred)]
     failed = [one for one in fates if isinstance(one.outcome, Failed)]
-    return delivered, deferred, failed
+    return taken, deferred, failed
+
+
+def _some_of(held: Held, indexes: Sequence[int], fates: Sequence[Fate]) -> Held:
+    """What is left of it after the attempt in session."""
+    uncertain = any(isinstance(one.outcome, Deferred) and one.outcome.maybe_delivered for one in fates)
+    recipients = tuple(held.delivery.recipients[one] for one in indexes)
+    return replace(
+        held,
+        delivery=replace(held.delivery, recipients=recipients, attempts=1),
+        waiting=tuple(held.waiting[one] for one in indexes),
+        maybe_dup=uncertain,
+    )
+
+
+def _all_deferred(plan: Plan, reason: str) -> Outcome:
+    return Outcome(tuple((one, Deferred(reason)) for one in plan.delivery.recipients))
+
+
+def _reason(fate: Fate) -> str:
+    return fate.outcome.reason if isinstance(fate.outcome, Deferred) else QUEUE_FIRST

@@ -319,11 +319,13 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Not now: 4xx, unreachable, time out. ``peer`` and ``reply`` are ``None`` when nobody answered."""
+    """Not now: 4xx, unreachable, time out. ``peer`` and ``reply`` are ``None`` when nobody answered. ``maybe_delivered``: the
+    final dot was sent and not answered, so that nobody knows (RFC 1047)."""
 
     reason: str
     peer: str | None = None
     reply: Reply | None = None
+    maybe_delivered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +338,13 @@ class Failed:
 
 
 RecipientOutcome = Delivered | Deferred | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Not delivered yet, and ours to deliver: it is durable. ``reason`` is why it did not go at once."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

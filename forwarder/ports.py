@@ -5,14 +5,14 @@ The core awaits these and nothing else: no socket, clock, store or random number
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Generic, Protocol, TypeVar
 
-from forwarder.model import Address, Delivery, Outcome
+from forwarder.model import Address, Delivery, Envelope, Outcome
 
 T = TypeVar("T")
 
@@ -172,15 +172,96 @@ class Ledger(Protocol):
         """Give back what ``spend_bounce`` took: the report could not be passed on now and will come again."""
 
 
+# --- mail that has to wait ---------------------------------------------------------------------------------------------
+
+
+class QueueFull(Exception):
+    """This cannot be held: its body is too large, or the queue is at its high-water mark. The sender hears 4xx and keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One recipient that a held Delivery still has to reach, in the place of its Delivery's recipient. ``alias`` is the
+    address the mail was for, ``fingerprint`` its mark in the ledger (``b""``: none, a report of ours), ``forwarded`` what a
+    bounce will be matched against once it is delivered."""
+
+    alias: Address
+    fingerprint: bytes
+    forwarded: Forwarded | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A Delivery in the queue. ``id`` is unique and the same each time the same thing is put: putting twice does no harm.
+
+    ``delivery.attempts`` counts those that ended without a result. ``envelope`` is that of the message as it came (for a
+    report: of the transaction that caused it); ``report_to`` is the verified sender that hears of a failure, ``None``: nobody
+    does, and a failure ends in a dead letter. ``header_at`` is where the sender's own header begins in ``delivery.data[0]``.
+    ``maybe_dup``: an earlier final dot was never answered, so that a further attempt may make a second copy.
+    """
+
+    id: str
+    delivery: Delivery
+    waiting: tuple[Waiting, ...]
+    envelope: Envelope
+    report_to: Address | None
+    srs_domain: str
+    header_at: int
+    queued_at: datetime
+    maybe_dup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """``held`` is ours until the lease ends. ``dotted``: when the lease that had it before ended, a final dot was on its way
+    and nobody recorded the answer (a crash)."""
+
+    held: Held
+    dotted: bool
+
+
+class Queue(Protocol):
+    """Durable mail (docs/decisions/0011). Every method raises ``StoreAway`` when the store is away; times that matter are the
+    store's own clock."""
+
+    async def put(
+        self, held: Sequence[Held], *, lease: str | None = None, seconds: float = 0, delay: float = 0
+    ) -> None:
+        """All of them or none, durable when it returns; the fingerprints become delivered marks in the same step, so that a
+        retry of the sender's makes no second copy. With ``lease`` they belong to that attempt, which is under way, for
+        ``seconds``; without one they are due in ``delay`` seconds. Raises ``QueueFull``."""
+
+    async def claim(self, lease: str, *, seconds: float, limit: int, per_destination: int) -> Sequence[Claimed]:
+        """Up to ``limit`` due ones for this lease, destinations taken in turn, never more than ``per_destination`` of one next
+        hop under lease at a time. Leases that ran out are taken back first."""
+
+    async def next_due(self) -> float | None:
+        """Seconds until something can be claimed (0: now); ``None``: the queue is empty or all of it is under lease."""
+
+    async def mark_dot(self, id: str, lease: str) -> bool:  # noqa: A002 - what Held calls it
+        """The final dot is about to leave: durable when it returns. False: the lease is not ours any more, do not send."""
+
+    async def settle(self, held: Held, lease: str, *, left: Held | None, delay: float, reports: Sequence[Held]) -> bool:
+        """One step: replace ``held`` by ``left`` (``None``: it is done), due in ``delay`` seconds, and put ``reports`` in. False:
+        the lease is not ours any more, and nothing was changed."""
+
+    async def bury(self, held: Held, lease: str, reason: str) -> bool:
+        """It becomes a dead letter that the operator sees, with ``reason``. False as for ``settle``."""
+
+    async def back_off(self, next_hop: str, seconds: float) -> None:
+        """Nothing for this next hop is due before ``seconds`` from now: it could not be reached. 0 lifts it."""
+
+
 # --- out ---------------------------------------------------------------------------------------------------------------
 
 
 class Relay(Protocol):
     """Hands a Delivery to its next hop."""
 
-    async def deliver(self, delivery: Delivery) -> Outcome:
+    async def deliver(self, delivery: Delivery, *, before_dot: Callable[[], Awaitable[None]] | None = None) -> Outcome:
         """One attempt over every MX that may be asked. Never raises for what a network or a peer does. Time-outs are the
-        relay's own (RFC 5321 section 4.5.3.2)."""
+        relay's own (RFC 5321 section 4.5.3.2). ``before_dot`` is awaited each time a next hop is ready for the message; what
+        it raises passes, and the message is not sent there."""
 
 
 class Mailboxes(Protocol):

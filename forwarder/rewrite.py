@@ -17,6 +17,10 @@ from forwarder.model import Address, Forward, SenderForm
 __all__ = ["Group", "Rewritten", "group_by_next_hop", "rewrite_sender"]
 
 
+#: Recipients of one Delivery: what every server must take in one transaction (RFC 5321 section 4.5.3.1.8).
+MAX_RECIPIENTS = 100
+
+
 @dataclass(frozen=True, slots=True)
 class Rewritten:
     """``sender`` for the next hop; ``token`` is what the store must hold before it is used (``None``: nothing)."""
@@ -75,8 +79,12 @@ def _rewrite_our_own(sender: Address, domain: str, secrets: Sequence[bytes], tod
 
 
 def group_by_next_hop(targets: Sequence[Address]) -> tuple[Group, ...]:
-    """Targets by domain, each in the order given."""
+    """Targets by domain, each in the order given; a domain with very many of them is several groups."""
     by_domain: dict[str, list[Address]] = {}
     for target in targets:
         by_domain.setdefault(target.domain, []).append(target)
-    return tuple(Group(domain, tuple(recipients)) for domain, recipients in by_domain.items())
+    return tuple(
+        Group(domain, tuple(recipients[at : at + MAX_RECIPIENTS]))
+        for domain, recipients in by_domain.items()
+        for at in range(0, len(recipients), MAX_RECIPIENTS)
+    )

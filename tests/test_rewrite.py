@@ -63,3 +63,10 @@ def test_a_forged_address_of_ours_gets_no_way_back() -> None:
 def test_recipients_of_one_domain_travel_together() -> None:
     a, b, c = Address("a", "one.example"), Address("b", "two.example"), Address("c", "one.example")
     assert group_by_next_hop((a, b, c)) == (Group("one.example", (a, c)), Group("two.example", (b,)))
+
+
+def test_very_many_recipients_of_one_domain_are_several_groups() -> None:
+    many = tuple(Address(f"r{number}", "one.example") for number in range(250))
+    groups = group_by_next_hop(many)
+    assert [len(one.recipients) for one in groups] == [100, 100, 50]
+    assert tuple(address for one in groups for address in one.recipients) == many

@@ -22,7 +22,7 @@ COMMANDS = {
     "serve": "run the service",
     "explain": "tell what would happen to a message, and why",
     "authenticate": "read messages as JSON lines, write verdicts as JSON lines",
-    "mailkey": "make, publish and use mailkey keys: sign and verify messages",
+    "queue": "see and move the mail that waits here",
     "srs": "make or read a reversible address",
     "version": "print the version, and those of the libraries in use",
 }

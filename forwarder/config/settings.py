@@ -101,6 +101,9 @@ class Keys(_Table):
     arc: ArcKey | None = None
 
 
+Hold = Literal["auto", "never", "always"]
+
+
 class Relay(_Table):
     """How mail leaves."""
 
@@ -109,7 +112,7 @@ class Relay(_Table):
     source: Annotated[tuple[IPvAnyAddress, ...], BeforeValidator(values.split)] = ()
     allow_private: bool = False
     in_session: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=600)] = 20.0
-    hold: Literal["auto", "never", "always"] = "auto"
+    hold: Hold = "auto"
 
 
 class Queue(_Table):
@@ -120,6 +123,8 @@ class Queue(_Table):
     lifetime: Seconds = 432000.0
     max_body: Count = 8388608
     high_water: Count = 1073741824
+    deliveries: Count = 50
+    per_destination: Count = 5
 
     @model_validator(mode="after")
     def _in_order(self) -> Queue:
@@ -206,6 +211,7 @@ class Domain(_Table):
     ] = Field(default_factory=dict)
     srs_domain: Annotated[DomainName | None, BeforeValidator(values.or_none)] = None
     plus_addressing: bool = True
+    hold: Hold | None = None
     policy: DomainPolicy = DomainPolicy()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from forwarder import bounce
 from forwarder.dispatch import BUSY, STILL_UNDER_WAY, Fate
 from forwarder.model import (
     Deferred,
     Delivered,
     Failed,
+    Queued,
     Reply,
 )
 from forwarder.ports import (
@@ -15,7 +18,7 @@ from forwarder.ports import (
 )
 from forwarder.smtp import reply
 
-__all__ = ["deferred_reply", "failed_reply", "known", "scrubbed"]
+__all__ = ["accepted_reply", "deferred_reply", "failed_reply", "known", "scrubbed"]
 
 
 def known(claim: Claim) -> Delivered | Deferred:
@@ -23,6 +26,11 @@ def known(claim: Claim) -> Delivered | Deferred:
     if claim is Claim.DELIVERED:
         return Delivered("ledger", Reply(250, "2.0.0", "delivered by an earlier attempt"))
     return Deferred(BUSY)
+
+
+def accepted_reply(taken: Sequence[Fate]) -> Reply:
+    """All of it is delivered, or some of it is ours to deliver."""
+    return reply.QUEUED if any(isinstance(one.outcome, Queued) for one in taken) else reply.DELIVERED
 
 
 def deferred_reply(fate: Fate) -> Reply:
@@ -45,6 +53,7 @@ def failed_reply(fate: Fate) -> Reply:
 
 def scrubbed(fate: Fate) -> str:
     """What the next hop said, without a trace of who it is and of the address behind the alias."""
+    assert not isinstance(fate.outcome, Queued)
     answer = fate.outcome.reply
     text = answer.text if answer is not None else "no answer from the next hop"
     return (

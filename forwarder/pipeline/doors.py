@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from forwarder import route, seal
-from forwarder.dispatch import Fate
+from forwarder.dispatch import Fate, Hold
 from forwarder.model import (
     Discard,
     Envelope,
+    Queued,
     Refuse,
     Reply,
     ReturnBounce,
@@ -40,6 +41,9 @@ class Settings:
     domain_policies: Mapping[str, route.Policy] = field(default_factory=dict)
     trusted_sealers: frozenset[str] = frozenset()
     lifetime: timedelta = timedelta(days=5)
+    #: May mail be kept here? Overall, and by alias domain where that differs.
+    hold: Hold = Hold.AUTO
+    domain_holds: Mapping[str, Hold] = field(default_factory=dict)
     #: Pass a report on that the state does not know, on the strength of its address alone.
     pass_unmatched: bool = False
 
@@ -94,14 +98,15 @@ class Teller:
 
     def delivered(self, envelope: Envelope, fates: Sequence[Fate]) -> None:
         for one in fates:
-            answer = one.outcome.reply
+            outcome = one.outcome
+            answer = None if isinstance(outcome, Queued) else outcome.reply
             self._journal.event(
                 "delivery.outcome",
                 id=envelope.id,
                 alias=one.ticket.alias,
                 destination=one.ticket.destination,
-                outcome=type(one.outcome).__name__.lower(),
-                peer=one.outcome.peer,
+                outcome=type(outcome).__name__.lower(),
+                peer=None if isinstance(outcome, Queued) else outcome.peer,
                 code=answer.code if answer is not None else None,
-                text=str(answer) if answer is not None else getattr(one.outcome, "reason", None),
+                text=str(answer) if answer is not None else getattr(outcome, "reason", None),
             )

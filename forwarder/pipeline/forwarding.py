@@ -8,7 +8,7 @@ from datetime import datetime
 
 from forwarder import rewrite, seal
 from forwarder.auth import canonical
-from forwarder.dispatch import Dispatcher, Fate, Plan, Ticket, fingerprint
+from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
 from forwarder.mail.report import parse_message_id
 from forwarder.model import (
     Address,
@@ -25,7 +25,9 @@ from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.ports import (
     Claim,
     Forwarded,
+    Held,
     StoreAway,
+    Waiting,
 )
 from forwarder.smtp import reply
 
@@ -106,7 +108,7 @@ class Forwarding:
         now: datetime,
     ) -> list[Plan]:
         """One plan for each alias and next hop, over the destinations that nobody has delivered yet."""
-        plans = []
+        plans: list[Plan] = []
         for one in forwards:
             mine = [tickets[one.alias, target] for target in one.targets]
             fresh = [ticket for ticket in mine if claims is None or claims[ticket] is Claim.FRESH]
@@ -125,6 +127,7 @@ class Forwarding:
             )
             self._doors.journal.event("message.sealed", id=envelope.id, alias=one.alias, octets=len(sealed.prefix))
             by_destination = {ticket.destination: ticket for ticket in fresh}
+            hold = self._settings.domain_holds.get(one.alias.domain, self._settings.hold)
             for group in rewrite.group_by_next_hop(list(by_destination)):
                 # The null sender stays null; what vouches for it at the next hop is the name we greet it with.
                 domain = one.srs_domain if sender is not None else self._settings.names.hostname
@@ -140,7 +143,24 @@ class Forwarding:
                     body=envelope.body,
                 )
                 kept = tuple(by_destination[address] for address in group.recipients)
-                plans.append(Plan(delivery, kept, self._to_remember(envelope, message, one, sender, kept, now)))
+                remembered = self._to_remember(envelope, message, one, sender, kept, now)
+                held = None
+                if hold is not Hold.NEVER:
+                    held = Held(
+                        id=f"{envelope.id}.{len(plans)}",
+                        delivery=delivery,
+                        waiting=tuple(
+                            Waiting(ticket.alias, ticket.fingerprint, forwarded)
+                            for ticket, forwarded in zip(kept, remembered, strict=True)
+                        ),
+                        envelope=envelope,
+                        # Architecture section 6, rule 3: no report to a sender that no check vouches for.
+                        report_to=envelope.sender if verdict.sender_verified_by is not None else None,
+                        srs_domain=one.srs_domain,
+                        header_at=len(data[0]) - len(sealed.message.header) - len(sealed.message.separator),
+                        queued_at=now,
+                    )
+                plans.append(Plan(delivery, kept, remembered, held, hold))
         return plans
 
     def _to_remember(

@@ -33,7 +33,7 @@ from forwarder.model import (
     Reply,
     Verdict,
 )
-from forwarder.pipeline.answer import deferred_reply, failed_reply, scrubbed
+from forwarder.pipeline.answer import accepted_reply, deferred_reply, failed_reply, scrubbed
 from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.pipeline.forwarding import Forwarding
 from forwarder.pipeline.reporting import Reporting
@@ -145,15 +145,16 @@ class Pipeline:
         return True
 
     async def _answer(self, envelope: Envelope, message: Message, verdict: Verdict, fates: Sequence[Fate]) -> Reply:
-        """One reply for every destination. 250 only when each of them has the message, or its sender was told."""
-        delivered, deferred, failed = split(fates)
+        """One reply for every destination. 250 only when each of them has the message, or it is durable here, or its sender
+        was told."""
+        taken, deferred, failed = split(fates)
         if deferred:
             return deferred_reply(deferred[0])
         if not failed:
-            return reply.DELIVERED
-        if not delivered:
+            return accepted_reply(taken)
+        if not taken:
             # RFC 5321 section 6.1: said in session, the sender's own server writes the report. No DSN of ours, no backscatter.
             return failed_reply(failed[0])
         if envelope.sender is None or verdict.sender_verified_by is None:
-            return reply.some_failed(len(delivered), len(failed), scrubbed(failed[0]))
+            return reply.some_failed(len(taken), len(failed), scrubbed(failed[0]))
         return await self._reporting.report_failures(envelope, message, failed)

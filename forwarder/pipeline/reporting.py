@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from forwarder import bounce, route, seal
-from forwarder.dispatch import Dispatcher, Fate, Plan, Ticket, fingerprint
+from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
 from forwarder.mail.dsn import parse_report
 from forwarder.model import (
     Address,
@@ -17,10 +17,12 @@ from forwarder.model import (
     Envelope,
     Failed,
     Message,
+    Queued,
     Refuse,
     Reply,
     Verdict,
 )
+from forwarder.pipeline.aftermath import hold_report
 from forwarder.pipeline.answer import scrubbed
 from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.ports import (
@@ -61,7 +63,7 @@ class Reporting:
         )
         outcome = await self._send_report(envelope, raw, envelope.sender, failed[0].ticket.alias.domain)
         match outcome:
-            case Delivered():
+            case Delivered() | Queued():
                 return reply.DELIVERED
             case Deferred():
                 return reply.STILL_UNDER_WAY
@@ -72,13 +74,14 @@ class Reporting:
 
     async def _send_report(
         self, envelope: Envelope, raw: bytes, recipient: Address, alias_domain: str
-    ) -> Delivered | Deferred | Failed:
-        """A report of ours, with the null sender (RFC 5321 section 4.5.5), claimed and settled like any delivery."""
+    ) -> Delivered | Queued | Deferred | Failed:
+        """A report of ours, with the null sender (RFC 5321 section 4.5.5), delivered or held like any delivery."""
         now = self._doors.clock.now()
+        srs_domain = self._doors.directory.srs_domain(alias_domain)
         data = seal.seal_own(
             raw,
             (recipient,),
-            srs_domain=self._doors.directory.srs_domain(alias_domain),
+            srs_domain=srs_domain,
             names=self._settings.names,
             keys=self._doors.keys,
             now=now,
@@ -93,7 +96,10 @@ class Reporting:
             smtputf8=not (recipient.local.isascii() and recipient.domain.isascii()),
         )
         ticket = Ticket(recipient, recipient, b"")
-        fates = await self._dispatcher.deliver([Plan(delivery, (ticket,), (None,))], envelope.id, recorded=False)
+        hold = self._settings.domain_holds.get(alias_domain, self._settings.hold)
+        held = hold_report(delivery, envelope, srs_domain, now) if hold is not Hold.NEVER else None
+        plan = Plan(delivery, (ticket,), (None,), held, hold)
+        fates = await self._dispatcher.deliver([plan], envelope.id, recorded=False)
         self._tell.delivered(envelope, fates)
         return fates[0].outcome
 
@@ -139,7 +145,7 @@ class Reporting:
         outcome = await self._send_report(envelope, raw, resolved.sender, resolved.reversible.domain)
         await self._settle_bounce(envelope, resolved, report.message_id, ticket, outcome)
         match outcome:
-            case Delivered():
+            case Delivered() | Queued():
                 return reply.BOUNCE_RETURNED
             case Deferred():
                 return reply.STILL_UNDER_WAY
@@ -155,9 +161,9 @@ class Reporting:
         resolved: route.ToSender,
         message_id: str | None,
         ticket: Ticket,
-        outcome: Delivered | Deferred | Failed,
+        outcome: Delivered | Queued | Deferred | Failed,
     ) -> None:
-        done = isinstance(outcome, Delivered)
+        done = isinstance(outcome, Delivered | Queued)
         try:
             await self._doors.ledger.settle(
                 envelope.id, [ticket.fingerprint] if done else [], [] if done else [ticket.fingerprint], []

@@ -129,7 +129,7 @@ class Attempt:
         silent = [index for index, answer in zip(asked, ended.answers, strict=True) if answer is None]
         if ended.dot_sent:
             for index in silent:
-                self._settle(index, Deferred(f"{MAYBE_DELIVERED}: {ended.reason}", target.peer))
+                self._settle(index, Deferred(f"{MAYBE_DELIVERED}: {ended.reason}", target.peer, maybe_delivered=True))
         elif silent:
             self.no_session(target, NoSession(f"{ended.reason} ({ended.phase.value})", ended.reply))
 

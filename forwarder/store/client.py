@@ -68,9 +68,10 @@ class Script:
     sha: str
 
 
-def load_script(name: str) -> Script:
-    """The script in the file ``scripts/NAME.lua``."""
-    text = files("forwarder.store").joinpath("scripts", f"{name}.lua").read_bytes()
+def load_script(name: str, *, behind: str | None = None) -> Script:
+    """The script in the file ``scripts/NAME.lua``; ``behind`` names one whose text goes before it."""
+    folder = files("forwarder.store").joinpath("scripts")
+    text = b"".join(folder.joinpath(f"{one}.lua").read_bytes() for one in (behind, name) if one is not None)
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 

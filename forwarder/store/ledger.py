@@ -32,7 +32,7 @@ from forwarder.store.records import (
     seal_salt,
 )
 
-__all__ = ["RedisLedger"]
+__all__ = ["DELIVERED_FOR", "RedisLedger", "claim_key"]
 
 DAY = 86400
 #: RFC 5321 section 4.5.4.1: a sender gives up after 4 to 5 days, but retries a lost reply within minutes to hours.
@@ -88,9 +88,9 @@ class RedisLedger:
         """See ``ports.Ledger``. An unreadable mark is a fresh one: a second copy is better than none."""
         if not fingerprints:
             return []
-        names = await self._salted()
+        names = await self.names()
         answers = await self._client.run(
-            _CLAIM, [names.key(b"c", one) for one in fingerprints], (_mark(attempt), self._lease)
+            _CLAIM, [claim_key(names, one) for one in fingerprints], (_mark(attempt), self._lease)
         )
         for _ in range(answers.count(_UNREADABLE)):
             self._unreadable("claim")
@@ -102,8 +102,8 @@ class RedisLedger:
         """See ``ports.Ledger``."""
         if not (delivered or released or forwards):
             return
-        names = await self._salted()
-        keys = [names.key(b"c", one) for one in (*delivered, *released)]
+        names = await self.names()
+        keys = [claim_key(names, one) for one in (*delivered, *released)]
         arguments: list[bytes | str | int] = [
             _mark(attempt),
             len(delivered),
@@ -131,7 +131,7 @@ class RedisLedger:
         asked = [_fold(one) for one in destinations[:MAX_ASKED]]
         if message_id is None and not asked:
             return None
-        names = await self._salted()
+        names = await self.names()
         folded = _fold(reversible)
         keys = [_message_key(names, folded, message_id), *(names.key(b"f", folded, one) for one in asked)]
         of_message, latest, only = await self._client.run(_FIND, keys, [names.field(one) for one in asked])
@@ -148,13 +148,13 @@ class RedisLedger:
 
     async def put_token(self, token: str, sender: Address) -> None:
         """See ``ports.Ledger``. Tokens are matched in any case: relays fold the local part."""
-        names = await self._salted()
+        names = await self.names()
         key = names.key(b"t", token.lower())
         await self._client.command("SET", key, seal_address(names, key, sender), "EX", TOKEN_FOR)
 
     async def look_up_token(self, token: str) -> Address | None:
         """See ``ports.Ledger``. A token in use does not expire."""
-        names = await self._salted()
+        names = await self.names()
         key = names.key(b"t", token.lower())
         value = await self._client.command("GETEX", key, "EX", TOKEN_FOR)
         if value is None:
@@ -168,7 +168,7 @@ class RedisLedger:
 
     async def spend_bounce(self, reversible: Address, message_id: str | None) -> bool:
         """See ``ports.Ledger``. A lost connection may count a report twice, never let one through uncounted."""
-        keys = _budgets(await self._salted(), reversible, message_id)
+        keys = _budgets(await self.names(), reversible, message_id)
         limits = [self._per_day, self._per_message][: len(keys)]
         spent, damaged = await self._client.run(_SPEND, keys, [*limits, BUDGET_FOR], again=False)
         if damaged:
@@ -177,12 +177,13 @@ class RedisLedger:
 
     async def refund_bounce(self, reversible: Address, message_id: str | None) -> None:
         """See ``ports.Ledger``."""
-        await self._client.run(_REFUND, _budgets(await self._salted(), reversible, message_id), again=False)
+        await self._client.run(_REFUND, _budgets(await self.names(), reversible, message_id), again=False)
 
     # --- helpers ---
 
-    async def _salted(self) -> Names:
-        """The maker of names. The store's salt is read once, and again now and then: it may have been wiped."""
+    async def names(self) -> Names:
+        """The maker of names, for all that is kept here. The store's salt is read once, and again now and then: it may have
+        been wiped."""
         now = asyncio.get_running_loop().time()
         if self._names is not None and now < self._check_at:
             return self._names
@@ -200,6 +201,11 @@ class RedisLedger:
 
     def _unreadable(self, kind: str) -> None:
         self._journal.event("store_value_unreadable", kind=kind)
+
+
+def claim_key(names: Names, fingerprint: bytes) -> bytes:
+    """Where the mark of a fingerprint lies: the queue sets it too."""
+    return names.key(b"c", fingerprint)
 
 
 def _mark(attempt: str) -> bytes:

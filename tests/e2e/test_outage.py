@@ -83,7 +83,7 @@ async def test_two_equal_messages_that_nothing_identifies_are_two(tmp_path: Path
 
 
 async def test_what_one_host_defers_is_completed_by_the_retry_without_a_second_copy_elsewhere(tmp_path: Path) -> None:
-    async with lab(tmp_path, zone=TWO_HOSTS) as it:
+    async with lab(tmp_path, zone=TWO_HOSTS, relay='hold = "never"') as it:
         sent = team(it)
         async with SmtpSink({"DOT": b"451 4.2.0 not now\r\n"}, host=OTHER, port=it.port):
             assert (await it.send(sent, recipient="team@fwd.test")).startswith("451 4.2.0")
@@ -128,7 +128,7 @@ async def test_an_attempt_that_outlasts_the_session_goes_on_and_the_retry_finds_
     late = Drip(b"250 2.0.0 Ok: queued\r\n", 0.04)
     slow = 'slow = ["two@other.test"]'
     async with (
-        lab(tmp_path, relay="in_session = 0.2", zone=TWO_HOSTS, aliases=slow) as it,
+        lab(tmp_path, relay='in_session = 0.2\nhold = "never"', zone=TWO_HOSTS, aliases=slow) as it,
         SmtpSink({"DOT": late}, host=OTHER, port=it.port) as other,
     ):
         sent = it.signed(recipients=("slow@fwd.test",))

@@ -1,0 +1,205 @@
+"""What becomes of a held delivery after an attempt? Done, tried again, reported to its sender, or a dead letter.
+
+    delivered                      remembered, so that a bounce of it finds its way
+    refused for good               a report to the verified sender; without one (a report of ours, a sender nobody
+                                   verified) a dead letter that the operator sees, and never a bounce
+    not now                        again later, up to its expiry; then as refused
+    no answer to the final dot     once more, and on record as maybe a second copy; then a dead letter: neither lost nor
+                                   sent a third time (RFC 1047)
+
+All of it in one step of the queue, so that a crash leaves either what was before or what is after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from forwarder import bounce, retry, seal
+from forwarder.mail.header import parse_message
+from forwarder.model import (
+    Address,
+    Deferred,
+    Delivered,
+    Delivery,
+    Envelope,
+    Failed,
+    Outcome,
+    RecipientOutcome,
+    Reply,
+)
+from forwarder.pipeline.doors import Doors, Settings
+from forwarder.ports import Held, Queue, StoreAway, Waiting
+
+__all__ = ["Aftermath", "hold_report", "pick"]
+
+#: Seconds for which a dead letter that is put aside is under our lease before it is buried.
+_ASIDE = 60.0
+
+
+def pick(held: Held, indexes: Sequence[int]) -> Held:
+    """The same for some of its recipients only."""
+    recipients = tuple(held.delivery.recipients[one] for one in indexes)
+    waiting = tuple(held.waiting[one] for one in indexes)
+    return replace(held, delivery=replace(held.delivery, recipients=recipients), waiting=waiting)
+
+
+def hold_report(delivery: Delivery, cause: Envelope, srs_domain: str, now: datetime) -> Held:
+    """A report of ours as the queue keeps it. Nobody hears of its failure: its sender is null (RFC 5321 section 6.1)."""
+    return Held(
+        id=delivery.id,
+        delivery=delivery,
+        waiting=tuple(Waiting(one, b"", None) for one in delivery.recipients),
+        envelope=cause,
+        report_to=None,
+        srs_domain=srs_domain,
+        header_at=0,
+        queued_at=now,
+    )
+
+
+class Aftermath:
+    """Settles what a lease holds. ``chance`` gives a number from 0 to 1."""
+
+    def __init__(
+        self, settings: Settings, doors: Doors, queue: Queue, schedule: retry.Schedule, chance: Callable[[], float]
+    ) -> None:
+        self._settings = settings
+        self._doors = doors
+        self._queue = queue
+        self._schedule = schedule
+        self._chance = chance
+
+    def first_pause(self) -> float:
+        """Seconds until what could not be delivered in session is tried again."""
+        return self._schedule.first * (0.9 + 0.2 * self._chance())
+
+    async def settle(self, held: Held, lease: str, outcome: Outcome) -> bool:
+        """Record what an attempt under ``lease`` led to. Raises StoreAway; calling again does no harm. False: the lease was
+        lost, and whoever has it now goes on from what the store says."""
+        results = [result for _, result in outcome.results]
+        await self._remember(held, lease, results)
+        failed = {index: one for index, one in enumerate(results) if isinstance(one, Failed)}
+        deferred = {index: one for index, one in enumerate(results) if isinstance(one, Deferred)}
+        uncertain = [index for index, one in deferred.items() if one.maybe_delivered and held.maybe_dup]
+        if uncertain:
+            # A second unanswered dot: a third copy is worse than an operator who looks at it.
+            await self._put_aside(pick(held, uncertain), lease, "two final dots were not answered: it may have arrived")
+            deferred = {index: one for index, one in deferred.items() if index not in uncertain}
+        left, delay = self._left(held, deferred)
+        if left is None and deferred:
+            failed |= {index: self._expired(held, one) for index, one in deferred.items()}
+        reports = await self._report(held, lease, failed)
+        done = await self._queue.settle(held, lease, left=left, delay=delay, reports=reports)
+        self._tell(held, results, delay if left is not None else None, len(reports))
+        await self._back_off(held, results, delay)
+        return done
+
+    async def _remember(self, held: Held, lease: str, results: Sequence[RecipientOutcome]) -> None:
+        forwards = [
+            waiting.forwarded
+            for waiting, one in zip(held.waiting, results, strict=True)
+            if isinstance(one, Delivered) and waiting.forwarded is not None
+        ]
+        if forwards:
+            await self._doors.ledger.settle(lease, [], [], forwards)
+
+    def _left(self, held: Held, deferred: dict[int, Deferred]) -> tuple[Held | None, float]:
+        """What is still to be delivered, and in how many seconds; nothing where its time is over."""
+        if not deferred:
+            return None, 0
+        attempts = held.delivery.attempts + 1
+        delay = retry.pause(
+            self._schedule,
+            attempts,
+            expires_at=held.delivery.expires_at,
+            now=self._doors.clock.now(),
+            chance=self._chance(),
+        )
+        if delay is None:
+            return None, 0
+        left = pick(held, list(deferred))
+        maybe_dup = held.maybe_dup or any(one.maybe_delivered for one in deferred.values())
+        return replace(left, delivery=replace(left.delivery, attempts=attempts), maybe_dup=maybe_dup), delay
+
+    def _expired(self, held: Held, last: Deferred) -> Failed:
+        days = (held.delivery.expires_at - held.queued_at).total_seconds() / 86400
+        said = last.reply.text if last.reply is not None else "no answer from the next hop"
+        # RFC 3463 section 3.5: X.4.7, delivery time expired.
+        text = f"not delivered within {days:.3g} days; the last try: {said}"
+        return Failed("expired", Reply(554, "5.4.7", text), last.peer)
+
+    # --- failures
+
+    async def _report(self, held: Held, lease: str, failed: dict[int, Failed]) -> list[Held]:
+        """The report for the verified sender; what nobody may be told becomes a dead letter."""
+        if not failed:
+            return []
+        if held.report_to is None:
+            reason = "; ".join(sorted({f"{one.reason}: {one.reply}" for one in failed.values()}))
+            await self._put_aside(pick(held, list(failed)), lease, reason[:500])
+            return []
+        # RFC 3461 section 4.1: a sender that asked for no report of this recipient gets none.
+        told = [
+            (held.waiting[index].alias, held.delivery.recipients[index], one)
+            for index, one in failed.items()
+            if bounce.wants_failure_report(held.envelope, held.waiting[index].alias)
+        ]
+        return [self._compose(held, held.report_to, told)] if told else []
+
+    def _compose(self, held: Held, to: Address, told: Sequence[tuple[Address, Address, Failed]]) -> Held:
+        names, now = self._settings.names, self._doors.clock.now()
+        # The body is not returned, and was never parsed: the header alone is a message without one.
+        original = parse_message(held.delivery.data[0][held.header_at :])
+        raw = bounce.compose_failure(told, held.envelope, original, hostname=names.hostname, now=now)
+        data = seal.seal_own(raw, (to,), srs_domain=held.srs_domain, names=names, keys=self._doors.keys, now=now)
+        delivery = Delivery(
+            # The same attempt that is settled twice writes the same report.
+            id=f"{held.id}.r{held.delivery.attempts}",
+            sender=None,
+            recipients=(to,),
+            next_hop=to.domain,
+            data=data,
+            expires_at=now + self._settings.lifetime,
+            smtputf8=not (to.local.isascii() and to.domain.isascii()),
+        )
+        return hold_report(delivery, held.envelope, held.srs_domain, now)
+
+    async def _put_aside(self, held: Held, lease: str, reason: str) -> None:
+        """A dead letter of its own, before the rest is settled: a crash in between makes it twice rather than never."""
+        aside = replace(held, id=f"{held.id}.d{held.delivery.attempts}")
+        await self._queue.put([aside], lease=lease, seconds=_ASIDE)
+        await self._queue.bury(aside, lease, reason)
+        self._doors.journal.event(
+            "queue.dead", id=held.delivery.id, item=aside.id, recipients=len(aside.waiting), reason=reason
+        )
+
+    async def _back_off(self, held: Held, results: Sequence[RecipientOutcome], delay: float) -> None:
+        """Nobody there: nothing else for this next hop needs to find that out. Somebody there again: all of it may go."""
+        unreachable = all(isinstance(one, Deferred) and one.peer is None for one in results)
+        try:
+            if unreachable and delay:
+                await self._queue.back_off(held.delivery.next_hop, delay)
+            elif held.delivery.attempts and not unreachable:
+                await self._queue.back_off(held.delivery.next_hop, 0)
+        except StoreAway:
+            # A convenience: without it each delivery finds out by itself.
+            return
+
+    def _tell(self, held: Held, results: Sequence[RecipientOutcome], delay: float | None, reports: int) -> None:
+        for waiting, address, one in zip(held.waiting, held.delivery.recipients, results, strict=True):
+            self._doors.journal.event(
+                "queue.outcome",
+                id=held.delivery.id,
+                item=held.id,
+                alias=waiting.alias,
+                destination=address,
+                outcome=type(one).__name__.lower(),
+                attempt=held.delivery.attempts + 1,
+                maybe_dup=held.maybe_dup,
+                peer=one.peer,
+                text=str(one.reply) if one.reply is not None else getattr(one, "reason", None),
+                again_in=round(delay) if delay is not None and isinstance(one, Deferred) else None,
+                reports=reports,
+            )

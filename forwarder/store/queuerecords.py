@@ -1,0 +1,240 @@
+"""What does a held delivery look like in the store? One sealed record; its head and its body lie beside it.
+
+The record holds a digest of both, so that a damaged body is noticed like a damaged record: neither is delivered. A record is
+read by the next release too: a new field goes to the end, with a default, and ``tests/store/test_queue.py`` keeps a record of
+each version.
+"""
+
+from __future__ import annotations
+
+import hmac
+from datetime import datetime
+from hashlib import blake2b
+from ipaddress import ip_address
+
+import msgspec
+
+from forwarder.model import Address, BodyKind, Delivery, Envelope, Peer, Recipient, Tls
+from forwarder.ports import Forwarded, Held, Waiting
+from forwarder.store.records import VERSION, Names
+
+__all__ = ["digest", "open_held", "seal_held"]
+
+_TAG = 8
+
+_Path = tuple[bytes, bytes]
+
+
+class _Peer(msgspec.Struct, array_like=True, frozen=True):
+    ip: str
+    helo: str
+    esmtp: bool
+    tls: tuple[str, str] | None
+
+
+class _Recipient(msgspec.Struct, array_like=True, frozen=True):
+    path: _Path
+    notify: str | None
+    orcpt: str | None
+
+
+class _Envelope(msgspec.Struct, array_like=True, frozen=True):
+    id: str
+    peer: _Peer
+    sender: _Path | None
+    recipients: list[_Recipient]
+    received_at: datetime
+    smtputf8: bool
+    body: str
+    envid: str | None
+    ret: str | None
+
+
+class _Waiting(msgspec.Struct, array_like=True, frozen=True):
+    destination: _Path
+    alias: _Path
+    fingerprint: bytes
+    reversible: _Path | None
+    sender: _Path | None
+    message_id: bytes | None
+
+
+class _Held(msgspec.Struct, array_like=True, frozen=True):
+    id: str
+    delivery_id: str
+    sender: _Path | None
+    next_hop: str
+    expires_at: datetime
+    smtputf8: bool
+    body: str
+    attempts: int
+    waiting: list[_Waiting]
+    envelope: _Envelope
+    report_to: _Path | None
+    srs_domain: str
+    header_at: int
+    queued_at: datetime
+    maybe_dup: bool
+    head_digest: bytes
+    body_digest: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Held).decode
+
+
+def digest(octets: bytes) -> bytes:
+    """16 octets that stand for these."""
+    return blake2b(octets, digest_size=16).digest()
+
+
+def seal_held(names: Names, name: bytes, held: Held) -> bytes:
+    """The record under ``name``."""
+    delivery = held.delivery
+    record = _Held(
+        held.id,
+        delivery.id,
+        _path(delivery.sender),
+        delivery.next_hop,
+        delivery.expires_at,
+        delivery.smtputf8,
+        delivery.body.value,
+        delivery.attempts,
+        [_waiting(to, one) for to, one in zip(delivery.recipients, held.waiting, strict=True)],
+        _envelope(held.envelope),
+        _path(held.report_to),
+        held.srs_domain,
+        held.header_at,
+        held.queued_at,
+        held.maybe_dup,
+        digest(delivery.data[0]),
+        digest(delivery.data[1]),
+    )
+    content = _encode(record)
+    return VERSION + names.tag(name, content) + content
+
+
+def open_held(names: Names, name: bytes, record: bytes, data: tuple[bytes, bytes] | None) -> Held | None:
+    """``None``: damaged, by whatever hand. Without ``data`` (a listing) the delivery has none."""
+    content = record[1 + _TAG :]
+    if record[:1] != VERSION or not hmac.compare_digest(record[1 : 1 + _TAG], names.tag(name, content)):
+        return None
+    try:
+        found = _decode(content)
+        if data is not None and (digest(data[0]), digest(data[1])) != (found.head_digest, found.body_digest):
+            return None
+        return _held(found, data or ())
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+        return None
+
+
+def _held(found: _Held, data: tuple[bytes, ...]) -> Held:
+    envelope = _open_envelope(found.envelope)
+    delivery = Delivery(
+        id=found.delivery_id,
+        sender=_address(found.sender),
+        recipients=tuple(_needed(one.destination) for one in found.waiting),
+        next_hop=found.next_hop,
+        data=data,
+        expires_at=found.expires_at,
+        smtputf8=found.smtputf8,
+        body=BodyKind(found.body),
+        attempts=found.attempts,
+    )
+    return Held(
+        id=found.id,
+        delivery=delivery,
+        waiting=tuple(_open_waiting(one, envelope, found.queued_at) for one in found.waiting),
+        envelope=envelope,
+        report_to=_address(found.report_to),
+        srs_domain=found.srs_domain,
+        header_at=found.header_at,
+        queued_at=found.queued_at,
+        maybe_dup=found.maybe_dup,
+    )
+
+
+def _waiting(destination: Address, one: Waiting) -> _Waiting:
+    known = one.forwarded
+    return _Waiting(
+        _pack(destination),
+        _pack(one.alias),
+        one.fingerprint,
+        _path(known.reversible) if known is not None else None,
+        _path(known.sender) if known is not None else None,
+        _octets(known.message_id) if known is not None and known.message_id is not None else None,
+    )
+
+
+def _open_waiting(one: _Waiting, envelope: Envelope, at: datetime) -> Waiting:
+    alias, forwarded = _needed(one.alias), None
+    if one.reversible is not None and one.sender is not None:
+        forwarded = Forwarded(
+            reversible=_needed(one.reversible),
+            sender=_needed(one.sender),
+            alias=alias,
+            destination=_needed(one.destination),
+            message_id=_text(one.message_id) if one.message_id is not None else None,
+            envelope_id=envelope.id,
+            at=at,
+        )
+    return Waiting(alias, one.fingerprint, forwarded)
+
+
+def _envelope(envelope: Envelope) -> _Envelope:
+    peer = envelope.peer
+    return _Envelope(
+        envelope.id,
+        _Peer(
+            str(peer.ip), peer.helo, peer.esmtp, (peer.tls.version, peer.tls.cipher) if peer.tls is not None else None
+        ),
+        _path(envelope.sender),
+        [_Recipient(_pack(one.address), one.notify, one.orcpt) for one in envelope.recipients],
+        envelope.received_at,
+        envelope.smtputf8,
+        envelope.body.value,
+        envelope.envid,
+        envelope.ret,
+    )
+
+
+def _open_envelope(found: _Envelope) -> Envelope:
+    peer = found.peer
+    return Envelope(
+        id=found.id,
+        peer=Peer(ip_address(peer.ip), peer.helo, peer.esmtp, Tls(*peer.tls) if peer.tls is not None else None),
+        sender=_address(found.sender),
+        recipients=tuple(Recipient(_needed(one.path), one.notify, one.orcpt) for one in found.recipients),
+        received_at=found.received_at,
+        smtputf8=found.smtputf8,
+        body=BodyKind(found.body),
+        envid=found.envid,
+        ret=found.ret,
+    )
+
+
+# Text of SMTP need not be UTF-8, so addresses are kept as octets.
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "surrogatepass")
+
+
+def _pack(address: Address) -> _Path:
+    return _octets(address.local), _octets(address.domain)
+
+
+def _path(address: Address | None) -> _Path | None:
+    return _pack(address) if address is not None else None
+
+
+def _needed(path: _Path) -> Address:
+    return Address(_text(path[0]), _text(path[1]))
+
+
+def _address(path: _Path | None) -> Address | None:
+    return _needed(path) if path is not None else None

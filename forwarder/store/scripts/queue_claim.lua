@@ -1,0 +1,48 @@
+-- Give what is due to a lease: next hops in turn, one item of each a round.
+-- ARGV: lease, seconds of it, most items, most of one next hop under lease, most octets, seconds that the dead are kept.
+-- Answer: for each item its name, record, head, body, and "1" where a final dot was marked under the lease it had before.
+-- A lease that is given twice (a lost answer) leaves the items with it; they come back when it ends.
+local lease, seconds, limit, each = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local most, buried = tonumber(ARGV[5]), tonumber(ARGV[6]) * 1000
+
+for _, item in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 200)) do
+  local destination = redis.call('HGET', item, 'd')
+  if destination then
+    lease_in(item, destination)
+    due_at(item, destination, now)
+    schedule(destination)
+  else
+    redis.call('ZREM', LEASES, item)
+  end
+end
+for _, item in ipairs(redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - buried, 'LIMIT', 0, 10)) do
+  remove(item)
+end
+
+local answer, octets = {}, 0
+local taken = true
+while taken and #answer < limit and octets < most do
+  taken = false
+  for _, destination in ipairs(redis.call('ZRANGEBYSCORE', DESTINATIONS, '-inf', now, 'LIMIT', 0, limit)) do
+    if #answer >= limit or octets >= most then
+      break
+    end
+    local item = redis.call('ZRANGEBYSCORE', destination, '-inf', now, 'LIMIT', 0, 1)[1]
+    if tonumber(redis.call('HGET', COUNTS, destination) or '0') >= each then
+      -- Looked at again when one of its leases ends, or in a second.
+      schedule(destination, now + 1000)
+    elseif item then
+      local facts = redis.call('HMGET', item, 'v', 'h', 'b', 'x')
+      local body = facts[3] and redis.call('HGET', facts[3], 'o')
+      lease_out(item, destination, lease, seconds)
+      -- Behind those that wait longer.
+      schedule(destination, now)
+      answer[#answer + 1] = { item, facts[1] or '', facts[2] or '', body or '', facts[4] or '' }
+      octets = octets + #(body or '')
+      taken = true
+    else
+      schedule(destination)
+    end
+  end
+end
+return answer

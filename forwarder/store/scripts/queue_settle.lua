@@ -1,0 +1,24 @@
+-- An attempt ended. ARGV: item, lease, record of what is left ("" nothing), seconds until that is due, seconds to keep the
+-- ledger's marks, then reports as items. Answer: 1, or 0 when the lease is not ours: nothing was changed.
+local item, lease, left, delay, keep = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local facts = redis.call('HMGET', item, 'l', 'd')
+if facts[1] ~= lease or lease == '' then
+  return 0
+end
+if left == '' then
+  remove(item)
+else
+  lease_in(item, facts[2])
+  redis.call('HSET', item, 'v', left, 'x', '')
+  due_at(item, facts[2], now + delay * 1000)
+  schedule(facts[2])
+end
+local _, reports = read_items(6)
+for _, one in ipairs(reports) do
+  if not is_known(one.name) then
+    add(one, keep)
+    due_at(one.name, one.destination, now)
+    schedule(one.destination)
+  end
+end
+return 1

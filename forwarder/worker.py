@@ -1,0 +1,163 @@
+"""Who delivers what the queue holds? Claims what is due, hands it to the relay, has the outcome settled.
+
+A claim is a lease by the store's clock. Whoever dies with one loses it, and the next worker takes it up; where the final dot
+may have been on its way, that is on record, and the message is sent once more and no third time (RFC 1047).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from forwarder.dispatch import ATTEMPT, CATCH_UP, LEASE, Settler
+from forwarder.model import Deferred, Outcome
+from forwarder.ports import Claimed, Held, Journal, Queue, Relay, StoreAway
+
+__all__ = ["Worker", "WorkerSettings"]
+
+#: Seconds after which the queue is looked at again although nothing was said to be due: other processes put things in.
+POLL = 5.0
+#: Seconds until a store that is away is asked again.
+AWAY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Deliveries at once, and of these to one next hop."""
+
+    deliveries: int = 50
+    per_destination: int = 5
+
+
+class _LeaseLost(Exception):
+    """Another worker has it: what we hold must not be sent."""
+
+
+class Worker:
+    """``run`` until ``stop``. Belongs to one event loop."""
+
+    def __init__(
+        self, queue: Queue, relay: Relay, settler: Settler, journal: Journal, settings: WorkerSettings
+    ) -> None:
+        self._queue = queue
+        self._relay = relay
+        self._settler = settler
+        self._journal = journal
+        self._settings = settings
+        self._running: set[asyncio.Task[None]] = set()
+        self._awake = asyncio.Event()
+        self._stopping = False
+
+    def wake(self) -> None:
+        """Something may be due, or there is room for more."""
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Claim and deliver, for as long as the program runs."""
+        while not self._stopping:
+            self._awake.clear()
+            try:
+                idle = await self._fill()
+            except StoreAway as away:
+                self._journal.event("queue.away", step="claim", reason=str(away))
+                idle = AWAY
+            if idle > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(idle):
+                        await self._awake.wait()
+
+    async def _fill(self) -> float:
+        """Take what there is room for. Returns the seconds that nothing will happen for."""
+        room = self._settings.deliveries - len(self._running)
+        if room <= 0:
+            return POLL
+        lease = secrets.token_hex(8)
+        claimed = await self._queue.claim(
+            lease, seconds=LEASE, limit=room, per_destination=self._settings.per_destination
+        )
+        for one in claimed:
+            task = asyncio.ensure_future(self._work(one, lease))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+        if claimed:
+            return 0
+        due = await self._queue.next_due()
+        if due is None:
+            return POLL
+        # What is due and was not given to us is for next hops that have as many deliveries as they may.
+        return min(due, POLL) or AWAY
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self.wake()
+
+    # --- one delivery
+
+    async def _work(self, claimed: Claimed, lease: str) -> None:
+        held = claimed.held
+        try:
+            if claimed.dotted and held.maybe_dup:
+                await self._queue.bury(held, lease, "two final dots were not answered: it may have arrived")
+                self._journal.event("queue.dead", id=held.delivery.id, item=held.id, reason="two unanswered dots")
+                return
+            held = replace(held, maybe_dup=held.maybe_dup or claimed.dotted)
+            outcome = await self._deliver(held, lease)
+            if outcome is not None:
+                await self._settle(held, lease, outcome)
+        except _LeaseLost:
+            self._journal.event("queue.lease_lost", id=held.delivery.id, item=held.id)
+        except StoreAway as away:
+            self._journal.event("queue.away", id=held.delivery.id, item=held.id, step="work", reason=str(away))
+        except Exception as fault:  # noqa: BLE001 - the lease runs out, and it is tried again: nothing is lost by a fault of ours
+            self._journal.event("fault", where="worker", kind=type(fault).__name__, detail=str(fault), item=held.id)
+
+    async def _deliver(self, held: Held, lease: str) -> Outcome | None:
+        """``None``: it was not sent, and goes back as it was."""
+        dotted = False
+
+        async def before_dot() -> None:
+            nonlocal dotted
+            if not await self._queue.mark_dot(held.id, lease):
+                raise _LeaseLost
+            dotted = True
+
+        try:
+            async with asyncio.timeout(ATTEMPT):
+                return await self._relay.deliver(held.delivery, before_dot=before_dot)
+        except TimeoutError:
+            return Outcome(
+                tuple(
+                    (one, Deferred("the attempt took too long", maybe_delivered=dotted))
+                    for one in held.delivery.recipients
+                )
+            )
+        except asyncio.CancelledError:
+            # The program stops. What was not on its way yet is handed back; the rest waits for its lease to end.
+            if not dotted:
+                await self._queue.settle(held, lease, left=held, delay=0, reports=())
+            raise
+
+    async def _settle(self, held: Held, lease: str, outcome: Outcome) -> None:
+        """A delivery whose record fails would be made twice: this insists, for as long as the lease allows."""
+        for pause in (0.0, *CATCH_UP):
+            await asyncio.sleep(pause)
+            try:
+                if not await self._settler.settle(held, lease, outcome):
+                    self._journal.event("queue.lease_lost", id=held.delivery.id, item=held.id)
+                return
+            except StoreAway as away:
+                self._journal.event("queue.away", id=held.delivery.id, item=held.id, step="settle", reason=str(away))
+
+    async def stop(self, seconds: float) -> int:
+        """Claim nothing more, let what runs end within ``seconds``, hand the rest back. Returns how many those were."""
+        self._stopping = True
+        self.wake()
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=seconds)
+        left = [task for task in self._running if not task.done()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        return len(left)
