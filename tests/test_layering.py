@@ -38,6 +38,7 @@ LAYERS = {
     "web": 5,
     "worker": 5,
     "config": 6,
+    "mailkey": 6,
     "app": 6,
     "supervisor": 6,
     "cli": 6,
@@ -52,6 +53,7 @@ SIDEWAYS = {
     ("app", "config"),
     ("cli", "app"),
     ("cli", "config"),
+    ("cli", "mailkey"),
     ("cli", "supervisor"),
     ("supervisor", "app"),
     ("__main__", "cli"),
@@ -87,7 +89,7 @@ EXCEPTIONS = {
     ("dispatch", "asyncio"),  # and so do the deliveries
 }
 #: Where it may be asked what time it is. Everybody else is told.
-CLOCKS = {"app", "edge", "worker"}
+CLOCKS = {"app", "edge", "mailkey", "worker"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

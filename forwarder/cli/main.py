@@ -23,6 +23,7 @@ COMMANDS = {
     "explain": "tell what would happen to a message, and why",
     "authenticate": "read messages as JSON lines, write verdicts as JSON lines",
     "queue": "see and move the mail that waits here",
+    "mailkey": "make, publish and use mailkey keys: sign and verify messages",
     "srs": "make or read a reversible address",
     "version": "print the version, and those of the libraries in use",
 }
