@@ -60,8 +60,8 @@ class Verification:
 
     ``domain`` is the one that MAIL FROM (or, for the null sender, EHLO) names; ``signer`` and ``selector`` are d= and
     s= of the signature that decided; ``policy`` is o= of the domain's record (``"all"``, ``"some"``, ``"test"``;
-    ``None`` without a record); ``bound`` tells whether rt= binds every recipient, ``None`` without rt=; ``reason`` is
-    for people. docs/mailkey.md section 4 says what follows from each.
+    ``None`` without a record); ``bound`` tells whether rt= binds every recipient, ``None`` without rt= or where no
+    recipient was given; ``reason`` is for people. docs/mailkey.md section 4 says what follows from each.
     """
 
     result: str
@@ -182,16 +182,14 @@ async def averify(
     finally:
         if dns is None and isinstance(resolver, DnsResolver):
             await resolver.aclose()
-    return _verification(check, resolver)
+    return _verification(check, resolver, compared=bool(recipients))
 
 
-def _verification(check: MailkeyCheck, resolver: Resolver) -> Verification:
-    reason = check.reason
+def _verification(check: MailkeyCheck, resolver: Resolver, *, compared: bool) -> Verification:
+    reason, bound = check.reason, check.bound if compared else None
     if check.result is Result.TEMPERROR and isinstance(resolver, _Given) and resolver.failure:
         reason = f"{reason} ({resolver.failure})"
-    return Verification(
-        check.result.value, check.domain, check.signer, check.selector, check.policy, check.bound, reason
-    )
+    return Verification(check.result.value, check.domain, check.signer, check.selector, check.policy, bound, reason)
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
