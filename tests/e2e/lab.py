@@ -8,19 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from forwarder.app import App
-from forwarder.auth import canonical
-from forwarder.auth.dkim import build_dkim_signature
-from forwarder.auth.mailkey import build_mailkey_signature
 from forwarder.cli import demo_lab
-from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, DnsServer, Received, Receiver, free_port, send
+from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, Received, Receiver, free_port, send
 from forwarder.config import load
 from forwarder.keys import KeyFile, Keys, dkim_record, mailkey_record
-from forwarder.mail.address import parse_address
-from forwarder.mail.header import parse_message
+from tests.e2e.signing import signed
 from tests.fakes import MemoryJournal
+from tests.peers.dns_server import DnsServer, run_dns_server, zone_text
 
 CONFIG = """\
 hostname = "mx.fwd.test"
@@ -35,6 +31,7 @@ secret_file = "keys/srs.secret"
 
 [dns]
 nameservers = ["{dns}"]
+timeout = {dns_timeout}
 
 [[keys.mailkey]]
 domain = "fwd.test"
@@ -105,20 +102,14 @@ class Lab:
         mailkey: bool = True,
     ) -> bytes:
         """``raw`` with the sender's signatures on it."""
-        message, now = parse_message(raw), self.app.clock.now()
-        body_hash = canonical.body_hash(message, "relaxed")
-        dkim = build_dkim_signature(message.fields, body_hash, self.keys.dkim("sender.test")[0], now=now)
-        key = self.keys.mailkey("sender.test")
-        assert key is not None
-        ours = build_mailkey_signature(
-            message.fields,
-            body_hash,
-            key,
-            sender=parse_address(sender),
-            recipients=[parse_address(one) for one in recipients],
-            now=now,
+        return signed(
+            raw,
+            sender,
+            recipients,
+            mailkey=self.keys.mailkey("sender.test") if mailkey else None,
+            dkim=self.keys.dkim("sender.test"),
+            now=self.app.clock.now(),
         )
-        return (ours if mailkey else b"") + dkim + raw
 
     async def send(
         self,
@@ -173,7 +164,7 @@ async def lab(
     aliases: str = "",
     extra: str = "",
     zone: dict[str, dict[str, list[str]]] | None = None,
-    **changes: Any,
+    dns_timeout: float = 2.5,
 ) -> AsyncIterator[Lab]:
     """The whole lab, started and stopped. ``zone`` adds names or replaces them; the rest goes into the configuration."""
     demo_lab.make_keys(folder / "keys")
@@ -190,23 +181,30 @@ async def lab(
         texts[f"mailkey.{who}.test"] = mailkey_record(mailkey)
         texts |= {f"{one.selector}._domainkey.{who}.test": dkim_record(one) for one in keys.dkim(f"{who}.test")}
     records = demo_lab.zone(texts) | (zone or {})
-    dns = DnsServer(records)
-    await dns.start()
     port = free_port(FORWARDER, SENDER, SINK, "127.0.0.51")
     sink, sender = Receiver(SINK, port, "mx.sink.test"), Receiver(SENDER, port, "mx.sender.test")
     await sink.start()
     await sender.start()
     config = folder / "forwarder.toml"
-    config.write_text(
-        CONFIG.format(port=port, dns=dns.address, store=store, top=top, relay=relay, aliases=aliases, extra=extra)
-    )
     journal = MemoryJournal()
-    app = App(load(config), journal)
-    await app.start()
-    try:
-        yield Lab(folder, port, dns, sink, sender, journal, app, records)
-    finally:
-        await app.stop(2)
-        sink.stop()
-        sender.stop()
-        dns.stop()
+    async with run_dns_server(zone_text(records)) as dns:
+        config.write_text(
+            CONFIG.format(
+                port=port,
+                dns=dns.address,
+                dns_timeout=dns_timeout,
+                store=store,
+                top=top,
+                relay=relay,
+                aliases=aliases,
+                extra=extra,
+            )
+        )
+        app = App(load(config), journal)
+        await app.start()
+        try:
+            yield Lab(folder, port, dns, sink, sender, journal, app, records)
+        finally:
+            await app.stop(2)
+            sink.stop()
+            sender.stop()

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from dnslib import CNAME, EDNS0, QTYPE, RCODE, RR, SOA, DNSHeader, DNSQuestion, DNSRecord  # type: ignore[import-untyped]
 
-__all__ = ["DnsServer", "run_dns_server"]
+__all__ = ["DnsServer", "run_dns_server", "zone_text"]
 
 _UDP_SIZE = 1232
+
+
+def zone_text(records: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
+    """Names with types with data, as the lab has them, in zone file text."""
+    return "\n".join(
+        f"{name}. 300 IN {rdtype} {_presented(one) if rdtype == 'TXT' else one}"
+        for name, types in records.items()
+        for rdtype, data in types.items()
+        for one in data
+    )
+
+
+def _presented(text: str) -> str:
+    """RFC 1035 section 3.3.14: character-strings of at most 255 octets."""
+    return " ".join(f'"{text[at : at + 255]}"' for at in range(0, len(text), 255))
 
 
 class DnsServer:
