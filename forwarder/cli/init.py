@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 from forwarder.cli.dnsrecords import Identity, records, render
+from forwarder.cli.options import checked
 from forwarder.config import ConfigError, load
 from forwarder.config.values import domain, endpoint
 from forwarder.keys import (
@@ -31,25 +30,13 @@ _RSA, _ED25519 = "rsa1", "ed1"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dir", type=Path, default=Path(), help="folder for forwarder.toml and keys/ (default: the current one)")
-    add("--hostname", type=_checked(domain), required=True, help="the name of this host, as it is in the MX record")
-    add("--domain", type=_checked(domain), action="append", required=True, help="a domain to take mail for; repeatable")
-    add("--to", type=_checked(_address), action="append", required=True, help="where the mail goes; repeatable")
+    add("--hostname", type=checked(domain), required=True, help="the name of this host, as it is in the MX record")
+    add("--domain", type=checked(domain), action="append", required=True, help="a domain to take mail for; repeatable")
+    add("--to", type=checked(_address), action="append", required=True, help="where the mail goes; repeatable")
     add("--alias", action="append", help="a name before the @, repeatable (default: that of the first --to)")
-    add("--srs-domain", type=_checked(domain), help="for reversible senders (default: the first --domain)")
-    add("--listen", type=_checked(endpoint), default="0.0.0.0:25", help="default: %(default)s")
-    add("--ip", type=_checked(_ip), help="this host's public address, for its A or AAAA record")
-
-
-def _checked(check: Callable[[str], Any]) -> Callable[[str], Any]:
-    """``check`` with its reason where argparse would say "invalid value"."""
-
-    def parse(text: str) -> Any:
-        try:
-            return check(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-
-    return parse
+    add("--srs-domain", type=checked(domain), help="for reversible senders (default: the first --domain)")
+    add("--listen", type=checked(endpoint), default="0.0.0.0:25", help="default: %(default)s")
+    add("--ip", type=checked(_ip), help="this host's public address, for its A or AAAA record")
 
 
 def _address(text: str) -> str:

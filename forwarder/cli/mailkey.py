@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
+
+from forwarder.cli import group
+from forwarder.cli.group import run
 
 __all__ = ["COMMANDS", "add_arguments", "run"]
 
@@ -19,27 +20,5 @@ COMMANDS = {
 }
 
 
-class _Chosen(argparse.ArgumentParser):
-    """Imports its sub-command when it is about to parse: ``--help`` of the group imports none."""
-
-    module = ""
-
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        if self.module:
-            loaded, self.module = importlib.import_module(self.module), ""
-            loaded.add_arguments(self)
-            self.set_defaults(run_sub_command=loaded.run)
-        return super().parse_known_args(args, namespace)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Chosen)
-    for name, summary in COMMANDS.items():
-        module = f"forwarder.cli.mailkey_{name}"
-        if importlib.util.find_spec(module) is not None:
-            command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-            command.module = module
-
-
-def run(args: argparse.Namespace) -> int:
-    return int(args.run_sub_command(args))
+    group.add_commands(parser, "mailkey", COMMANDS)

@@ -24,6 +24,7 @@ COMMANDS = {
     "authenticate": "read messages as JSON lines, write verdicts as JSON lines",
     "queue": "see and move the mail that waits here",
     "mailkey": "make, publish and use mailkey keys: sign and verify messages",
+    "dkim": "make DKIM keys, print their records, rotate them",
     "srs": "make or read a reversible address",
     "version": "print the version, and those of the libraries in use",
 }

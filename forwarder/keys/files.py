@@ -1,25 +1,21 @@
-"""Which private keys and secrets do we hold, and are their files fit to be used? ``ports.KeyRing`` from files.
+"""Are these files of keys and secrets fit to be used, and how is a new one made?
 
-Keys are read once, at start. Reading an RSA key with OpenSSL's own check takes 40 ms and tests primes again that were
+Reading an RSA key with OpenSSL's own check takes 40 ms and tests primes again that were
 tested when the key was made; here the private key signs once and the public key verifies it, which takes under 1 ms and
 shows what matters: that signatures made with this file will be valid.
-
-Records for DNS: RFC 6376 section 3.6.1 (DKIM), RFC 8463 section 4 (ed25519), docs/mailkey.md (mailkey).
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import idna
 from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
@@ -29,18 +25,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 
 __all__ = [
+    "LEAST_DKIM_BITS",
+    "LEAST_MAILKEY_BITS",
     "Key",
     "KeyFile",
     "KeyFileError",
-    "Keys",
-    "dkim_record",
+    "canonical_domain",
     "generate_ed25519",
     "generate_rsa",
     "generate_secret",
     "load_key",
     "load_secrets",
-    "mailkey_record",
-    "public_record",
 ]
 
 #: RFC 8301 section 3.2: signers must not use fewer than 1024 bits for DKIM (and should use 2048).
@@ -51,8 +46,6 @@ LEAST_MAILKEY_BITS = 2048
 LEAST_SECRET = 16
 #: Octets of a key or secret file. An RSA key of 16384 bits has 12 KB.
 MAX_FILE = 64 * 1024
-
-T = TypeVar("T")
 
 _PKCS1V15 = padding.PKCS1v15()
 _SHA256 = hashes.SHA256()
@@ -99,75 +92,8 @@ class Key:
         return self.private.public_key().public_bytes_raw()
 
 
-class Keys:
-    """``ports.KeyRing``. ``load`` makes one from files."""
-
-    def __init__(
-        self, mailkey: Iterable[Key], dkim: Iterable[Key], arc: Key | None, srs_secrets: Sequence[bytes]
-    ) -> None:
-        # Several mailkeys of one domain are a rotation: the first signs.
-        self._mailkey = {domain: keys[0] for domain, keys in _by_domain(mailkey).items()}
-        self._dkim = {
-            domain: sorted(keys, key=lambda one: one.algorithm != "rsa-sha256")
-            for domain, keys in _by_domain(dkim).items()
-        }
-        self._arc = arc
-        self._srs_secrets = tuple(srs_secrets)
-        if not self._srs_secrets:
-            raise ValueError("no SRS secret")
-
-    @classmethod
-    def load(
-        cls,
-        *,
-        srs_secret_file: Path,
-        mailkey: Iterable[KeyFile] = (),
-        dkim: Iterable[KeyFile] = (),
-        arc: KeyFile | None = None,
-    ) -> Keys:
-        """Read and try every file. Raises KeyFileError for the first that cannot be used."""
-        return cls(
-            [load_key(one, least_bits=LEAST_MAILKEY_BITS) for one in mailkey],
-            [load_key(one) for one in dkim],
-            None if arc is None else load_key(arc),
-            load_secrets(srs_secret_file),
-        )
-
-    def mailkey(self, domain: str) -> Key | None:
-        """See ``ports.KeyRing``."""
-        return _nearest(self._mailkey, domain)
-
-    def dkim(self, domain: str) -> Sequence[Key]:
-        """See ``ports.KeyRing``. Keys of the nearest parent sign where the domain has none: relaxed alignment holds."""
-        return _nearest(self._dkim, domain) or ()
-
-    def arc(self) -> Key | None:
-        """See ``ports.KeyRing``."""
-        return self._arc
-
-    def srs_secrets(self) -> Sequence[bytes]:
-        """See ``ports.KeyRing``."""
-        return self._srs_secrets
-
-
-def _by_domain(keys: Iterable[Key]) -> dict[str, list[Key]]:
-    found: dict[str, list[Key]] = {}
-    for key in keys:
-        found.setdefault(_canonical(key.domain), []).append(key)
-    return found
-
-
-def _nearest(table: Mapping[str, T], domain: str) -> T | None:
-    name = _canonical(domain)
-    while name:
-        if name in table:
-            return table[name]
-        name = name.partition(".")[2]
-    return None
-
-
 @lru_cache(maxsize=1024)
-def _canonical(domain: str) -> str:
+def canonical_domain(domain: str) -> str:
     """Lower case, A-labels, no final dot: how a domain is compared here."""
     name = domain.lower().rstrip(".")
     if not name.isascii():
@@ -194,7 +120,7 @@ def load_key(file: KeyFile, *, least_bits: int = LEAST_DKIM_BITS) -> Key:
         raise KeyFileError(
             f"{file.path}: damaged, its signatures are not valid; restore it or make a new one"
         ) from None
-    return Key(_canonical(file.domain), file.selector, private)
+    return Key(canonical_domain(file.domain), file.selector, private)
 
 
 def _parse_private(path: Path, content: bytes) -> RSAPrivateKey | Ed25519PrivateKey:
@@ -303,23 +229,3 @@ def _write_new(path: Path, content: bytes) -> None:
     except OSError as error:
         path.unlink(missing_ok=True)
         raise KeyFileError(f"{path}: {error.strerror}") from None
-
-
-# --- publishing -------------------------------------------------------------------------------------------------------
-
-
-def public_record(key: Key) -> str:
-    """The value of ``p=``."""
-    return base64.b64encode(key.public()).decode("ascii")
-
-
-def dkim_record(key: Key) -> str:
-    """The TXT record at ``<selector>._domainkey.<domain>`` (RFC 6376 section 3.6.1)."""
-    return f"v=DKIM1; k={key.algorithm.partition('-')[0]}; p={public_record(key)}"
-
-
-def mailkey_record(key: Key, policy: str = "all") -> str:
-    """The TXT record at ``mailkey.<domain>``, or at ``<selector>.mailkey.<domain>`` for a named key."""
-    if policy not in ("all", "some", "test"):
-        raise ValueError("the policy is all, some or test")
-    return f"v=mailkey1; k={key.algorithm.partition('-')[0]}; p={public_record(key)}; o={policy}"

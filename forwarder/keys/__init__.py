@@ -1,0 +1,37 @@
+"""Private keys and secrets: ``files`` reads and makes them, ``records`` says what is published for them, ``ring`` who signs."""
+
+from forwarder.keys.files import (
+    LEAST_DKIM_BITS,
+    LEAST_MAILKEY_BITS,
+    MAX_FILE,
+    Key,
+    KeyFile,
+    KeyFileError,
+    generate_ed25519,
+    generate_rsa,
+    generate_secret,
+    load_key,
+    load_secrets,
+)
+from forwarder.keys.records import dkim_name, dkim_record, mailkey_name, mailkey_record, public_record
+from forwarder.keys.ring import Keys
+
+__all__ = [
+    "LEAST_DKIM_BITS",
+    "LEAST_MAILKEY_BITS",
+    "MAX_FILE",
+    "Key",
+    "KeyFile",
+    "KeyFileError",
+    "Keys",
+    "dkim_name",
+    "dkim_record",
+    "generate_ed25519",
+    "generate_rsa",
+    "generate_secret",
+    "load_key",
+    "load_secrets",
+    "mailkey_name",
+    "mailkey_record",
+    "public_record",
+]
