@@ -7,13 +7,16 @@ import re
 import subprocess
 import sys
 from base64 import b64decode
-from functools import cache
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forwarder import mailkey
 from tests.mailkey import independent
 from tests.mailkey.vectors import CASES, FOLDER, WORDS, reason_word
 from tests.suites import ROOT
@@ -23,6 +26,15 @@ def expectation(found: dict[str, Any]) -> dict[str, Any]:
     """What the program found, as a case expects it."""
     names = ("result", "policy", "bound", "signer", "selector")
     return {name: found[name] for name in names} | {"reason": reason_word(found["reason"])}
+
+
+def served(dns: dict[str, Any], name: str) -> list[str] | None:
+    """What a library user's ``dns`` function gives for the zone of a case."""
+    types = dns.get(name, {})
+    if "CNAME" in types:
+        return served(dns, types["CNAME"][0])
+    found = types.get("TXT", [])
+    return None if isinstance(found, str) else found
 
 
 @cache
@@ -38,6 +50,18 @@ def authenticated() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("case", CASES, ids=[one["id"] for one in CASES])
 def test_the_command_finds_what_the_vector_expects(case: dict[str, Any]) -> None:
     assert expectation(authenticated()[case["id"]]["mailkey"]) == case["expect"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[one["id"] for one in CASES])
+def test_the_library_finds_it_too(case: dict[str, Any]) -> None:
+    transaction = {name: case[name] for name in ("mail_from", "rcpt_to", "helo")}
+    found = mailkey.verify(
+        b64decode(case["message"]),
+        **transaction,
+        now=datetime.fromtimestamp(case["time"], UTC),
+        dns=partial(served, case["dns"]),
+    )
+    assert expectation(asdict(found)) == case["expect"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[one["id"] for one in CASES])
