@@ -8,6 +8,7 @@ await stop()               no new sessions, messages on their way finish, then e
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import socket
 import ssl
@@ -18,17 +19,23 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from forwarder.auth.suffix import is_public_suffix
 from forwarder.config import Settings
+from forwarder.config.settings import Listener
+from forwarder.credentials import Credentials, CredentialsError
 from forwarder.directory import StaticDirectory
 from forwarder.dispatch import LEASE, Dispatcher, Hold
+from forwarder.edge.auth import Authenticator
 from forwarder.edge.limits import Limits
 from forwarder.edge.server import EdgeServer, bind
-from forwarder.edge.session import EdgeSettings
+from forwarder.edge.session import Acceptor, EdgeSettings, Session
+from forwarder.edge.submission import Clients, SubmissionSession
 from forwarder.edge.tls import make_self_signed, server_context
-from forwarder.keys import KeyFile, KeyFileError, Keys
+from forwarder.keys import KeyFile, KeyFileError, Keys, read_private
 from forwarder.mailbox import MailboxFiles
+from forwarder.model import Identity
 from forwarder.pipeline import Doors, Pipeline
 from forwarder.pipeline import Settings as PipelineSettings
 from forwarder.pipeline.aftermath import Aftermath
+from forwarder.pipeline.submission import Submission, SubmissionSettings
 from forwarder.ports import Journal, StoreAway
 from forwarder.relay import RelaySettings, SmtpRelay
 from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
@@ -75,7 +82,8 @@ class App:
         self._worker: Worker | None = None
         self._work: asyncio.Task[None] | None = None
         self._dispatcher: Dispatcher | None = None
-        self._edge: EdgeServer | None = None
+        self._edges: list[EdgeServer] = []
+        self._authenticator: Authenticator | None = None
         self._watch: asyncio.Task[None] | None = None
         #: Where we listen, once started: "ip:port".
         self.addresses: tuple[str, ...] = ()
@@ -102,6 +110,7 @@ class App:
         settings = self._settings
         try:
             keys = load_keys(settings)
+            clients = self._clients()
         except KeyFileError as error:
             raise StartError(str(error)) from error
         # The suffix list takes a tenth of a second to read: not while the first sender waits.
@@ -157,10 +166,53 @@ class App:
             tls=lambda: context,
             default_domain=settings.srs.domain,
         )
-        self._edge = EdgeServer(edge, pipeline, self.clock, self._journal)
-        await self._edge.start(sockets)
+        submission = Submission(
+            self._pipeline_settings(), self._submission_settings(), doors, self._dispatcher, pipeline
+        )
+        for one, sock in zip(settings.listen, sockets, strict=True):
+            await self._listen(one, sock, edge, submission if one.submission else pipeline, clients, context)
         self._work = asyncio.create_task(self._worker.run())
         self._journal.event("service.ready", hostname=settings.hostname, listen=list(self.addresses))
+
+    async def _listen(
+        self,
+        listener: Listener,
+        sock: socket.socket,
+        edge: EdgeSettings,
+        acceptor: Acceptor,
+        clients: Clients,
+        context: ssl.SSLContext,
+    ) -> None:
+        session = functools.partial(SubmissionSession, clients=clients) if listener.submission else Session
+        server = EdgeServer(edge, acceptor, self.clock, self._journal, session=session)
+        self._edges.append(server)
+        await server.start([sock], tls=context if listener.tls == "implicit" else None)
+
+    def _clients(self) -> Clients:
+        submission = self._settings.submission
+        if submission.credentials is not None:
+            try:
+                credentials = Credentials.parse(read_private(submission.credentials))
+            except CredentialsError as error:
+                raise StartError(f"{submission.credentials}: {error}") from error
+            self._authenticator = Authenticator(credentials)
+        return Clients(
+            {name: Identity(name, frozenset(one.owns), one.null_sender) for name, one in submission.logins.items()},
+            [
+                (one.network, Identity(str(one.network), frozenset(one.owns), one.null_sender, authenticated=False))
+                for one in submission.networks
+            ],
+            self._authenticator,
+        )
+
+    def _submission_settings(self) -> SubmissionSettings:
+        submission, sources = self._settings.submission, self._settings.relay.source
+        here = [ip for ip, _ in map(_endpoint, self.addresses) if not ip.is_unspecified]
+        return SubmissionSettings(
+            source=next(iter([*sources, *here]), IPv4Address("127.0.0.1")),
+            hide_client=submission.hide_client,
+            recipients_per_hour=submission.recipients_per_hour,
+        )
 
     async def _open_store(self) -> RedisLedger:
         settings = self._settings
@@ -254,8 +306,9 @@ class App:
 
     async def stop(self, seconds: float = DRAIN) -> None:
         """Take nothing new, finish what is under way within ``seconds``, close everything. Safe to call at any time."""
-        if self._edge is not None:
-            await self._edge.drain(seconds)
+        await asyncio.gather(*(one.drain(seconds) for one in self._edges))
+        if self._authenticator is not None:
+            self._authenticator.close()
         if self._worker is not None:
             left = await self._worker.stop(seconds)
             if left:

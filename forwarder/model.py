@@ -49,6 +49,18 @@ class Peer:
     tls: Tls | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A client of a submission listener whom we know: by ``login``, or by its network (``authenticated`` is false then, and
+    ``name`` the network). ``owns`` are the senders it may use: ``example.org``, ``*.example.org`` (every subdomain, not the
+    domain itself) or ``bob@example.org``, in the form of ``ownership.canonical_owner``."""
+
+    name: str
+    owns: frozenset[str]
+    null_sender: bool = False
+    authenticated: bool = True
+
+
 class BodyKind(StrEnum):
     """RFC 6152 / RFC 3030 BODY= parameter."""
 
@@ -67,7 +79,8 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One SMTP transaction as the client stated it. ``sender`` is ``None`` for the null reverse-path ``<>``."""
+    """One SMTP transaction as the client stated it. ``sender`` is ``None`` for the null reverse-path ``<>``. ``identity`` is
+    who submits it; ``None``: nobody we know (port 25)."""
 
     id: str
     peer: Peer
@@ -78,6 +91,7 @@ class Envelope:
     body: BodyKind = BodyKind.SEVEN_BIT
     envid: str | None = None
     ret: str | None = None
+    identity: Identity | None = None
 
 
 # --- the message -------------------------------------------------------------------------------------------------------

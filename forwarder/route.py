@@ -23,6 +23,7 @@ __all__ = [
     "Resolved",
     "ToAlias",
     "ToMailbox",
+    "ToNextHop",
     "ToNowhere",
     "ToSender",
     "decide",
@@ -96,7 +97,14 @@ class ToNowhere:
     reversible: Address
 
 
-Resolved = ToAlias | ToMailbox | ToSender | ToNowhere
+@dataclass(frozen=True, slots=True)
+class ToNextHop:
+    """Somebody else's address, taken from a client that may send there (submission; never on port 25)."""
+
+    address: Address
+
+
+Resolved = ToAlias | ToMailbox | ToSender | ToNowhere | ToNextHop
 
 
 async def resolve(

@@ -29,7 +29,7 @@ from forwarder.mail.header import parse_message
 from forwarder.model import Address, Envelope, Field, Message, Verdict
 from forwarder.ports import KeyRing
 
-__all__ = ["Names", "Sealed", "address_to", "seal_message", "seal_own"]
+__all__ = ["Names", "Sealed", "address_to", "seal_message", "seal_own", "seal_submitted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,25 @@ def seal_own(
     signatures = [build_dkim_signature(message.fields, body_hash, key, now=now) for key in keys.dkim(srs_domain)]
     sealed = Sealed(b"".join(signatures), message, body_hash, message.fields)
     return address_to(sealed, None, recipients, domain=names.hostname, keys=keys, now=now)
+
+
+def seal_submitted(
+    message: Message,
+    envelope: Envelope,
+    author_domains: Sequence[str],
+    *,
+    names: Names,
+    keys: KeyRing,
+    now: datetime,
+    hide_client: bool,
+) -> Sealed:
+    """A message of our own user: DKIM of its authors' domains, our Received, nothing about ourselves."""
+    message = remove_forged_results(message, names.authserv_id)
+    body_hash = canonical.body_hash(message, "relaxed")
+    trace = received.build_received(envelope, by=names.hostname, for_=None, now=now, hide_client=hide_client)
+    chosen = dict.fromkeys(key for domain in author_domains for key in keys.dkim(domain))
+    signatures = [build_dkim_signature(message.fields, body_hash, key, now=now) for key in chosen]
+    return Sealed(b"".join((*signatures, trace)), message, body_hash, message.fields)
 
 
 def remove_forged_results(message: Message, authserv_id: str) -> Message:

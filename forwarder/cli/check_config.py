@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
             *_unusable_store(loaded),
             *_unusable_zone(loaded),
             *_unusable_certificate(loaded),
+            *_unusable_credentials(loaded),
         ]:
             raise ConfigError(loaded.source, mistakes)
     except ConfigError as error:
@@ -97,6 +98,26 @@ def _unusable_certificate(loaded: Loaded) -> Iterator[Mistake]:
             yield loaded.mistake(("tls",), f"{tls.cert} and {tls.key} cannot be used together: {error}")
 
 
+def _unusable_credentials(loaded: Loaded) -> Iterator[Mistake]:
+    """A file that others can read, or that lacks a login; a sender that nobody's key signs for is told in the summary."""
+    submission = loaded.settings.submission
+    if submission.credentials is not None:
+        from forwarder.credentials import Credentials, CredentialsError
+        from forwarder.keys import KeyFileError, read_private
+
+        try:
+            credentials = Credentials.parse(read_private(submission.credentials))
+        except (KeyFileError, CredentialsError) as error:
+            yield loaded.mistake(("submission", "credentials"), str(error))
+            return
+        for login in submission.logins:
+            if login not in credentials:
+                cure = f"make one with: forwarder passwd {login}"
+                yield loaded.mistake(
+                    ("submission", "logins", login), f"{submission.credentials} has no line for it; {cure}"
+                )
+
+
 class _NoJournal:
     """Nothing happens here that a log should hear of."""
 
@@ -106,7 +127,9 @@ class _NoJournal:
 
 def _summary(settings: Settings) -> Iterator[str]:
     """What the service would do, and what it would lack."""
-    yield f"listens on {', '.join(settings.listen_addresses)} as {settings.hostname}"
+    inbound = [one.address for one in settings.listen if not one.submission]
+    yield f"listens on {', '.join(inbound) or 'no port for other mail servers'} as {settings.hostname}"
+    yield from _submission(settings)
     for name, domain in settings.domains.items():
         disabled = sum(1 for one in domain.aliases.values() if not one.enabled)
         some = [f"{len(domain.aliases)} alias{'es' if len(domain.aliases) != 1 else ''}"]
@@ -121,6 +144,18 @@ def _summary(settings: Settings) -> Iterator[str]:
     yield f"keeps state in {'its own embedded store' if settings.store == 'embedded' else 'the store of that URL'}"
     yield f"delivers to {settings.relay.smarthost or 'the MX of each destination'}"
     yield f"postmaster and abuse: {settings.admin.address or f'a file in {settings.state_dir}'}"
+
+
+def _submission(settings: Settings) -> Iterator[str]:
+    places = [f"{one.address} ({one.tls})" for one in settings.listen if one.submission]
+    if not places:
+        return
+    clients = {**settings.submission.logins, **{str(one.network): one for one in settings.submission.networks}}
+    yield f"takes mail of its own users on {', '.join(places)}"
+    for name, client in clients.items():
+        for owner in client.owns:
+            domain = owner.rpartition("@")[2].removeprefix("*.")
+            yield f"  {name} may send as {owner}, {_signatures(settings, domain)}"
 
 
 def _signatures(settings: Settings, domain: str) -> str:

@@ -26,6 +26,7 @@ COMMANDS = {
     "mailkey": "make, publish and use mailkey keys: sign and verify messages",
     "dkim": "make DKIM keys, print their records, rotate them",
     "srs": "make or read a reversible address",
+    "passwd": "make a line of the credentials file for submission",
     "version": "print the version, and those of the libraries in use",
 }
 

@@ -18,6 +18,7 @@ def examine(settings: Settings) -> Iterator[tuple[Path, str]]:
     yield from _missing_files(settings)
     yield from _repeated_listeners(settings)
     yield from _repeated_keys(settings)
+    yield from _submission(settings)
     yield from _dead_ends(settings)
 
 
@@ -36,6 +37,7 @@ def _files(settings: Settings) -> Iterator[tuple[Path, FilePath | None]]:
     yield ("dns", "zone_file"), settings.dns.zone_file
     yield ("tls", "cert"), settings.tls.cert
     yield ("tls", "key"), settings.tls.key
+    yield ("submission", "credentials"), settings.submission.credentials
     for number, mailkey in enumerate(settings.keys.mailkey):
         yield ("keys", "mailkey", number, "key"), mailkey.key
     for number, dkim in enumerate(settings.keys.dkim):
@@ -59,6 +61,15 @@ def _repeated_keys(settings: Settings) -> Iterator[tuple[Path, str]]:
         if name in seen:
             yield ("keys", "dkim", number), f"{name} has a key already"
         seen.add(name)
+
+
+def _submission(settings: Settings) -> Iterator[tuple[Path, str]]:
+    submission = settings.submission
+    for number, one in enumerate(settings.listen):
+        if one.submission and not (submission.logins or submission.networks):
+            yield ("listen", number), "nobody may use it: there are no [submission.logins] and no submission.networks"
+    if submission.logins and submission.credentials is None:
+        yield ("submission", "logins"), "nobody can log in: name the file of passwords with submission.credentials"
 
 
 def _dead_ends(settings: Settings) -> Iterator[tuple[Path, str]]:

@@ -20,9 +20,12 @@ from forwarder.config.values import (
     DomainName,
     Endpoint,
     Location,
+    LoginName,
     Mailbox,
     Nameserver,
     NeededSelector,
+    Network,
+    Owner,
     Port,
     Seconds,
     Selector,
@@ -42,6 +45,14 @@ class Listener(_Table):
     """One address that clients connect to."""
 
     address: Endpoint
+    submission: bool = False
+    tls: Literal["starttls", "implicit"] = "starttls"
+
+    @model_validator(mode="after")
+    def _mail_servers_start_in_clear(self) -> Listener:
+        if self.tls == "implicit" and not self.submission:
+            raise ValueError('tls = "implicit" is for submission: other mail servers begin in clear text')
+        return self
 
 
 class Tls(_Table):
@@ -175,6 +186,29 @@ class Bounces(_Table):
     per_day: Count = 200
 
 
+class Client(_Table):
+    """Somebody whose mail we sign and send."""
+
+    owns: Annotated[tuple[Owner, ...], BeforeValidator(values.split), Field(min_length=1)]
+    null_sender: bool = False
+
+
+class TrustedNetwork(Client):
+    """Everybody in it is this client, without a password."""
+
+    network: Network
+
+
+class Submission(_Table):
+    """Mail of our own users."""
+
+    credentials: Annotated[Location | None, BeforeValidator(values.or_none)] = None
+    logins: Annotated[dict[LoginName, Client], AfterValidator(values.frozen)] = Field(default_factory=dict)
+    networks: tuple[TrustedNetwork, ...] = ()
+    hide_client: bool = True
+    recipients_per_hour: Count = 1000
+
+
 class Admin(_Table):
     """Who gets postmaster's and abuse's mail; nobody: it is kept in a file in ``state_dir``."""
 
@@ -238,6 +272,7 @@ class Settings(_Table):
     limits: Limits = Limits()
     policy: Policy = Policy()
     bounces: Bounces = Bounces()
+    submission: Submission = Field(default_factory=Submission)
     admin: Admin = Admin()
     log: Log = Log()
     domains: Annotated[

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 
 from forwarder.mail.address import AddressError, ascii_domain, parse_address
 from forwarder.model import Address
+from forwarder.ownership import canonical_owner
 
 __all__ = [
     "AliasName",
@@ -24,9 +25,12 @@ __all__ = [
     "DomainName",
     "Endpoint",
     "Location",
+    "LoginName",
     "Mailbox",
     "Nameserver",
     "NeededSelector",
+    "Network",
+    "Owner",
     "Port",
     "Seconds",
     "Selector",
@@ -184,7 +188,24 @@ def distinct_aliases(value: Any) -> Any:
     return _distinct(value, "alias")
 
 
+def network(value: Any) -> IPv4Network | IPv6Network:
+    """Half of the Internet is nobody's own network."""
+    try:
+        found = ip_network(value) if isinstance(value, str) else None
+    except ValueError:
+        found = None
+    if found is None:
+        raise ValueError("must be a network without host bits, like 192.0.2.0/24 or 2001:db8::/32")
+    if found.prefixlen < (8 if found.version == 4 else 16):
+        raise ValueError("is too wide to be trusted: name the networks of your own hosts")
+    return found
+
+
 DomainName = Annotated[str, AfterValidator(domain)]
+#: ``example.org``, ``*.example.org``, ``bob@example.org``.
+Owner = Annotated[str, AfterValidator(canonical_owner)]
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(network)]
+LoginName = Annotated[str, Field(pattern=r"^[!-9;-~]{1,255}$")]
 Endpoint = Annotated[str, AfterValidator(endpoint)]
 Nameserver = Annotated[str, AfterValidator(nameserver)]
 Selector = Annotated[str, AfterValidator(selector)]

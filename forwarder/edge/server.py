@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+import ssl
+from collections.abc import Callable, Sequence
 
 from forwarder.edge.session import Acceptor, EdgeSettings, Session
 from forwarder.ports import Clock, Journal
@@ -37,7 +38,17 @@ def bind(address: str) -> socket.socket:
 class EdgeServer:
     """Accepts clients on sockets that are bound already."""
 
-    def __init__(self, settings: EdgeSettings, acceptor: Acceptor, clock: Clock, journal: Journal) -> None:
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        acceptor: Acceptor,
+        clock: Clock,
+        journal: Journal,
+        *,
+        session: Callable[..., Session] = Session,
+    ) -> None:
+        """``session``: what speaks to each client (a submission listener has its own)."""
+        self._session = session
         self._settings = settings
         self._acceptor = acceptor
         self._clock = clock
@@ -47,12 +58,12 @@ class EdgeServer:
         self._draining = False
         self._empty = asyncio.Event()
 
-    async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Begin to accept."""
+    async def start(self, sockets: Sequence[socket.socket], *, tls: ssl.SSLContext | None = None) -> None:
+        """Begin to accept; with ``tls``, clients that speak TLS from the first octet (RFC 8314 section 3.3)."""
         loop = asyncio.get_running_loop()
 
         def new_session() -> Session:
-            return Session(
+            return self._session(
                 self._settings,
                 self._acceptor,
                 self._clock,
@@ -63,7 +74,7 @@ class EdgeServer:
             )
 
         for sock in sockets:
-            self._servers.append(await loop.create_server(new_session, sock=sock, backlog=_BACKLOG))
+            self._servers.append(await loop.create_server(new_session, sock=sock, backlog=_BACKLOG, ssl=tls))
 
     def _admit(self, session: Session) -> bool:
         if self._draining or len(self._sessions) >= self._settings.limits.sessions:

@@ -20,7 +20,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from aiosmtpd.smtp import SMTP
 
@@ -32,7 +32,9 @@ from forwarder.route import Resolved, ToNowhere, ToSender
 from forwarder.smtp import reply
 from forwarder.smtp.commands import CommandError, MailCommand, parse_helo, parse_mail, parse_rcpt
 
-__all__ = ["Acceptor", "EdgeSettings", "Session"]
+__all__ = ["Acceptor", "EdgeSettings", "Session", "commands_of"]
+
+_Method = Callable[[Any, bytes], Awaitable[None]]
 
 #: Octets of a command line: RFC 5321 section 4.5.3.1.4 says 512, the extensions we offer add to it (RFC 1870, 3461, 6531).
 MAX_COMMAND = 2048
@@ -86,6 +88,11 @@ class _Closed(Exception):
 class Session(SMTP):
     """One connection. Made by the server for each client; ``on_end`` is called once when it is over."""
 
+    #: EHLO keywords whose parameters MAIL and RCPT take.
+    offered: ClassVar[frozenset[str]] = _OFFERED
+    #: What is obeyed, by the command's name. A subclass makes its own with ``commands_of``.
+    commands: ClassVar[dict[str, _Method]] = {}
+
     def __init__(
         self,
         settings: EdgeSettings,
@@ -136,6 +143,8 @@ class Session(SMTP):
         self._transport = cast("asyncio.Transport", transport)
         peername = transport.get_extra_info("peername")
         self._ip = _peer_ip(peername[0] if peername else "0.0.0.0")  # noqa: S104 - a stand-in, never bound
+        if transport.get_extra_info("ssl_object") is not None:
+            self._note_tls(transport)
         now = self.loop.time()
         self._session_deadline = now + self._limits.session_timeout
         self._deadline = now + self._limits.command_timeout
@@ -260,21 +269,21 @@ class Session(SMTP):
     def _fault(self, where: str, fault: Exception) -> None:
         self._journal.event("fault", where=where, kind=type(fault).__name__, detail=str(fault))
 
-    async def _line(self) -> bytes | None:
+    async def _line(self, limit: int = MAX_COMMAND, too_long: Reply = reply.LINE_TOO_LONG) -> bytes | None:
         """The next command line without its CRLF; ``None``: it was answered here."""
         self._deadline = self.loop.time() + self._limits.command_timeout
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             # RFC 5321 section 4.5.3.1.9: too long is said, not suffered. What comes behind it cannot be told apart.
-            if len(self._buffer) > MAX_COMMAND or self._buffer.startswith(b"\x16\x03"):
-                self._end_with(reply.LINE_TOO_LONG)
+            if len(self._buffer) > limit or self._buffer.startswith(b"\x16\x03"):
+                self._end_with(too_long)
                 return None
             searched = len(self._buffer)
             await self._more()
         line = bytes(self._buffer[: end + 1])
         del self._buffer[: end + 1]
-        if len(line) > MAX_COMMAND:
-            self._refuse(reply.LINE_TOO_LONG)
+        if len(line) > limit:
+            self._refuse(too_long)
             return None
         if not line.endswith(b"\r\n"):
             # RFC 5321 section 2.3.8: commands end in CRLF. Whoever ends one in LF may be a message that we relay to ourselves.
@@ -297,7 +306,7 @@ class Session(SMTP):
             if self._junk > self._limits.junk_commands:
                 self._end_with(reply.TOO_MANY_ERRORS)
                 return
-        method = _METHODS.get(name)
+        method = self.commands.get(name)
         if method is None:
             self._refuse(reply.UNKNOWN_COMMAND if verb.isalpha() else Reply(500, "5.5.2", "syntax error"))
             return
@@ -326,8 +335,12 @@ class Session(SMTP):
 
     async def smtp_EHLO(self, argument: bytes) -> None:
         self._greet(parse_helo(argument), esmtp=True)
-        lines = [
-            self._settings.hostname,
+        lines = [self._settings.hostname, *self._keywords()]
+        self._out += [f"250-{one}\r\n".encode() for one in lines[:-1]] + [f"250 {lines[-1]}\r\n".encode()]
+
+    def _keywords(self) -> list[str]:
+        """What EHLO announces."""
+        keywords = [
             "PIPELINING",
             f"SIZE {self._limits.message_size}",
             "8BITMIME",
@@ -336,8 +349,8 @@ class Session(SMTP):
             "CHUNKING",
         ]
         if self._tls is None and self._settings.tls() is not None:
-            lines.append("STARTTLS")
-        self._out += [f"250-{one}\r\n".encode() for one in lines[:-1]] + [f"250 {lines[-1]}\r\n".encode()]
+            keywords.append("STARTTLS")
+        return keywords
 
     def _greet(self, helo: str, *, esmtp: bool) -> None:
         # RFC 5321 section 4.1.4: a second EHLO is as good as RSET.
@@ -350,9 +363,16 @@ class Session(SMTP):
         elif self._transaction is not None:
             self._refuse(reply.NESTED_MAIL)
         else:
-            mail = parse_mail(argument, max_size=self._limits.message_size, offered=_OFFERED)
+            mail = parse_mail(argument, max_size=self._limits.message_size, offered=self.offered)
+            if (refused := self._refuse_sender(mail.sender)) is not None:
+                self._refuse(refused)
+                return
             self._transaction = _Transaction(mail, [], [])
             self.say(reply.SENDER_OK)
+
+    def _refuse_sender(self, sender: Address | None) -> Reply | None:
+        """On port 25 anybody may name any sender: whether it is true is found out from the message."""
+        return None
 
     async def smtp_RCPT(self, argument: bytes) -> None:
         transaction = self._transaction
@@ -363,7 +383,7 @@ class Session(SMTP):
             argument,
             smtputf8=transaction.mail.smtputf8,
             postmaster_domain=self._settings.default_domain,
-            offered=_OFFERED,
+            offered=self.offered,
         )
         if len(transaction.recipients) >= self._limits.recipients:
             self.say(reply.TOO_MANY_RECIPIENTS)
@@ -599,17 +619,21 @@ class Session(SMTP):
         # RFC 3207 section 4.2: everything learned before is forgotten. The buffer was empty before the handshake, and what
         # is in it now came through TLS.
         self._peer, self._transaction = None, None
+        self._note_tls(transport)
+
+    def _note_tls(self, transport: asyncio.BaseTransport) -> None:
         cipher = transport.get_extra_info("cipher") or ("unknown", "unknown", 0)
         tls = transport.get_extra_info("ssl_object")
         self._tls = Tls((tls.version() if tls is not None else None) or cipher[1], cipher[0])
 
 
-_Method = Callable[[Session, bytes], Awaitable[None]]
-_METHODS: dict[str, _Method] = {
-    name.removeprefix("smtp_"): cast("Any", getattr(Session, name))
-    for name in vars(Session)
-    if name.startswith("smtp_")
-}
+def commands_of(session: type[Session]) -> dict[str, _Method]:
+    """Its ``smtp_X`` methods, and those of Session; what aiosmtpd has besides is not obeyed."""
+    own = {name for one in (Session, session) for name in vars(one) if name.startswith("smtp_")}
+    return {name.removeprefix("smtp_"): cast("Any", getattr(session, name)) for name in own}
+
+
+Session.commands = commands_of(Session)
 
 
 def _peer_ip(text: str) -> IPv4Address | IPv6Address:

@@ -12,6 +12,7 @@ from forwarder.keys.files import (
     generate_secret,
     load_key,
     load_secrets,
+    read_private,
 )
 from forwarder.keys.records import dkim_name, dkim_record, mailkey_name, mailkey_record, public_record
 from forwarder.keys.ring import Keys
@@ -34,4 +35,5 @@ __all__ = [
     "mailkey_name",
     "mailkey_record",
     "public_record",
+    "read_private",
 ]

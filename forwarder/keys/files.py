@@ -36,6 +36,7 @@ __all__ = [
     "generate_secret",
     "load_key",
     "load_secrets",
+    "read_private",
 ]
 
 #: RFC 8301 section 3.2: signers must not use fewer than 1024 bits for DKIM (and should use 2048).
@@ -107,7 +108,7 @@ def canonical_domain(domain: str) -> str:
 
 def load_key(file: KeyFile, *, least_bits: int = LEAST_DKIM_BITS) -> Key:
     """The key in this file: PKCS#8 or PKCS#1, PEM or DER, not encrypted; ed25519, or rsa of at least ``least_bits``."""
-    content = _read_private(file.path)
+    content = read_private(file.path)
     private = _parse_private(file.path, content)
     if isinstance(private, RSAPrivateKey) and private.key_size < least_bits:
         raise KeyFileError(f"{file.path}: {private.key_size} bits are too few, make a key with {least_bits} or more")
@@ -140,7 +141,7 @@ def _parse_private(path: Path, content: bytes) -> RSAPrivateKey | Ed25519Private
 
 def load_secrets(path: Path) -> tuple[bytes, ...]:
     """SRS secrets, one a line, the first mints; empty lines and lines that begin with ``#`` do not count."""
-    lines = [line.strip() for line in _read_private(path).splitlines()]
+    lines = [line.strip() for line in read_private(path).splitlines()]
     found = tuple(line for line in lines if line and not line.startswith(b"#"))
     if not found:
         raise KeyFileError(
@@ -152,7 +153,7 @@ def load_secrets(path: Path) -> tuple[bytes, ...]:
     return found
 
 
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
     """The content of a file that nobody else can read. Symbolic links are fine: that is how secrets get mounted."""
     try:
         # O_NONBLOCK: opening a FIFO must not wait for its writer.

@@ -24,16 +24,20 @@ _TLS_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BY = re.compile(rb"(?:\A|[ \t])by(?=[ \t]+([A-Za-z0-9._-]+))", re.IGNORECASE)
 
 
-def build_received(envelope: Envelope, *, by: str, for_: Address | None, now: datetime) -> bytes:
+def build_received(
+    envelope: Envelope, *, by: str, for_: Address | None, now: datetime, hide_client: bool = False
+) -> bytes:
     """The whole field, folded, with its final CRLF.
 
     ``for_`` is the one recipient this copy is for; ``None`` where there are several (RFC 5321 section 7.2 and 7.6) or
-    where it must not be told.
+    where it must not be told. ``hide_client`` leaves out the from clause, which RFC 5321 wants: a user's own machine and
+    where it stands are nobody's business.
     """
     peer = envelope.peer
+    from_ = "" if hide_client else f" from {_checked(_HELO, peer.helo)} ({_literal(peer.ip)})\r\n\t"
     return (
-        f"Received: from {_checked(_HELO, peer.helo)} ({_literal(peer.ip)})\r\n"
-        f"\tby {by} with {_protocol(envelope)} id {_checked(_ATOM, envelope.id)}{_tls(peer)}"
+        f"Received:{from_ or ' '}"
+        f"by {by} with {_protocol(envelope)} id {_checked(_ATOM, envelope.id)}{_tls(peer)}"
         f"{_for(for_)};\r\n"
         f"\t{render_date(now)}\r\n"
     ).encode("ascii")
@@ -53,7 +57,8 @@ def _protocol(envelope: Envelope) -> str:
     if not envelope.peer.esmtp:
         return "SMTP"
     name = "UTF8SMTP" if envelope.smtputf8 else "ESMTP"
-    return name if envelope.peer.tls is None else name + "S"
+    name = name if envelope.peer.tls is None else name + "S"
+    return name + "A" if envelope.identity is not None and envelope.identity.authenticated else name
 
 
 def _tls(peer: Peer) -> str:

@@ -31,7 +31,7 @@ from forwarder.ports import (
 )
 from forwarder.smtp import reply
 
-__all__ = ["Forwarding"]
+__all__ = ["Forwarding", "content_of"]
 
 
 class Forwarding:
@@ -44,10 +44,18 @@ class Forwarding:
         self._tell = Teller(doors.journal)
 
     async def deliver(
-        self, envelope: Envelope, message: Message, verdict: Verdict, forwards: Sequence[Forward], now: datetime
+        self,
+        envelope: Envelope,
+        message: Message,
+        verdict: Verdict,
+        forwards: Sequence[Forward],
+        now: datetime,
+        *,
+        content: bytes | None = None,
     ) -> list[Fate] | Reply:
-        """What became of every destination; a Reply where nothing could be begun."""
-        content = _content(message, envelope)
+        """What became of every destination; a Reply where nothing could be begun. ``content``: what the message was as it
+        came, where we have put something on it since."""
+        content = content or content_of(message, envelope)
         tickets = {
             (one.alias, target): Ticket(one.alias, target, fingerprint(envelope.sender, one.alias, target, content))
             for one in forwards
@@ -182,7 +190,7 @@ class Forwarding:
         )
 
 
-def _content(message: Message, envelope: Envelope) -> bytes:
+def content_of(message: Message, envelope: Envelope) -> bytes:
     """32 octets for what this message is, so that a retry of it is recognised."""
     # The body's hash is there already, for the signatures; its size tells bodies apart that differ in blank lines only.
     body = canonical.body_hash(message, "relaxed") + len(message.body).to_bytes(8, "big")

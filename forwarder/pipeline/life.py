@@ -7,8 +7,9 @@ accept      is it one message for every reader?     mail.header, screen
             whose sender does it leave with?        rewrite
             what goes on it?                        seal
             who has it?                             dispatch
-            what does the sender hear?              _answer
+            what does the sender hear?              answer
 a report    for a reversible address goes by reporting.return_bounce instead
+our users   submission: another way in, the same way out
 """
 
 from __future__ import annotations
@@ -125,15 +126,20 @@ class Pipeline:
         answer = reply.KEPT
         if forwards:
             fates = await self._forwarding.deliver(envelope, message, verdict, forwards, now)
-            answer = fates if isinstance(fates, Reply) else await self._answer(envelope, message, verdict, fates)
+            answer = (
+                fates
+                if isinstance(fates, Reply)
+                else await self.answer(envelope, message, fates, verified=verdict.sender_verified_by is not None)
+            )
         if answer.code == 250:
             # Last, because the ledger does not know mailboxes: a sender that must come back has not written here yet.
             for kept in (one for one in routes if isinstance(one, Keep)):
-                if not await self._keep(envelope, message, kept, now):
+                if not await self.keep(envelope, message, kept, now):
                     return reply.FAULT
         return answer
 
-    async def _keep(self, envelope: Envelope, message: Message, kept: Keep, now: datetime) -> bool:
+    async def keep(self, envelope: Envelope, message: Message, kept: Keep, now: datetime) -> bool:
+        """Into a mailbox file of this host; False: it could not be written."""
         trace = build_received(envelope, by=self._settings.names.hostname, for_=kept.alias, now=now)
         try:
             data = (trace + message.header + message.separator, message.body)
@@ -144,7 +150,7 @@ class Pipeline:
         self._doors.journal.event("mailbox.kept", id=envelope.id, mailbox=kept.mailbox)
         return True
 
-    async def _answer(self, envelope: Envelope, message: Message, verdict: Verdict, fates: Sequence[Fate]) -> Reply:
+    async def answer(self, envelope: Envelope, message: Message, fates: Sequence[Fate], *, verified: bool) -> Reply:
         """One reply for every destination. 250 only when each of them has the message, or it is durable here, or its sender
         was told."""
         taken, deferred, failed = split(fates)
@@ -155,6 +161,6 @@ class Pipeline:
         if not taken:
             # RFC 5321 section 6.1: said in session, the sender's own server writes the report. No DSN of ours, no backscatter.
             return failed_reply(failed[0])
-        if envelope.sender is None or verdict.sender_verified_by is None:
+        if envelope.sender is None or not verified:
             return reply.some_failed(len(taken), len(failed), scrubbed(failed[0]))
         return await self._reporting.report_failures(envelope, message, failed)

@@ -42,6 +42,23 @@ NO_VALID_RECIPIENTS = Reply(554, "5.5.1", "no valid recipients")
 TLS_ALREADY = Reply(503, "5.5.1", "TLS is already on")
 PIPELINED_TLS = Reply(501, "5.5.1", "STARTTLS must be the last command of its group")
 
+# --- submission: RFC 4954 section 4 and 6, RFC 6409 section 6.1 ---------------------------------------------------------
+
+AUTHENTICATED = Reply(235, "2.7.0", "authenticated")
+AUTH_BUSY = Reply(454, "4.7.0", "too many log-ins at once; try again later")
+AUTH_LINE_TOO_LONG = Reply(500, "5.5.6", "authentication exchange line is too long")
+AUTH_CANCELLED = Reply(501, "5.7.0", "authentication cancelled")
+AUTH_NOT_BASE64 = Reply(501, "5.5.2", "cannot decode the response")
+AUTH_ALREADY = Reply(503, "5.5.1", "already authenticated")
+AUTH_MECHANISM = Reply(504, "5.5.4", "mechanism not offered")
+AUTH_REQUIRED = Reply(530, "5.7.0", "authentication required")
+#: One text for an unknown login and a wrong password.
+AUTH_WRONG = Reply(535, "5.7.8", "login or password is wrong")
+TLS_REQUIRED = Reply(538, "5.7.11", "encryption required: STARTTLS first")
+NOT_YOUR_SENDER = Reply(553, "5.7.1", "this sender does not belong to you")
+NOT_YOUR_AUTHOR = Reply(550, "5.7.1", "the From address does not belong to you")
+ENOUGH_SUBMITTED = Reply(451, "4.7.1", "too many recipients within an hour; try again later")
+
 # --- envelope ----------------------------------------------------------------------------------------------------------
 
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients; send the rest in another transaction")

@@ -20,7 +20,7 @@ from tests.peers.dns_server import DnsServer, run_dns_server, zone_text
 
 CONFIG = """\
 hostname = "mx.fwd.test"
-listen = ["127.0.0.25:{port}"]
+listen = ["127.0.0.25:{port}"{listeners}]
 state_dir = "state"
 store = "{store}"
 {top}
@@ -163,10 +163,12 @@ async def lab(
     relay: str = "",
     aliases: str = "",
     extra: str = "",
+    listeners: str = "",
     zone: dict[str, dict[str, list[str]]] | None = None,
     dns_timeout: float = 2.5,
 ) -> AsyncIterator[Lab]:
-    """The whole lab, started and stopped. ``zone`` adds names or replaces them; the rest goes into the configuration."""
+    """The whole lab, started and stopped. ``listeners``: more of them, as in the file. ``zone`` adds names or replaces them; the
+    rest goes into the configuration."""
     demo_lab.make_keys(folder / "keys")
     at = folder / "keys"
     texts = {}
@@ -198,6 +200,7 @@ async def lab(
                 relay=relay,
                 aliases=aliases,
                 extra=extra,
+                listeners=listeners and f", {listeners}",
             )
         )
         app = App(load(config), journal)
