@@ -46,7 +46,7 @@ Txt: TypeAlias = "Iterable[str | bytes] | None"
 #: Where records come from: a function of the name (it may be a coroutine's), a mapping, or a resolver that caches.
 Dns: TypeAlias = "Callable[[str], Txt | Awaitable[Txt]] | Mapping[str, Txt] | Resolver"
 
-_LABEL = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\Z")
+_LABEL = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?\Z")
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
