@@ -29,6 +29,7 @@ from forwarder.edge.server import EdgeServer, bind
 from forwarder.edge.session import Acceptor, EdgeSettings, Session
 from forwarder.edge.submission import Clients, SubmissionSession
 from forwarder.edge.tls import make_self_signed, server_context
+from forwarder.keyhost import KeyHostClient, KeyHostSettings
 from forwarder.keys import KeyFile, KeyFileError, Keys, read_private
 from forwarder.mailbox import MailboxFiles
 from forwarder.model import Identity
@@ -49,7 +50,17 @@ from forwarder.store.queue import RedisQueue
 from forwarder.store.server import EmbeddedStore, StoreStartError
 from forwarder.worker import Worker, WorkerSettings
 
-__all__ = ["App", "StartError", "SystemClock", "load_keys", "make_resolver", "names_of", "open_queue", "policy_of"]
+__all__ = [
+    "App",
+    "StartError",
+    "SystemClock",
+    "load_keys",
+    "make_key_host",
+    "make_resolver",
+    "names_of",
+    "open_queue",
+    "policy_of",
+]
 
 #: Seconds that messages on their way get when the program stops (systemd's default for a stop is 90).
 DRAIN = 30.0
@@ -84,6 +95,7 @@ class App:
         self._dispatcher: Dispatcher | None = None
         self._edges: list[EdgeServer] = []
         self._authenticator: Authenticator | None = None
+        self._key_host: KeyHostClient | None = None
         self._watch: asyncio.Task[None] | None = None
         #: Where we listen, once started: "ip:port".
         self.addresses: tuple[str, ...] = ()
@@ -121,6 +133,7 @@ class App:
         self.addresses = tuple(_name(one) for one in sockets)
         self._relay = SmtpRelay(resolver, self._relay_settings(), self._journal, random.Random())
         directory = StaticDirectory.from_settings(settings)
+        self._key_host = make_key_host(settings, resolver, self._journal)
         doors = Doors(
             directory=directory,
             resolver=resolver,
@@ -129,6 +142,7 @@ class App:
             keys=keys,
             clock=self.clock,
             journal=self._journal,
+            key_host=self._key_host,
         )
         queue = self._open_queue(ledger)
         aftermath = Aftermath(
@@ -321,6 +335,8 @@ class App:
                 self._journal.event("drain.timeout", deliveries=left)
         if self._relay is not None:
             await self._relay.close()
+        if self._key_host is not None:
+            await self._key_host.aclose()
         for client in (self._queue_client, self._client):
             if client is not None:
                 await client.close()
@@ -380,6 +396,19 @@ def make_resolver(settings: Settings) -> DnsResolver | ZoneResolver:
         dns.nameservers or system_nameservers(),
         trust_ad=dns.trust_ad,
         timeout=dns.timeout,
+        monotonic=asyncio.get_running_loop().time,
+    )
+
+
+def make_key_host(settings: Settings, resolver: DnsResolver | ZoneResolver, journal: Journal) -> KeyHostClient | None:
+    """Others' mailkey hosts; ``None`` where the operator wants none asked. Needs a running loop."""
+    mailkey = settings.mailkey
+    if not mailkey.fetch_https:
+        return None
+    return KeyHostClient(
+        resolver,
+        KeyHostSettings(mailkey.fetch_port, mailkey.fetch_private, mailkey.fetch_ca_file),
+        journal,
         monotonic=asyncio.get_running_loop().time,
     )
 

@@ -66,6 +66,32 @@ class Resolver(Protocol):
         """Host names of an address, without their final dot."""
 
 
+# --- mailkeys over HTTPS -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KeyText:
+    """What a key host serves, not yet read. ``age`` is how many seconds it has lain in the cache."""
+
+    text: bytes
+    age: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NoKeyText:
+    """Why there is nothing to read; ``temporary``: later there may be, so the sender should come back."""
+
+    reason: str
+    temporary: bool
+
+
+class KeyHost(Protocol):
+    """Key hosts of other domains (docs/mailkey.md section 4). To be asked only where a TXT record says ``u=https``."""
+
+    async def fetch(self, domain: str, selector: str | None, *, fresh: bool = False) -> KeyText | NoKeyText:
+        """``domain`` in A-labels; ``None`` is the unnamed key. ``fresh`` goes past the cache. Never raises."""
+
+
 # --- aliases -----------------------------------------------------------------------------------------------------------
 
 

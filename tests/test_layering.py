@@ -15,6 +15,7 @@ PACKAGE = ROOT / "forwarder"
 LAYERS = {
     "model": 0,
     "ports": 1,
+    "public": 1,
     "mail": 1,
     "smtp": 1,
     "auth": 2,
@@ -31,6 +32,7 @@ LAYERS = {
     "credentials": 5,
     "directory": 5,
     "edge": 5,
+    "keyhost": 5,
     "keys": 5,
     "mailbox": 5,
     "relay": 5,
@@ -63,6 +65,7 @@ SIDEWAYS = {
 
 #: The core reaches the outside through ports.py only.
 OUTSIDE = {
+    "aiohttp",
     "aiosmtpd",
     "asyncio",
     "dns",

@@ -34,7 +34,7 @@ from forwarder.model import (
     SpfCheck,
     Verdict,
 )
-from forwarder.ports import Resolver
+from forwarder.ports import KeyHost, Resolver
 
 __all__ = ["DEADLINE", "verify"]
 
@@ -56,9 +56,11 @@ async def verify(
     deadline: float = DEADLINE,
     default_explanation: str | None = None,
     trusted_sealers: Collection[str] = (),
+    key_host: KeyHost | None = None,
 ) -> Verdict:
     """Every check of this message. Never raises for what the message or the DNS holds. ``default_explanation`` stands in an
-    SPF fail whose domain explains nothing (RFC 7208 section 6.2). ``trusted_sealers``: whose ARC may restore a DMARC verdict."""
+    SPF fail whose domain explains nothing (RFC 7208 section 6.2). ``trusted_sealers``: whose ARC may restore a DMARC verdict.
+    ``key_host``: ``None`` asks no mailkey host over HTTPS."""
     authors = {ascii_domain(one.domain) for one in author.addresses}
     author_domain = authors.pop() if len(authors) == 1 else None
     resolver.prefetch_txt(_first_names(envelope, message, author_domain))
@@ -79,6 +81,7 @@ async def verify(
                 recipients=[one.address for one in envelope.recipients],
                 now=now,
                 is_public_suffix=is_public_suffix,
+                key_host=key_host,
             )
             check_spf = functools.partial(
                 verify_spf,

@@ -38,6 +38,7 @@ def _files(settings: Settings) -> Iterator[tuple[Path, FilePath | None]]:
     yield ("tls", "cert"), settings.tls.cert
     yield ("tls", "key"), settings.tls.key
     yield ("submission", "credentials"), settings.submission.credentials
+    yield ("mailkey", "fetch_ca_file"), settings.mailkey.fetch_ca_file
     for number, mailkey in enumerate(settings.keys.mailkey):
         yield ("keys", "mailkey", number, "key"), mailkey.key
     for number, dkim in enumerate(settings.keys.dkim):

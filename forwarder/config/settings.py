@@ -92,6 +92,15 @@ class MailkeyKey(_Table):
     key: Location
 
 
+class Mailkey(_Table):
+    """How others' mailkeys are looked up."""
+
+    fetch_https: bool = True
+    fetch_port: Port = 443
+    fetch_private: bool = False
+    fetch_ca_file: Annotated[Location | None, BeforeValidator(values.or_none)] = None
+
+
 class DkimKey(_Table):
     """A key for DKIM-Signature."""
 
@@ -267,6 +276,7 @@ class Settings(_Table):
     srs: Srs
     dns: Dns = Dns()
     keys: Keys = Keys()
+    mailkey: Mailkey = Mailkey()
     relay: Relay = Relay()
     queue: Queue = Queue()
     limits: Limits = Limits()

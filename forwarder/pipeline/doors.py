@@ -21,6 +21,7 @@ from forwarder.ports import (
     Clock,
     Directory,
     Journal,
+    KeyHost,
     KeyRing,
     Ledger,
     Mailboxes,
@@ -59,6 +60,8 @@ class Doors:
     keys: KeyRing
     clock: Clock
     journal: Journal
+    #: ``None``: no key host is asked.
+    key_host: KeyHost | None = None
 
 
 class Teller:

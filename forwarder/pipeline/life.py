@@ -102,6 +102,7 @@ class Pipeline:
             receiver=hostname,
             now=now,
             trusted_sealers=self._settings.trusted_sealers,
+            key_host=self._doors.key_host,
         )
         self._tell.verified(envelope, verdict)
         if isinstance(resolved[0], route.ToSender):

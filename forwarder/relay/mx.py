@@ -17,15 +17,16 @@ import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain, zip_longest
 from typing import Any
 
 from forwarder.model import Deferred, Failed, Reply
 from forwarder.ports import Answer, DnsStatus, Resolver
+from forwarder.public import is_public
 from forwarder.relay.settings import RelaySettings
 
-__all__ = ["Host", "Route", "Target", "is_public", "lookup_route", "order_targets", "parse_smarthost"]
+__all__ = ["Host", "Route", "Target", "lookup_route", "order_targets", "parse_smarthost"]
 
 Ip = IPv4Address | IPv6Address
 
@@ -33,8 +34,6 @@ Ip = IPv4Address | IPv6Address
 _MAX_HOST_ADDRESSES = 8
 # RFC 5321 section 2.3.5. Names with an underscore exist; anything else is no host, and would end up in logs and in SNI.
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\Z")
-# RFC 6052 section 2.1: an IPv4 address behind a translator.
-_NAT64 = IPv6Network("64:ff9b::/96")
 
 _NO_DOMAIN = Reply(550, "5.1.2", "the domain does not exist")
 # RFC 7505 section 4.1, RFC 7504 section 4.
@@ -109,19 +108,6 @@ def order_targets(route: Route, rng: random.Random) -> list[Target]:
     if len(route.hosts) > 1:
         hosts = sorted(route.hosts, key=lambda host: (host.preference, rng.random()))
     return [target for host in hosts for target in host.targets]
-
-
-def is_public(address: Ip) -> bool:
-    """Is this a unicast address of the public Internet (IANA's special-purpose registries), in every notation of it?"""
-    if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
-            inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(inner)
-        if address.is_site_local:
-            return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 def parse_smarthost(text: str) -> tuple[str, int]:

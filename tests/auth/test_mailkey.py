@@ -19,7 +19,7 @@ from forwarder.auth.mailkey.verify import MAX_FIELDS
 from forwarder.auth.tags import parse_tags
 from forwarder.mail.header import MalformedMessage, parse_message
 from forwarder.model import Address, MailkeyCheck, Result
-from forwarder.ports import Answer, DnsStatus, Resolver
+from forwarder.ports import Answer, DnsStatus, KeyHost, KeyText, NoKeyText, Resolver
 from tests.auth.signers import NOW, AgingResolver, Signer, cpu_seconds, ed25519, ed25519_key, rsa, run
 from tests.fakes import FakeResolver, Zone
 
@@ -79,6 +79,7 @@ def verify(
     helo: str = "mx.sender.example",
     recipients: Sequence[Address] = (RCPT,),
     seconds: float = 0,
+    key_host: KeyHost | None = None,
 ) -> MailkeyCheck:
     return run(
         verify_mailkey(
@@ -89,6 +90,7 @@ def verify(
             recipients=recipients,
             now=NOW + timedelta(seconds=seconds),
             is_public_suffix=lambda domain: domain in ("example", "co.example"),
+            key_host=key_host,
         )
     )
 
@@ -227,6 +229,84 @@ def test_a_key_at_an_https_key_host_alone_is_none_for_what_is_signed() -> None:
     records = {"mailkey.sender.example": {"TXT": ["v=mailkey1; u=https; o=all"]}}
     assert found(verify(sign() + RAW, records)) == (Result.NONE, "the key is at the https key host alone")
     assert found(verify(RAW, records)) == (Result.FAIL, "not signed")
+
+
+# --- the key host over HTTPS ------------------------------------------------------------------------------------------
+
+AT_KEY_HOST = {"mailkey.sender.example": {"TXT": ["v=mailkey1; u=https; o=all"]}}
+
+
+class FakeKeyHost:
+    """``texts``: what the first request gives, and what each later one."""
+
+    def __init__(self, *texts: KeyText | NoKeyText) -> None:
+        self.texts = list(texts)
+        self.asked: list[tuple[str, str | None, bool]] = []
+
+    async def fetch(self, domain: str, selector: str | None, *, fresh: bool = False) -> KeyText | NoKeyText:
+        self.asked.append((domain, selector, fresh))
+        return self.texts.pop(0) if len(self.texts) > 1 else self.texts[0]
+
+
+def test_a_key_at_the_key_host_verifies_under_the_policy_of_the_txt_record() -> None:
+    host = FakeKeyHost(KeyText(f"{KEY.mailkey_record}; o=test\r\n".encode()))
+    check = verify(sign() + RAW, AT_KEY_HOST, key_host=host)
+    assert (check.result, check.policy) == (Result.PASS, "all")
+    assert host.asked == [("sender.example", None, False)]
+
+
+def test_a_named_key_is_at_the_key_host_where_the_record_at_its_own_name_says_so() -> None:
+    host = FakeKeyHost(KeyText(NAMED.mailkey_record.encode()))
+    records = {**zone(KEY), NAMED.mailkey_name: {"TXT": ["v=mailkey1; u=https"]}}
+    assert verify(sign(NAMED) + RAW, records, key_host=host).result is Result.PASS
+    assert host.asked == [("sender.example", "k2611", False)]
+    assert found(verify(sign(NAMED) + RAW, AT_KEY_HOST, key_host=host)) == (Result.PERMERROR, "unknown key")
+
+
+@pytest.mark.parametrize("record", [f"{KEY.mailkey_record}", f"{KEY.mailkey_record}; u=https", "v=mailkey1; p="])
+def test_a_txt_record_with_a_key_is_enough(record: str) -> None:
+    host = FakeKeyHost(NoKeyText("not to be asked", temporary=True))
+    verify(sign() + RAW, {"mailkey.sender.example": {"TXT": [record]}}, key_host=host)
+    assert not host.asked
+
+
+@pytest.mark.parametrize("raw", [RAW, sign() + RAW + b"more\r\n", sign(mf="PD4=") + RAW])
+def test_no_key_host_is_asked_where_no_key_is_needed(raw: bytes) -> None:
+    host = FakeKeyHost(NoKeyText("not to be asked", temporary=True))
+    assert verify(raw, AT_KEY_HOST, key_host=host).result is Result.FAIL
+    assert not host.asked
+
+
+@pytest.mark.parametrize(
+    ("text", "result", "reason"),
+    [
+        (NoKeyText("key host: status 503", temporary=True), Result.TEMPERROR, "key host: status 503"),
+        (NoKeyText("key host: no such key (404)", temporary=False), Result.PERMERROR, "key host: no such key (404)"),
+        (KeyText(b"<html>"), Result.PERMERROR, "mailkey record: the key host serves something else"),
+        (KeyText(b""), Result.PERMERROR, "mailkey record: the key host serves something else"),
+        (KeyText(b"v=mailkey1; u=https"), Result.PERMERROR, "mailkey record: p= is missing"),
+        (KeyText(b"v=mailkey1; p="), Result.PERMERROR, "mailkey revoked"),
+        (KeyText(BIG.mailkey_record.encode()), Result.PERMERROR, "the key is not for this algorithm"),
+        (KeyText(NAMED.mailkey_record.encode()), Result.FAIL, "signature does not match"),
+        (KeyText(b"v=mailkey1; p=AAAA\r\nv=mailkey1; p=AAAA"), Result.PERMERROR, None),
+    ],
+)
+def test_what_the_key_host_says_decides_as_a_txt_record_would(
+    text: KeyText | NoKeyText, result: Result, reason: str | None
+) -> None:
+    check = verify(sign() + RAW, AT_KEY_HOST, key_host=FakeKeyHost(text))
+    assert check.result is result
+    assert reason is None or check.reason == reason
+
+
+def test_an_old_text_is_asked_for_once_more_before_a_signature_fails() -> None:
+    old = KeyText(NAMED.mailkey_record.encode(), age=61)
+    host = FakeKeyHost(old, KeyText(KEY.mailkey_record.encode()))
+    assert verify(sign() + RAW, AT_KEY_HOST, key_host=host).result is Result.PASS
+    assert [fresh for _, _, fresh in host.asked] == [False, True]
+    host = FakeKeyHost(old)
+    assert verify(sign() + RAW, AT_KEY_HOST, key_host=host).result is Result.FAIL
+    assert len(host.asked) == 2
 
 
 # --- fail -------------------------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ import pytest
 
 from forwarder.model import Deferred, Failed
 from forwarder.ports import Answer, DnsStatus
+from forwarder.public import is_public
 from forwarder.relay import RelaySettings
-from forwarder.relay.mx import Route, is_public, lookup_route, order_targets, parse_smarthost
+from forwarder.relay.mx import Route, lookup_route, order_targets, parse_smarthost
 from tests.fakes import FakeResolver, Zone
 
 PUBLIC = {"A": ["8.8.8.8"]}

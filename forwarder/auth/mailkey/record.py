@@ -17,6 +17,7 @@ __all__ = [
     "MalformedRecord",
     "NoRecord",
     "evaluate_answer",
+    "evaluate_key_text",
     "parse_mailkey_record",
 ]
 
@@ -106,3 +107,14 @@ def evaluate_answer(answer: Answer[bytes]) -> MailkeyRecord | MalformedRecord | 
     if len(records) > 1:
         return MalformedRecord(_strictest([one.policy.encode() for one in records]), "several mailkey records")
     return records[0]
+
+
+def evaluate_key_text(text: bytes) -> MailkeyRecord | MalformedRecord:
+    """The record that a key host serves; line ends around it do not count."""
+    record = parse_mailkey_record(text.strip(b" \t\r\n"))
+    if record is None:
+        return MalformedRecord(ALL, "mailkey record: the key host serves something else")
+    if isinstance(record, MailkeyRecord) and record.elsewhere:
+        # No further: a record here that sends us here again names no key.
+        return MalformedRecord(record.policy, "mailkey record: p= is missing")
+    return record

@@ -13,14 +13,21 @@ from typing import assert_never
 
 from forwarder.auth.canonical import body_hash
 from forwarder.auth.dnsname import dns_name
-from forwarder.auth.lookup import TxtLookups
-from forwarder.auth.mailkey.record import ALL, MailkeyRecord, MalformedRecord, NoRecord, evaluate_answer
+from forwarder.auth.lookup import STALE, TxtLookups
+from forwarder.auth.mailkey.record import (
+    ALL,
+    MailkeyRecord,
+    MalformedRecord,
+    NoRecord,
+    evaluate_answer,
+    evaluate_key_text,
+)
 from forwarder.auth.mailkey.signature import EXPIRY_GRACE, FIELD, MAX_AHEAD, Claim, MalformedClaim, parse_claim
 from forwarder.auth.publickey import verify_digest
 from forwarder.auth.signed import FieldIndex, header_digest, index_fields, unsigned_field
 from forwarder.mail.address import AddressError, wire
 from forwarder.model import Address, Field, MailkeyCheck, Message, Result
-from forwarder.ports import Resolver
+from forwarder.ports import KeyHost, NoKeyText, Resolver
 
 __all__ = ["MAX_FIELDS", "MAX_KEYS", "verify_mailkey"]
 
@@ -46,6 +53,7 @@ class _Transaction:
     reverse_path: bytes
     recipients: Sequence[Address]
     time: float
+    key_host: KeyHost | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +75,10 @@ async def verify_mailkey(
     recipients: Sequence[Address],
     now: datetime,
     is_public_suffix: Callable[[str], bool],
+    key_host: KeyHost | None = None,
 ) -> MailkeyCheck:
-    """The one result of a message. Never raises."""
+    """The one result of a message. Never raises. Without ``key_host`` a key that is served by HTTPS alone counts as not
+    there, which is no fault of the sender's."""
     try:
         reverse_path, domain = wire(sender), _responsible_domain(sender, helo)
     except AddressError:
@@ -99,7 +109,9 @@ async def verify_mailkey(
     ]
     findings: list[_Finding] = []
     if candidates:
-        transaction = _Transaction(message, index_fields(message.fields), reverse_path, recipients, now.timestamp())
+        transaction = _Transaction(
+            message, index_fields(message.fields), reverse_path, recipients, now.timestamp(), key_host
+        )
         findings = await _verify_candidates(lookups, policy_name, candidates, transaction)
     # A signature that failed may have had the record renewed.
     return _conclude(domain, await lookups.look_up(policy_name), findings)
@@ -184,17 +196,31 @@ async def _verify_signature(
     lookups: TxtLookups[Record], field: Field, claim: Claim, transaction: _Transaction
 ) -> _Finding:
     digest = header_digest(transaction.index, claim.names, "relaxed", unsigned_field(field.raw), field)
-    finding = _evaluate_signature(claim, await lookups.look_up(claim.key_name), digest)
+    finding = await _evaluate_with(transaction.key_host, claim, await lookups.look_up(claim.key_name), digest)
     if finding.result in (Result.FAIL, Result.PERMERROR):
         renewed = await lookups.look_up_again(claim.key_name)
         if renewed is not None:
-            finding = _evaluate_signature(claim, renewed, digest)
+            finding = await _evaluate_with(transaction.key_host, claim, renewed, digest)
     if finding.result is not Result.PASS or claim.bindings is None:
         return finding
     if all(map(claim.binds, transaction.recipients)):
         return replace(finding, bound=True)
     # docs/mailkey.md section 4: replayed, or forwarded by something that does not sign again.
     return _Finding(claim, Result.NONE, "not signed for this recipient", bound=False)
+
+
+async def _evaluate_with(key_host: KeyHost | None, claim: Claim, record: Record, digest: bytes) -> _Finding:
+    """docs/mailkey.md section 4: the key host is asked where the record at the key's own name sends us there."""
+    if key_host is None or not isinstance(record, MailkeyRecord) or not record.elsewhere:
+        return _evaluate_signature(claim, record, digest)
+    for fresh in (False, True):
+        fetched = await key_host.fetch(claim.domain, claim.selector, fresh=fresh)
+        if isinstance(fetched, NoKeyText):
+            return _Finding(claim, Result.TEMPERROR if fetched.temporary else Result.PERMERROR, fetched.reason)
+        finding = _evaluate_signature(claim, evaluate_key_text(fetched.text), digest)
+        if finding.result is Result.PASS or fetched.age <= STALE:
+            break
+    return finding
 
 
 def _evaluate_signature(claim: Claim, record: Record, digest: bytes) -> _Finding:
