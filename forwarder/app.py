@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import random
 import socket
 import ssl
@@ -22,7 +23,7 @@ from forwarder.config import Settings
 from forwarder.config.settings import Listener
 from forwarder.credentials import Credentials, CredentialsError
 from forwarder.directory import StaticDirectory
-from forwarder.dispatch import LEASE, Dispatcher, Hold
+from forwarder.dispatch import Dispatcher, Hold
 from forwarder.edge.auth import Authenticator
 from forwarder.edge.limits import Limits
 from forwarder.edge.server import EdgeServer, bind
@@ -92,6 +93,7 @@ class App:
         self._relay: SmtpRelay | None = None
         self._worker: Worker | None = None
         self._work: asyncio.Task[None] | None = None
+        self._renewals: asyncio.Task[None] | None = None
         self._dispatcher: Dispatcher | None = None
         self._edges: list[EdgeServer] = []
         self._authenticator: Authenticator | None = None
@@ -157,13 +159,14 @@ class App:
             self._relay,
             aftermath,
             self._journal,
-            WorkerSettings(settings.queue.deliveries, settings.queue.per_destination),
+            WorkerSettings(settings.queue.deliveries, settings.queue.per_destination, settings.queue.lease),
         )
         self._dispatcher = Dispatcher(
             self._relay,
             ledger,
             self._journal,
             in_session=settings.relay.in_session,
+            lease=settings.queue.lease,
             queue=queue,
             settler=aftermath,
             wake=self._worker.wake,
@@ -186,6 +189,7 @@ class App:
         for one, sock in zip(settings.listen, sockets, strict=True):
             await self._listen(one, sock, edge, submission if one.submission else pipeline, clients, context)
         self._work = asyncio.create_task(self._worker.run())
+        self._renewals = asyncio.create_task(self._dispatcher.renew())
         self._journal.event("service.ready", hostname=settings.hostname, listen=list(self.addresses))
 
     async def _listen(
@@ -254,7 +258,7 @@ class App:
         return RedisLedger(
             self._client,
             journal=self._journal,
-            lease=int(LEASE),
+            lease=math.ceil(settings.queue.lease),
             per_message=settings.bounces.per_message,
             per_day=settings.bounces.per_day,
         )
@@ -333,6 +337,8 @@ class App:
             left = await self._dispatcher.finish(seconds)
             if left:
                 self._journal.event("drain.timeout", deliveries=left)
+        if self._renewals is not None:
+            self._renewals.cancel()
         if self._relay is not None:
             await self._relay.close()
         if self._key_host is not None:

@@ -44,8 +44,11 @@ __all__ = [
 
 #: Seconds that one attempt may take in all, the wait for the answer to the final dot (600) included.
 ATTEMPT = 840.0
-#: Seconds that a claim, and the lease of what is queued while its attempt goes on, hold. They outlast every attempt.
-LEASE = 900.0
+#: Seconds that a claim and a lease hold where nothing else was chosen. Who still works renews them (``renew``), so that what a
+#: dead process held is taken up within a minute, by the sender's retry or by another worker.
+LEASE = 60.0
+#: A lease is renewed this many times within its life: one lost renewal must not cost it.
+RENEWALS = 3
 #: Seconds that a sender waits where nothing else was chosen.
 DEFAULT_IN_SESSION = 20.0
 #: Next hops of one message that are tried while the sender waits. Lists have more, and the queue comes first for them.
@@ -131,6 +134,9 @@ class _Attempt:
     whether the queue has it."""
 
     plan: Plan
+    attempt: str
+    recorded: bool
+    began: float
     outcome: Outcome | None = None
     handed: asyncio.Future[_Put] | None = None
     task: asyncio.Task[tuple[Fate, ...]] | None = field(default=None, repr=False)
@@ -146,6 +152,7 @@ class Dispatcher:
         journal: Journal,
         *,
         in_session: float,
+        lease: float = LEASE,
         queue: Queue | None = None,
         settler: Settler | None = None,
         wake: Callable[[], None] = lambda: None,
@@ -155,6 +162,8 @@ class Dispatcher:
         self._ledger = ledger
         self._journal = journal
         self._in_session = in_session
+        self._lease = lease
+        self._attempts: set[_Attempt] = set()
         self._queue = queue
         self._settler = settler
         self._wake = wake
@@ -211,10 +220,12 @@ class Dispatcher:
     # --- one attempt in session
 
     def _start(self, plan: Plan, attempt: str, recorded: bool) -> _Attempt:
-        one = _Attempt(plan)
+        one = _Attempt(plan, attempt, recorded, asyncio.get_running_loop().time())
         one.task = asyncio.ensure_future(self._attempt(one, attempt, recorded))
         self._running.add(one.task)
+        self._attempts.add(one)
         one.task.add_done_callback(self._running.discard)
+        one.task.add_done_callback(lambda _: self._attempts.discard(one))
         return one
 
     async def _attempt(self, one: _Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
@@ -297,7 +308,7 @@ class Dispatcher:
             return _Put.REFUSED
         message = plans[0].delivery.id
         try:
-            await self._queue.put(held, lease=lease, seconds=LEASE, delay=delay)
+            await self._queue.put(held, lease=lease, seconds=self._lease, delay=delay)
             if lease is not None:
                 # Its final dot may be on the way by now: after a crash this must not pass for a first attempt.
                 await self._queue.mark_dot(held[0].id, lease)
@@ -319,6 +330,26 @@ class Dispatcher:
             )
         self._wake()
         return _Put.DONE
+
+    # --- claims and leases
+
+    async def renew(self) -> None:
+        """For as long as the program runs: attempts that take long keep what they claimed."""
+        pause = self._lease / RENEWALS
+        while True:
+            await asyncio.sleep(pause)
+            now = asyncio.get_running_loop().time()
+            for one in [one for one in self._attempts if now - one.began >= pause]:
+                with suppress(StoreAway):
+                    await self._renew(one)
+
+    async def _renew(self, one: _Attempt) -> None:
+        if one.handed is None:
+            # To claim again what is ours renews it (ports.Ledger).
+            marks = [ticket.fingerprint for ticket in one.plan.tickets if one.recorded and ticket.fingerprint]
+            await self._ledger.claim(marks, one.attempt)
+        elif self._queue is not None and one.plan.held is not None:
+            await self._queue.renew([one.plan.held.id], one.attempt, self._lease)
 
     # --- what the store missed
 

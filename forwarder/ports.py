@@ -264,6 +264,9 @@ class Queue(Protocol):
     async def next_due(self) -> float | None:
         """Seconds until something can be claimed (0: now); ``None``: the queue is empty or all of it is under lease."""
 
+    async def renew(self, ids: Sequence[str], lease: str, seconds: float) -> None:
+        """The attempts that hold ``lease`` go on: those of ``ids`` that it still has keep it for ``seconds`` from now."""
+
     async def mark_dot(self, id: str, lease: str) -> bool:  # noqa: A002 - what Held calls it
         """The final dot is about to leave: durable when it returns. False: the lease is not ours any more, do not send."""
 

@@ -11,7 +11,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from forwarder.dispatch import ATTEMPT, CATCH_UP, LEASE, Settler
+from forwarder.dispatch import ATTEMPT, CATCH_UP, LEASE, RENEWALS, Settler
 from forwarder.model import Deferred, Outcome
 from forwarder.ports import Claimed, Held, Journal, Queue, Relay, StoreAway
 
@@ -25,10 +25,11 @@ AWAY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """Deliveries at once, and of these to one next hop."""
+    """Deliveries at once, and of these to one next hop; seconds of a lease, which is renewed while its attempt goes on."""
 
     deliveries: int = 50
     per_destination: int = 5
+    lease: float = LEASE
 
 
 class _LeaseLost(Exception):
@@ -75,7 +76,7 @@ class Worker:
             return POLL
         lease = secrets.token_hex(8)
         claimed = await self._queue.claim(
-            lease, seconds=LEASE, limit=room, per_destination=self._settings.per_destination
+            lease, seconds=self._settings.lease, limit=room, per_destination=self._settings.per_destination
         )
         for one in claimed:
             task = asyncio.ensure_future(self._work(one, lease))
@@ -97,6 +98,7 @@ class Worker:
 
     async def _work(self, claimed: Claimed, lease: str) -> None:
         held = claimed.held
+        renewals = asyncio.ensure_future(self._renew(held, lease))
         try:
             if claimed.dotted and held.maybe_dup:
                 await self._queue.bury(held, lease, "two final dots were not answered: it may have arrived")
@@ -112,6 +114,14 @@ class Worker:
             self._journal.event("queue.away", id=held.delivery.id, item=held.id, step="work", reason=str(away))
         except Exception as fault:  # noqa: BLE001 - the lease runs out, and it is tried again: nothing is lost by a fault of ours
             self._journal.event("fault", where="worker", kind=type(fault).__name__, detail=str(fault), item=held.id)
+        finally:
+            renewals.cancel()
+
+    async def _renew(self, held: Held, lease: str) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease / RENEWALS)
+            with suppress(StoreAway):
+                await self._queue.renew([held.id], lease, self._settings.lease)
 
     async def _deliver(self, held: Held, lease: str) -> Outcome | None:
         """``None``: it was not sent, and goes back as it was."""

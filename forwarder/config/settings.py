@@ -145,6 +145,7 @@ class Queue(_Table):
     high_water: Count = 1073741824
     deliveries: Count = 50
     per_destination: Count = 5
+    lease: Annotated[float, BeforeValidator(values.not_bool), Field(ge=1, le=3600)] = 60.0
 
     @model_validator(mode="after")
     def _in_order(self) -> Queue:

@@ -2,7 +2,7 @@
 
 Kinds of keys (names: ``forwarder.store.records``), each with an expiry, each touched by one script or command a call:
 
-    c  claim     mark: ours while an attempt runs (lease), delivered (48 h)      claim, settle
+    c  claim     mark: ours while an attempt runs (lease), delivered (both kept 48 h)      claim, settle
     m  message   hash: destination -> Forwarded, at most 64 (10 days)            settle, find_forward
     f  forward   the latest Forwarded of (reversible address, destination)       settle, find_forward
     t  token     the sender behind an opaque reversible address (40 days)        put_token, look_up_token
@@ -56,12 +56,13 @@ _SALT_KEY = HASH_TAG + b":salt"
 _CLAIM, _SETTLE, _FIND, _SPEND, _REFUND, _SALT = map(
     load_script, ("claim", "settle", "find", "spend", "refund", "salt")
 )
-_UNREADABLE = 3
-_CLAIMS = {0: Claim.FRESH, 1: Claim.BUSY, 2: Claim.DELIVERED, _UNREADABLE: Claim.FRESH}
+_UNDER_WAY = VERSION + b"P"
+_UNREADABLE, _LEFT_BEHIND = 3, 4
+_CLAIMS = {0: Claim.FRESH, 1: Claim.BUSY, 2: Claim.DELIVERED, _UNREADABLE: Claim.FRESH, _LEFT_BEHIND: Claim.FRESH}
 
 
 class RedisLedger:
-    """``lease``: seconds after which an attempt that never settled loses its claims; it must outlast an attempt."""
+    """``lease``: seconds after which an attempt that neither settled nor claimed again loses its claims."""
 
     def __init__(
         self,
@@ -90,10 +91,15 @@ class RedisLedger:
             return []
         names = await self.names()
         answers = await self._client.run(
-            _CLAIM, [claim_key(names, one) for one in fingerprints], (_mark(attempt), self._lease)
+            _CLAIM,
+            [claim_key(names, one) for one in fingerprints],
+            (_UNDER_WAY, _octets(attempt), self._lease, DELIVERED_FOR),
         )
         for _ in range(answers.count(_UNREADABLE)):
             self._unreadable("claim")
+        if left_behind := answers.count(_LEFT_BEHIND):
+            # An attempt began and nobody recorded its end (a crash): what goes out now may be a second copy, on record.
+            self._journal.event("claim.taken_over", id=attempt, destinations=left_behind, maybe_dup=True)
         return [_CLAIMS[one] for one in answers]
 
     async def settle(
@@ -105,7 +111,7 @@ class RedisLedger:
         names = await self.names()
         keys = [claim_key(names, one) for one in (*delivered, *released)]
         arguments: list[bytes | str | int] = [
-            _mark(attempt),
+            _octets(attempt),
             len(delivered),
             DELIVERED_FOR,
             len(released),
@@ -208,8 +214,8 @@ def claim_key(names: Names, fingerprint: bytes) -> bytes:
     return names.key(b"c", fingerprint)
 
 
-def _mark(attempt: str) -> bytes:
-    return VERSION + b"P" + attempt.encode("utf-8", "surrogatepass")
+def _octets(attempt: str) -> bytes:
+    return attempt.encode("utf-8", "surrogatepass")
 
 
 def _fold(address: Address) -> str:

@@ -30,7 +30,7 @@ _PAGE = 200
 _load = partial(load_script, behind="queue_common")
 _PUT, _CLAIM, _SETTLE, _MARK = _load("queue_put"), _load("queue_claim"), _load("queue_settle"), _load("queue_mark")
 _BURY, _QUIET, _NEXT = _load("queue_bury"), _load("queue_quiet"), _load("queue_next")
-_DO, _LIST = _load("queue_do"), _load("queue_list")
+_DO, _LIST, _RENEW = _load("queue_do"), _load("queue_list"), _load("queue_renew")
 _KEYS = (HASH_TAG,)
 
 
@@ -91,6 +91,11 @@ class RedisQueue:
         """See ``ports.Queue``."""
         due = int(await self._client.run(_NEXT, _KEYS))
         return None if due < 0 else due / 1000
+
+    async def renew(self, ids: Sequence[str], lease: str, seconds: float) -> None:
+        """See ``ports.Queue``."""
+        names = await self._ledger.names()
+        await self._client.run(_RENEW, _KEYS, (lease, _number(seconds), *(_item(names, one) for one in ids)))
 
     async def mark_dot(self, id: str, lease: str) -> bool:  # noqa: A002 - what Held calls it
         """See ``ports.Queue``."""

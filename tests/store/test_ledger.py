@@ -114,15 +114,28 @@ async def test_of_many_at_once_one_gets_the_claim(ledger: RedisLedger, neighbour
     assert sorted(str(one[0].value) for one in answers) == ["busy"] * 79 + ["fresh"]
 
 
-async def test_a_claim_ends_with_its_lease_and_a_delivery_is_kept_two_days(
-    client: StoreClient, journal: MemoryJournal
+async def test_a_claim_ends_with_its_lease_and_who_takes_it_over_is_on_record(
+    ledger: RedisLedger, client: StoreClient, journal: MemoryJournal
 ) -> None:
-    ledger = RedisLedger(client, journal=journal, lease=77)
     await ledger.claim([A], "one")
     [claim] = [one for one in await keys(client) if b":c:" in one]
-    assert await client.command("TTL", claim) == 77
-    await ledger.settle("one", [A], [], [])
-    assert await client.command("TTL", claim) == DELIVERED_FOR == 48 * 3600
+    mark = await client.command("GET", claim)
+    assert 0 < await client.command("TTL", claim) <= DELIVERED_FOR == 48 * 3600
+    await client.command("SET", claim, mark[:2] + b"0" * 13 + mark[15:])
+    assert await ledger.claim([A], "two") == [Claim.FRESH]
+    assert journal.named("claim.taken_over") == [{"id": "two", "destinations": 1, "maybe_dup": True}]
+    assert await ledger.claim([A], "three") == [Claim.BUSY]
+    await ledger.settle("one", [], [A], [])
+    assert await ledger.claim([A], "three") == [Claim.BUSY]
+
+
+async def test_to_claim_again_renews_the_lease(ledger: RedisLedger, client: StoreClient) -> None:
+    await ledger.claim([A], "one")
+    [claim] = [one for one in await keys(client) if b":c:" in one]
+    mark = await client.command("GET", claim)
+    await client.command("SET", claim, mark[:2] + b"0" * 13 + mark[15:])
+    assert await ledger.claim([A], "one") == [Claim.FRESH]
+    assert await ledger.claim([A], "two") == [Claim.BUSY]
 
 
 @pytest.mark.parametrize("many", [1, 100])

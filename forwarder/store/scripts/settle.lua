@@ -1,6 +1,6 @@
 -- Record how an attempt ended: fingerprints delivered, fingerprints given back, forwards to remember.
 -- KEYS: delivered..., released..., then two a forward: the hash of its message, the latest of its destination.
--- ARGV: our mark, number delivered, seconds to keep them, number released, number of forwards, seconds to keep them,
+-- ARGV: our attempt, number delivered, seconds to keep them, number released, number of forwards, seconds to keep them,
 --       most destinations of one message, then two a forward: field in the hash ("" without a Message-ID), record.
 -- Idempotent: it sets what is true. A delivered mark is set even where the lease ran out: delivered it is.
 local mine = ARGV[1]
@@ -13,7 +13,8 @@ for i = 1, delivered do
 end
 
 for i = delivered + 1, delivered + released do
-  if redis.pcall('GET', KEYS[i]) == mine then
+  local had = redis.pcall('GET', KEYS[i])
+  if type(had) == 'string' and string.sub(had, 1, 2) == '\1P' and string.sub(had, 16) == mine then
     redis.call('DEL', KEYS[i])
   end
 end
