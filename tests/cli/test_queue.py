@@ -10,8 +10,9 @@ import pytest
 
 from forwarder.cli.main import main
 from tests.e2e.lab import MESSAGE, Lab, lab
-from tests.e2e.test_queue import ALIASES, NO, NOT_NOW, OTHER, SOON, UNVERIFIED, ZONE, held, send, told, until
+from tests.e2e.test_queue import ALIASES, NO, NOT_NOW, OTHER, SOON, UNVERIFIED, ZONE, held, send, told
 from tests.peers.smtp_sink import DEFAULT, SmtpSink
+from tests.waiting import until
 
 LATER = "[queue]\nfirst_retry = 300\n"
 

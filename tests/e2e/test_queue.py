@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from forwarder.cli.demo_lab import SINK, Received
 from forwarder.config import load
 from tests.e2e.lab import MESSAGE, Lab, bounce_of, lab
 from tests.peers.smtp_sink import DEFAULT, DROP, Drip, SmtpSink
+from tests.waiting import until
 
 OTHER = "127.0.0.51"
 SOON = "[queue]\nfirst_retry = 0.05\nmax_retry = 0.1\n"
@@ -38,14 +38,6 @@ def held(it: Lab, message: bytes = MESSAGE) -> bytes:
 
 async def send(it: Lab, data: bytes, recipient: str = "held@fwd.test") -> str:
     return await it.send(data, recipient=recipient)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    for _ in range(400):
-        if condition():
-            return
-        await asyncio.sleep(0.025)
-    raise AssertionError("it never came to that")
 
 
 async def told(it: Lab, name: str, count: int = 1) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""A sender like a real MTA: every message has a name of its own and is offered again until the answer is 250.
+
+It keeps the books of a run: what was acknowledged, after how many tries, and what went wrong in between. A connection that breaks
+is a try without an answer, like 4xx; a 5xx is kept as a refusal and not offered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+#: Seconds for one answer, and between two tries of one message.
+PATIENCE = 30.0
+PAUSE = 0.1
+
+
+@dataclass
+class Books:
+    """By Message-ID."""
+
+    acknowledged: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+    tries: dict[str, int] = field(default_factory=dict)
+    broken: int = 0
+    deferred: int = 0
+
+
+class NotNow(Exception):
+    """4xx."""
+
+
+class Never(Exception):
+    """5xx."""
+
+
+@dataclass
+class Mta:
+    """``workers`` messages at once, one a connection."""
+
+    host: str
+    port: int
+    source: str
+    sender: str = "bob@sender.test"
+    recipient: str = "alias@fwd.test"
+    workers: int = 10
+    books: Books = field(default_factory=Books)
+
+    async def send_all(self, names: list[str], body: bytes = b"Hello.\r\n") -> None:
+        """Returns when each of them has its final answer."""
+        waiting = list(reversed(names))
+
+        async def worker() -> None:
+            while waiting:
+                await self._send(waiting.pop(), body)
+
+        await asyncio.gather(*(worker() for _ in range(self.workers)))
+
+    async def _send(self, name: str, body: bytes) -> None:
+        books = self.books
+        while True:
+            books.tries[name] = books.tries.get(name, 0) + 1
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._offer(message(name, self.sender, self.recipient, body))
+                books.acknowledged.add(name)
+                return
+            except NotNow:
+                books.deferred += 1
+            except Never as never:
+                books.refused[name] = str(never)
+                return
+            except (OSError, EOFError, TimeoutError):
+                books.broken += 1
+            await asyncio.sleep(PAUSE)
+
+    async def _offer(self, raw: bytes) -> None:
+        reader, writer = await asyncio.open_connection(self.host, self.port, local_addr=(self.source, 0))
+        try:
+            await _answer(reader)
+            for command in (b"EHLO mx.sender.test", f"MAIL FROM:<{self.sender}>".encode(), self._rcpt(), b"DATA"):
+                writer.write(command + b"\r\n")
+                await _answer(reader)
+            writer.write(raw + b".\r\n")
+            await _answer(reader)
+            writer.write(b"QUIT\r\n")
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    def _rcpt(self) -> bytes:
+        return f"RCPT TO:<{self.recipient}>".encode()
+
+
+async def _answer(reader: asyncio.StreamReader) -> None:
+    while True:
+        line = await reader.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError
+        if line[3:4] != b"-":
+            break
+    match line[:1]:
+        case b"4":
+            raise NotNow(line.decode("ascii", "replace").strip())
+        case b"5":
+            raise Never(line.decode("ascii", "replace").strip())
+        case _:
+            return
+
+
+def message(name: str, sender: str, recipient: str, body: bytes) -> bytes:
+    """``body`` must end with CRLF and hold no line that begins with a dot."""
+    return (
+        f"From: <{sender}>\r\nTo: <{recipient}>\r\nSubject: {name}\r\nDate: Mon, 23 Nov 2026 12:30:00 +0000\r\n"
+        f"Message-ID: <{name}@sender.test>\r\n\r\n{name}\r\n"
+    ).encode() + body

@@ -1,0 +1,128 @@
+"""kill -9 of the whole program, again and again, while mail flows: nothing is lost, nothing damaged, each second copy on record.
+
+The destination defers a fifth of the messages, so that session and queue are both at work. ``./scripts/faults`` runs the full
+measure (10,000 messages, 100 kills); here a short form of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from forwarder.app import open_queue
+from forwarder.config import load
+from tests.fakes import MemoryJournal
+from tests.faults.mta import Mta
+from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
+from tests.peers.smtp_sink import DEFAULT, Action, SmtpSink
+from tests.waiting import until
+
+MESSAGES = int(os.environ.get("FAULT_MESSAGES", "300"))
+KILLS = int(os.environ.get("FAULT_KILLS", "4"))
+#: Seconds for the whole of it.
+RUN = 60 + MESSAGES / 20 + KILLS * 10
+_NAME = re.compile(rb"^Message-ID: <(\S+)@sender\.test>\r$", re.MULTILINE)
+BODY = b"Hello.\r\n" * 40
+
+
+def moody(rng: random.Random) -> Action:
+    """A destination that has a bad moment now and then."""
+
+    def answer(_: bytes) -> Action:
+        return b"451 4.2.0 not now\r\n" if rng.random() < 0.2 else DEFAULT
+
+    return answer  # type: ignore[return-value]  # DEFAULT is an action, and performed as one
+
+
+def name_of(data: bytes) -> str:
+    found = _NAME.search(data)
+    assert found is not None
+    return found[1].decode()
+
+
+async def keep_killing(it: Service, sink: SmtpSink, rng: random.Random) -> None:
+    """Spread over the run by how much has arrived."""
+    for number in range(KILLS):
+        target = MESSAGES * (number + rng.random()) / (KILLS + 1)
+        await until(lambda: len(sink.messages) >= target, RUN)  # noqa: B023 - waited for at once
+        await asyncio.sleep(rng.random() * 0.05)
+        await it.kill()
+        await it.start()
+
+
+async def all_there(sink: SmtpSink, names: list[str]) -> None:
+    await until(lambda: len({name_of(one.data) for one in sink.messages}) >= len(names), 60)
+
+
+async def settled(it: Service) -> None:
+    """Until the queue is empty: then no further copy can come."""
+    for _ in range(200):
+        if not await waiting(it):
+            return
+        await asyncio.sleep(0.3)
+    raise AssertionError("the queue does not become empty")
+
+
+async def waiting(it: Service) -> int:
+    async with open_queue(load(it.folder / "forwarder.toml"), MemoryJournal()) as queue:
+        return len([one async for one in queue.list()])
+
+
+@pytest.mark.timeout(RUN)
+async def test_killed_again_and_again_it_loses_nothing(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    names = [f"m{number}" for number in range(MESSAGES)]
+    async with service(tmp_path) as it, SmtpSink({"DOT": moody(rng)}, host=SINK, port=it.port) as sink:
+        mta = Mta(LISTEN, it.port, SOURCE)
+        killer = asyncio.ensure_future(keep_killing(it, sink, rng))
+        await mta.send_all(names, BODY)
+        await killer
+        await all_there(sink, names)
+        await settled(it)
+        copies = Counter(name_of(one.data) for one in sink.messages)
+
+        assert mta.books.acknowledged == set(names)
+        assert not mta.books.refused
+        lost = set(names) - copies.keys()
+        damaged = [
+            one
+            for one in sink.messages
+            if not one.data.endswith(b"\r\n\r\n" + name_of(one.data).encode() + b"\r\n" + BODY)
+        ]
+        extra = sum(copies.values()) - len(names)
+        flagged = sum(one.get("maybe_dup", False) for one in it.events("queue.outcome")) + len(
+            it.events("claim.taken_over")
+        )
+        dead, reports = (
+            len(it.events("queue.dead")),
+            len([one for one in sink.messages if one.mail.startswith(b"FROM:<>")]),
+        )
+        print(
+            f"{MESSAGES} messages, {it.kills} kills: lost {len(lost)}, damaged {len(damaged)}, extra copies {extra}, "
+            f"on record as maybe a copy {flagged}, dead letters {dead}, reports {reports}, "
+            f"tries {sum(mta.books.tries.values())}, broken connections {mta.books.broken}"
+        )
+        assert not lost
+        assert not damaged
+        # A kill may leave a copy for each message that was between the next hop's answer and our record of it.
+        assert extra <= flagged
+        assert extra <= it.kills * mta.workers
+        assert (dead, reports) == (0, 0)
+
+
+@pytest.mark.timeout(RUN)
+async def test_without_a_kill_there_is_no_second_copy(tmp_path: Path) -> None:
+    names = [f"n{number}" for number in range(MESSAGES // 3)]
+    async with service(tmp_path) as it, SmtpSink({"DOT": moody(random.Random(6))}, host=SINK, port=it.port) as sink:
+        mta = Mta(LISTEN, it.port, SOURCE)
+        await mta.send_all(names, BODY)
+        await all_there(sink, names)
+        await settled(it)
+        assert Counter(name_of(one.data) for one in sink.messages) == Counter(names)
+        assert mta.books.deferred == mta.books.broken == 0
