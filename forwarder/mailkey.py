@@ -47,7 +47,6 @@ Txt: TypeAlias = "Iterable[str | bytes] | None"
 Dns: TypeAlias = "Callable[[str], Txt | Awaitable[Txt]] | Mapping[str, Txt] | Resolver"
 
 _LABEL = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?\Z")
-_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
 class MailkeyError(ValueError):
@@ -198,7 +197,8 @@ def _verification(check: MailkeyCheck, resolver: Resolver, *, compared: bool) ->
 def _parse(message: bytes) -> Message:
     if b"\r\n" not in message:
         message = message.replace(b"\n", b"\r\n")
-    if _BARE.search(message):
+    lines = message.count(b"\r\n")
+    if message.count(b"\n") != lines or message.count(b"\r") != lines:
         raise MailkeyError("the message has line ends of two kinds, CRLF and bare CR or LF")
     try:
         return parse_message(message)
@@ -274,13 +274,18 @@ class _Given(ZoneResolver):
         try:
             found = self._txt(canonical)
             texts = await found if inspect.isawaitable(found) else found
-            records = None if texts is None else tuple(map(_octets, texts))
+            records = None if texts is None else _records(texts)
         except Exception as error:  # noqa: BLE001 - which ones a stranger's function has cannot be known
             self.failure = f"{type(error).__name__}: {error}"[:200]
             records = None
         if records is None:
             return Answer(DnsStatus.TEMPERROR, detail=self.failure or "no answer")
         return Answer(DnsStatus.OK, records) if records else Answer(DnsStatus.NODATA)
+
+
+def _records(texts: Iterable[str | bytes]) -> tuple[bytes, ...]:
+    # A text is a sequence of texts too: taken for one it would be "no record", which nobody would notice.
+    return tuple(map(_octets, (texts,) if isinstance(texts, str | bytes) else texts))
 
 
 def _octets(text: str | bytes) -> bytes:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
-from forwarder.keys import generate_ed25519, generate_rsa, mailkey_record
+from forwarder.keys import Key, generate_ed25519, generate_rsa, mailkey_record
 from forwarder.mailkey import MailkeyError, averify, load_key, sign, verify
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -131,6 +134,26 @@ def test_a_hostile_message_is_a_result(message: bytes) -> None:
 
     assert found.result in {"fail", "permerror"}
     assert found.reason
+
+
+def test_a_text_in_place_of_a_list_is_one_record(key_file: Path) -> None:
+    key = load_key(key_file, domain="sender.example")
+    signed = sign(MESSAGE, key=key, mail_from=BOB, now=NOW) + MESSAGE
+    text = mailkey_record(key)
+
+    assert verify(signed, mail_from=BOB, now=NOW, dns={"mailkey.sender.example": [text]}).result == "pass"
+    assert verify(signed, mail_from=BOB, now=NOW, dns=lambda name: text).result == "pass"
+
+
+@given(at=st.integers(0, 600), junk=st.binary(max_size=8), cut=st.integers(0, 8))
+def test_no_change_of_a_message_makes_verify_raise(at: int, junk: bytes, cut: int) -> None:
+    key = Key("sender.example", "", Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    signed = sign(MESSAGE, key=key, mail_from=BOB, rcpt_to=[ANN], now=NOW) + MESSAGE
+    changed = signed[:at] + junk + signed[at + cut :]
+
+    found = verify(changed, mail_from=BOB, rcpt_to=[ANN], now=NOW, dns=published(key))
+
+    assert found.result in {"pass", "fail", "permerror"}
 
 
 @pytest.mark.parametrize(

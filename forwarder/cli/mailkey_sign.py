@@ -38,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
         key = load_key(args.key, domain=args.domain or _domain_of(args.mail_from), selector=args.selector)
         with open_mail(args.file) as file:
             return _sign_all(file, sys.stdout.buffer, key, args)
-    except (MailkeyError, OSError, OverflowError) as error:
+    except BrokenPipeError:
+        raise
+    except (OSError, OverflowError, ValueError) as error:
         print(f"forwarder mailkey sign: {error}", file=sys.stderr)
         return 1
 

@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         with open_mail(args.file) as file:
             return asyncio.run(_verify_all(file, args))
-    except (MailkeyError, ZoneError, OSError, ValueError, OverflowError) as error:
+    except BrokenPipeError:
+        raise
+    except (OSError, OverflowError, ValueError) as error:
         print(f"forwarder mailkey verify: {error}", file=sys.stderr)
         return 2
 
