@@ -20,14 +20,13 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from forwarder.auth.suffix import is_public_suffix
 from forwarder.config import Settings
-from forwarder.config.settings import Listener
 from forwarder.credentials import Credentials, CredentialsError
 from forwarder.directory import StaticDirectory
 from forwarder.dispatch import Dispatcher, Hold
 from forwarder.edge.auth import Authenticator
 from forwarder.edge.limits import Limits
 from forwarder.edge.server import EdgeServer, bind
-from forwarder.edge.session import Acceptor, EdgeSettings, Session
+from forwarder.edge.session import EdgeSettings
 from forwarder.edge.submission import Clients, SubmissionSession
 from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.keyhost import KeyHostClient, KeyHostSettings
@@ -186,25 +185,17 @@ class App:
         submission = Submission(
             self._pipeline_settings(), self._submission_settings(), doors, self._dispatcher, pipeline
         )
+        user_session = functools.partial(SubmissionSession, clients=clients)
+        # A count of sessions each, so that strangers on port 25 never keep users out.
+        inbound = EdgeServer(edge, pipeline, self.clock, self._journal)
+        users = EdgeServer(edge, submission, self.clock, self._journal, session=user_session)
+        self._edges = [inbound, users]
         for one, sock in zip(settings.listen, sockets, strict=True):
-            await self._listen(one, sock, edge, submission if one.submission else pipeline, clients, context)
+            server = users if one.submission else inbound
+            await server.start([sock], tls=context if one.tls == "implicit" else None)
         self._work = asyncio.create_task(self._worker.run())
         self._renewals = asyncio.create_task(self._dispatcher.renew())
         self._journal.event("service.ready", hostname=settings.hostname, listen=list(self.addresses))
-
-    async def _listen(
-        self,
-        listener: Listener,
-        sock: socket.socket,
-        edge: EdgeSettings,
-        acceptor: Acceptor,
-        clients: Clients,
-        context: ssl.SSLContext,
-    ) -> None:
-        session = functools.partial(SubmissionSession, clients=clients) if listener.submission else Session
-        server = EdgeServer(edge, acceptor, self.clock, self._journal, session=session)
-        self._edges.append(server)
-        await server.start([sock], tls=context if listener.tls == "implicit" else None)
 
     def _clients(self) -> Clients:
         submission = self._settings.submission

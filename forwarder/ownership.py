@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from forwarder.auth.suffix import is_public_suffix
 from forwarder.mail.address import AddressError, FromHeader, ascii_domain, parse_address
 from forwarder.model import Address, Identity, Refuse
 from forwarder.smtp import reply
@@ -25,9 +26,9 @@ def canonical_owner(text: str) -> str:
     if "@" in text:
         return _mailbox(parse_address(text))
     parents, name = ("*.", text[2:]) if text.startswith("*.") else ("", text)
-    if parents and "." not in name:
-        raise AddressError("would let this client use a whole top-level domain: list its domains")
     domain = ascii_domain(parse_address(f"postmaster@{name}").domain)
+    if parents and is_public_suffix(domain):
+        raise AddressError("would let this client use everybody's domains under a public suffix: list its domains")
     if domain.startswith("["):
         raise AddressError("must be a domain, not an address literal")
     return parents + domain

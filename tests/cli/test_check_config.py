@@ -129,3 +129,42 @@ def test_the_file_in_the_current_folder_is_meant_where_none_is_named(
     assert main(["check-config"]) == 0
 
     assert capsys.readouterr().out.startswith("forwarder.toml: ok\n")
+
+
+SUBMISSION = """
+[submission]
+credentials = "passwd"
+networks = [{ network = "10.0.0.0/7", owns = ["example.org"] }]
+[submission.logins.alice]
+owns = ["*"]
+"""
+
+
+def test_submission_that_would_let_anybody_forge_is_a_mistake(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(config.read_text() + SUBMISSION)
+
+    assert main(["check-config", str(config)]) == 1
+
+    told = capsys.readouterr().err
+    assert "would let this client use every sender" in told
+    assert "is too wide to be trusted" in told
+
+
+def test_a_login_without_a_password_is_a_mistake(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "passwd").write_text("")
+    (config.parent / "passwd").chmod(0o600)
+    config.write_text(config.read_text() + SUBMISSION.replace("/7", "/8").replace('"*"', '"example.org"'))
+
+    assert main(["check-config", str(config)]) == 1
+
+    assert "forwarder passwd alice" in capsys.readouterr().err
+
+
+def test_a_submission_port_that_nobody_may_use_is_a_mistake(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = config.read_text()
+    listen = next(one for one in text.splitlines() if one.startswith("listen"))
+    config.write_text(text.replace(listen, 'listen = [{ address = "127.0.0.1:587", submission = true }]'))
+
+    assert main(["check-config", str(config)]) == 1
+
+    assert "nobody may use it" in capsys.readouterr().err

@@ -22,9 +22,10 @@ from forwarder.mail.header import parse_message
 from forwarder.model import Envelope, Peer, Recipient, Result, Verdict
 from forwarder.resolver import DnsResolver
 from tests.e2e.lab import Lab, lab
+from tests.peers.postfix import needs_postfix, needs_root, postfix
 from tests.peers.programs import needs, run
 
-PASSWORD = "correct horse"
+PASSWORD = "correct-horse"
 #: Three hashes, made once: each costs a quarter of a second.
 LINES = "\n".join(make_line(login, PASSWORD) for login in ("alice", "robot", "slow")) + "\n"
 MESSAGE = (
@@ -283,6 +284,7 @@ async def test_mail_to_an_alias_of_ours_is_forwarded_like_anybodys(tmp_path: Pat
         assert forwarded.recipients == ("hidden.destination@sink.test",)
         assert forwarded.sender.startswith("SRS0=")
         assert b"Delivered-To: <alias@fwd.test>" in forwarded.data
+        assert b"[127.0.0.1]" not in forwarded.data
         results = b" ".join(parse_message(forwarded.data).all(b"authentication-results")[0].value.split())
         assert b"mailkey=pass" in results
         assert b"policy.rcpt=bound" in results
@@ -460,3 +462,34 @@ async def test_what_cannot_go_now_is_held_and_goes_later_as_it_was_signed(tmp_pa
         assert arrived.sender == "alice@sender.test"
         found = await verdict_of(it, arrived)
         assert (found.mailkey.result, found.mailkey.bound, found.dmarc.result) == (Result.PASS, True, Result.PASS)
+
+
+@needs_postfix
+@needs_root
+async def test_postfix_hands_over_its_outgoing_mail(tmp_path: Path) -> None:
+    def to_postfix(host: str, port: int) -> None:
+        with smtplib.SMTP(host, port, timeout=20) as client:
+            client.sendmail("alice@sender.test", ["x@sink.test"], MESSAGE)
+
+    async with submission(tmp_path) as (it, port, _):
+        settings = {
+            "mynetworks": "127.0.0.0/8",
+            "relayhost": f"[127.0.0.25]:{port}",
+            "smtp_sasl_auth_enable": "yes",
+            "smtp_sasl_security_options": "noanonymous",
+            "smtp_sasl_password_maps": f"inline:{{ {{ [127.0.0.25]:{port} = alice:{PASSWORD} }} }}",
+        }
+        async with postfix("127.0.0.51", it.port, "laptop.sender.test", settings):
+            await asyncio.to_thread(to_postfix, "127.0.0.51", it.port)
+            arrived = await it.next(it.sink)
+        assert arrived.sender == "alice@sender.test"
+        found = await verdict_of(it, arrived)
+        assert (found.mailkey.result, found.dmarc.result) == (Result.PASS, Result.PASS)
+
+
+async def test_postmaster_of_ours_is_kept_as_ever(tmp_path: Path) -> None:
+    async with submission(tmp_path) as (it, port, _):
+        assert (await in_thread(port, sends("alice@sender.test", ["postmaster@fwd.test"]))).startswith("250")
+        kept = b"".join(one.read_bytes() for one in (it.folder / "state" / "mail").rglob("*") if one.is_file())
+        assert b"Hello." in kept
+        assert b"[127.0.0.1]" not in kept
