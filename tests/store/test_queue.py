@@ -1,0 +1,388 @@
+"""store/queue.py and its scripts: every step whole, every lease one holder's, every octet counted, on Valkey and on Redis."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+
+import pytest
+
+from forwarder.model import Address, BodyKind, Delivery, Envelope, Peer, Recipient, Tls
+from forwarder.ports import Claim, Claimed, Forwarded, Held, QueueFull, Waiting
+from forwarder.store.client import StoreClient
+from forwarder.store.ledger import RedisLedger
+from forwarder.store.queue import RedisQueue
+from forwarder.store.queuerecords import open_held, seal_held
+from forwarder.store.records import Names
+from tests.fakes import MemoryJournal
+
+NOW = datetime(2026, 11, 23, 12, 30, tzinfo=UTC)
+BOB, ALIAS, DEST = Address("bob", "sender.example"), Address("alias", "fwd.example"), Address("d", "dest.example")
+BODY = b"body\r\n"
+ENVELOPE = Envelope(
+    "e1",
+    Peer(IPv4Address("192.0.2.1"), "mx.sender.example", tls=Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384")),
+    BOB,
+    (Recipient(ALIAS, "FAILURE", "rfc822;alias@fwd.example"),),
+    NOW,
+    smtputf8=True,
+    body=BodyKind.EIGHT_BIT_MIME,
+    envid="QQ314159",
+    ret="HDRS",
+)
+
+
+def held(
+    id: str = "e1.0",  # noqa: A002 - what Held calls it
+    next_hop: str = "dest.example",
+    *,
+    body: bytes = BODY,
+    head: bytes = b"Subject: x\r\n\r\n",
+    recipients: int = 1,
+) -> Held:
+    destinations = tuple(Address(f"d{number}", next_hop) for number in range(recipients))
+    reversible = Address("SRS0=x", "fwd.example")
+    return Held(
+        id=id,
+        delivery=Delivery("e1", reversible, destinations, next_hop, (head, body), NOW + timedelta(days=5)),
+        waiting=tuple(
+            Waiting(ALIAS, bytes([number]) * 32, Forwarded(reversible, BOB, ALIAS, one, "<1@x>", "e1", NOW))
+            for number, one in enumerate(destinations)
+        ),
+        envelope=ENVELOPE,
+        report_to=BOB,
+        srs_domain="fwd.example",
+        header_at=0,
+        queued_at=NOW,
+    )
+
+
+@pytest.fixture
+def ledger(client: StoreClient, journal: MemoryJournal) -> RedisLedger:
+    return RedisLedger(client, journal=journal)
+
+
+@pytest.fixture
+def queue(client: StoreClient, ledger: RedisLedger, journal: MemoryJournal) -> RedisQueue:
+    return RedisQueue(client, ledger, journal=journal, max_body=1000, high_water=100_000)
+
+
+async def claim(
+    queue: RedisQueue, lease: str = "one", *, seconds: float = 60, limit: int = 10, each: int = 5
+) -> list[Claimed]:
+    return list(await queue.claim(lease, seconds=seconds, limit=limit, per_destination=each))
+
+
+async def pass_time(client: StoreClient, seconds: float) -> None:
+    """On the store's own clock: it answers when that time is over."""
+    await client.command("BLPOP", "{fwd0}:nothing", str(seconds))
+
+
+async def keys(client: StoreClient, kind: bytes) -> list[bytes]:
+    return [one for one in await client.command("KEYS", "*") if b":%b:" % kind in one]
+
+
+async def octets_in_store(client: StoreClient) -> int:
+    heads = [await client.command("HSTRLEN", one, "h") for one in await keys(client, b"qi")]
+    bodies = [await client.command("HSTRLEN", one, "o") for one in await keys(client, b"qb")]
+    return sum(heads) + sum(bodies)
+
+
+# --- in and out -------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_put_comes_out_as_it_was(queue: RedisQueue) -> None:
+    one = held(recipients=3)
+    await queue.put([one])
+    assert await claim(queue) == [Claimed(one, dotted=False)]
+
+
+async def test_what_waits_is_nobodys_until_it_is_due(queue: RedisQueue) -> None:
+    await queue.put([held()], delay=300)
+    assert await claim(queue) == []
+    due = await queue.next_due()
+    assert due is not None
+    assert 299 < due <= 300
+
+
+async def test_nothing_is_left_of_what_was_settled(queue: RedisQueue, client: StoreClient) -> None:
+    one = held()
+    await queue.put([one])
+    await claim(queue)
+    assert await queue.settle(one, "one", left=None, delay=0, reports=())
+    assert await keys(client, b"qi") == await keys(client, b"qb") == await keys(client, b"qw") == []
+    assert await queue.held_octets() == 0
+    assert await queue.next_due() is None
+
+
+async def test_putting_twice_changes_nothing_while_it_waits_and_after_it_was_settled(queue: RedisQueue) -> None:
+    one = held()
+    await queue.put([one])
+    await queue.put([one])
+    assert len(await claim(queue)) == 1
+    await queue.put([one])
+    assert await claim(queue, "two") == []
+    await queue.settle(one, "one", left=None, delay=0, reports=())
+    await queue.put([one])
+    assert await claim(queue, "three") == []
+
+
+async def test_a_body_is_kept_once_for_all_that_carry_it(queue: RedisQueue, client: StoreClient) -> None:
+    several = [held(f"e1.{number}", f"d{number}.example") for number in range(5)]
+    await queue.put(several)
+    assert len(await keys(client, b"qb")) == 1
+    assert (
+        await queue.held_octets() == await octets_in_store(client) == len(BODY) + 5 * len(several[0].delivery.data[0])
+    )
+    for one in await claim(queue):
+        assert one.held.delivery.data[1] == BODY
+        await queue.settle(one.held, "one", left=None, delay=0, reports=())
+    assert await keys(client, b"qb") == []
+
+
+async def test_what_is_queued_is_marked_in_the_ledger_in_the_same_step(queue: RedisQueue, ledger: RedisLedger) -> None:
+    await queue.put([held()])
+    assert await ledger.claim([bytes([0]) * 32], "retry") == [Claim.DELIVERED]
+
+
+async def test_what_is_left_waits_for_its_time_and_reports_go_out_in_the_same_step(queue: RedisQueue) -> None:
+    one = held(recipients=2)
+    await queue.put([one])
+    await claim(queue)
+    left = replace(
+        one,
+        delivery=replace(one.delivery, recipients=one.delivery.recipients[:1], attempts=1),
+        waiting=one.waiting[:1],
+        maybe_dup=True,
+    )
+    report = held("e1.0.r0", "sender.example", body=b"report\r\n")
+    assert await queue.settle(one, "one", left=left, delay=0.02, reports=[report])
+    assert await queue.settle(one, "one", left=left, delay=0.02, reports=[report]) is False
+    assert await claim(queue, "two") == [Claimed(report, dotted=False)]
+    due = await queue.next_due()
+    assert due is not None
+    await pass_time(queue._client, 0.03)
+    assert await claim(queue, "three") == [Claimed(left, dotted=False)]
+
+
+# --- what cannot be held ----------------------------------------------------------------------------------------------
+
+
+async def test_a_body_that_is_too_large_is_refused(queue: RedisQueue, client: StoreClient) -> None:
+    with pytest.raises(QueueFull):
+        await queue.put([held(), held("e1.1", body=b"x" * 1001)])
+    assert await keys(client, b"qi") == []
+
+
+async def test_over_the_high_water_mark_it_is_all_or_nothing(
+    client: StoreClient, ledger: RedisLedger, journal: MemoryJournal
+) -> None:
+    queue = RedisQueue(client, ledger, journal=journal, max_body=1000, high_water=900)
+    await queue.put([held(body=b"x" * 500)])
+    with pytest.raises(QueueFull):
+        await queue.put([held("e2.0", body=b"y" * 100), held("e2.1", body=b"z" * 300)])
+    assert await queue.held_octets() == await octets_in_store(client)
+    assert len(await keys(client, b"qi")) == 1
+    # The same body once more costs its head only.
+    await queue.put([held("e3.0", body=b"x" * 500)])
+    # And what is in there already can be put again, however full it is.
+    await queue.put([held("e3.0", body=b"x" * 500)])
+
+
+# --- leases -----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_item_is_under_one_lease_at_a_time(queue: RedisQueue) -> None:
+    await queue.put([held(f"e{number}.0", f"d{number}.example") for number in range(20)])
+    first, second = await claim(queue, "one", limit=15), await claim(queue, "two", limit=15)
+    ids = [one.held.id for one in (*first, *second)]
+    assert (len(first), len(second), len(set(ids))) == (15, 5, 20)
+
+
+@pytest.mark.parametrize("dotted", [False, True])
+async def test_a_lease_that_ran_out_is_somebody_elses_and_tells_of_the_dot(
+    queue: RedisQueue, client: StoreClient, dotted: bool
+) -> None:
+    one = held()
+    await queue.put([one])
+    await claim(queue, "one", seconds=0.02)
+    if dotted:
+        assert await queue.mark_dot(one.id, "one")
+    assert await claim(queue, "two") == []
+    await pass_time(client, 0.04)
+    assert await claim(queue, "two") == [Claimed(one, dotted=dotted)]
+    assert await queue.mark_dot(one.id, "one") is False
+    assert await queue.settle(one, "one", left=None, delay=0, reports=[held("r")]) is False
+    assert await queue.bury(one, "one", "late") is False
+    assert await queue.settle(one, "two", left=one, delay=0, reports=()) is True
+    # The mark belonged to the lease.
+    assert await claim(queue, "three") == [Claimed(one, dotted=False)]
+
+
+async def test_a_lease_that_is_renewed_goes_on_and_one_that_was_lost_does_not(
+    queue: RedisQueue, client: StoreClient
+) -> None:
+    one = held()
+    await queue.put([one])
+    await claim(queue, "one", seconds=0.03)
+    await queue.renew([one.id], "one", 60)
+    await queue.renew([one.id], "another", 0)
+    await pass_time(client, 0.05)
+    assert await claim(queue, "two") == []
+
+
+async def test_what_is_put_under_a_lease_belongs_to_the_attempt_that_goes_on(
+    queue: RedisQueue, client: StoreClient
+) -> None:
+    one = held()
+    await queue.put([one], lease="attempt", seconds=0.02)
+    assert await claim(queue) == []
+    assert await queue.mark_dot(one.id, "attempt")
+    await pass_time(client, 0.04)
+    assert await claim(queue) == [Claimed(one, dotted=True)]
+
+
+# --- next hops --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_next_hop_with_a_mountain_of_mail_keeps_nobody_waiting(queue: RedisQueue, client: StoreClient) -> None:
+    for start in range(0, 2000, 500):
+        await queue.put([held(f"m{number}.0", "dead.example") for number in range(start, start + 500)])
+    await queue.put([held("other.0", "living.example")])
+    await client.command("CONFIG", "RESETSTAT")
+    claimed = await claim(queue, limit=4, each=2)
+    assert sorted(one.held.delivery.next_hop for one in claimed) == ["dead.example", "dead.example", "living.example"]
+    # What a claim touches is what it takes: the scripts ask for single items, whatever lies there.
+    stats = (await client.command("INFO", "commandstats")).decode()
+    calls = sum(int(line.split("calls=")[1].split(",")[0]) for line in stats.splitlines() if "calls=" in line)
+    assert calls < 100
+
+
+async def test_of_one_next_hop_no_more_than_so_many_are_under_way(queue: RedisQueue) -> None:
+    await queue.put([held(f"m{number}.0") for number in range(10)])
+    first = await claim(queue, "one", each=3)
+    assert len(first) == 3
+    assert await claim(queue, "two", each=3) == []
+    await queue.settle(first[0].held, "one", left=None, delay=0, reports=())
+    assert len(await claim(queue, "three", each=3)) == 1
+
+
+async def test_a_next_hop_that_is_left_alone_is_left_alone_as_a_whole(queue: RedisQueue, client: StoreClient) -> None:
+    await queue.put([held("m1.0"), held("m2.0")])
+    (first,) = await claim(queue, limit=1)
+    await queue.back_off("dest.example", 300)
+    assert await claim(queue, "two") == []
+    await queue.put([held("m3.0")])
+    assert await claim(queue, "three") == []
+    due = await queue.next_due()
+    assert due is not None
+    assert 50 < due <= 60.1  # the lease of the first ends before that
+    await queue.settle(first.held, "one", left=None, delay=0, reports=())
+    await queue.back_off("DEST.example", 0)
+    assert len(await claim(queue, "four")) == 2
+
+
+# --- dead letters and the operator ------------------------------------------------------------------------------------
+
+
+async def test_a_dead_letter_is_seen_and_waits_for_the_operator(queue: RedisQueue) -> None:
+    one, other = held(), held("e2.0", "other.example")
+    await queue.put([one, other])
+    await claim(queue)
+    assert await queue.bury(one, "one", "nobody may be told")
+    assert await claim(queue, "two") == []
+    (dead,) = [item async for item in queue.list(dead=True)]
+    assert (dead.id, dead.dead, dead.due_in, dead.leased) == ("e1.0", "nobody may be told", None, False)
+    (leased,) = [item async for item in queue.list() if item.dead is None]
+    assert (leased.id, leased.leased) == ("e2.0", True)
+    assert await queue.drop(leased.id) is None
+    assert await queue.retry(dead.id) is True
+    assert await claim(queue, "three") == [Claimed(one, dotted=False)]
+    assert [item async for item in queue.list(dead=True)] == []
+
+
+async def test_an_operator_reads_drops_and_hurries(queue: RedisQueue) -> None:
+    one = held()
+    await queue.put([one], delay=300)
+    assert await queue.read(one.id) == one
+    assert await queue.read("nothing") is None
+    assert await queue.retry(one.id) is True
+    assert await claim(queue) == [Claimed(one, dotted=False)]
+    await queue.settle(one, "one", left=one, delay=300, reports=())
+    assert await queue.drop(one.id) is True
+    assert await queue.drop(one.id) is False
+    assert await queue.held_octets() == 0
+
+
+async def test_a_long_list_comes_in_pages(queue: RedisQueue) -> None:
+    await queue.put([held(f"m{number}.0", f"d{number}.example") for number in range(450)])
+    ids = [one.id async for one in queue.list()]
+    assert (len(ids), len(set(ids))) == (450, 450)
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "field"), [(b"qi", "v"), (b"qi", "h"), (b"qb", "o")])
+@pytest.mark.parametrize("at", [0, 5, -1])
+async def test_a_flipped_octet_is_a_dead_letter_and_an_alarm(
+    queue: RedisQueue, client: StoreClient, journal: MemoryJournal, kind: bytes, field: str, at: int
+) -> None:
+    await queue.put([held()])
+    (name,) = await keys(client, kind)
+    value = bytearray(await client.command("HGET", name, field))
+    value[at] ^= 1
+    await client.command("HSET", name, field, bytes(value))
+    assert await claim(queue) == []
+    assert [one["kind"] for one in journal.named("store_value_unreadable")] == ["queue"]
+    (dead,) = [item async for item in queue.list(dead=True)]
+    assert dead.dead == "damaged in the store"
+    assert await queue.drop(dead.id) is True
+    assert await keys(client, b"qi") == []
+
+
+async def test_a_body_that_is_gone_is_damage_too(queue: RedisQueue, client: StoreClient) -> None:
+    await queue.put([held()])
+    await client.command("DEL", *await keys(client, b"qb"))
+    assert await claim(queue) == []
+    assert len([item async for item in queue.list(dead=True)]) == 1
+
+
+def test_a_record_is_read_back_whole() -> None:
+    names, one = Names(b"s" * 32), held(recipients=2)
+    record = seal_held(names, b"name", one)
+    assert open_held(names, b"name", record, (b"Subject: x\r\n\r\n", BODY)) == one
+    assert open_held(names, b"another", record, (b"Subject: x\r\n\r\n", BODY)) is None
+    assert open_held(names, b"name", record, (b"Subject: y\r\n\r\n", BODY)) is None
+
+
+# --- the sums ---------------------------------------------------------------------------------------------------------
+
+
+async def test_every_sum_is_exact_after_any_run(queue: RedisQueue, client: StoreClient) -> None:
+    rng, leases = random.Random(11), dict[str, Claimed]()
+    for number in range(400):
+        match rng.randrange(5):
+            case 0 | 1:
+                hop, body = f"d{rng.randrange(6)}.example", bytes([65 + rng.randrange(5)]) * 50
+                await queue.put([held(f"m{rng.randrange(250)}.0", hop, body=body)], delay=rng.choice([0, 0, 60]))
+            case 2:
+                for one in await claim(queue, f"lease{number}", limit=3, each=2):
+                    leases[one.held.id] = one
+                    leases[one.held.id + "?"] = Claimed(replace(one.held, id=f"lease{number}"), dotted=False)
+            case 3 if leases:
+                id_ = rng.choice([one for one in leases if not one.endswith("?")])
+                one, lease = leases.pop(id_).held, leases.pop(id_ + "?").held.id
+                left = one if rng.random() < 0.4 else None
+                assert await queue.settle(one, lease, left=left, delay=rng.choice([0, 60]), reports=())
+            case _:
+                await queue.back_off(f"d{rng.randrange(6)}.example", rng.choice([0, 30]))
+    assert await queue.held_octets() == await octets_in_store(client)
+    under_lease = await client.command("ZCARD", "{fwd0}:ql")
+    counts = await client.command("HGETALL", "{fwd0}:qc")
+    assert under_lease == len(leases) // 2 == sum(map(int, counts[1::2]))
+    waiting = sum([await client.command("ZCARD", one) for one in await keys(client, b"qw")])
+    assert waiting + under_lease == len(await keys(client, b"qi")) == await client.command("ZCARD", "{fwd0}:qa")
+    assert await client.command("ZCARD", "{fwd0}:qd") == len(await keys(client, b"qw"))
