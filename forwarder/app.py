@@ -13,10 +13,11 @@ import math
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING
 
 from forwarder.auth.suffix import is_public_suffix
 from forwarder.config import Settings
@@ -30,7 +31,7 @@ from forwarder.edge.session import EdgeSettings
 from forwarder.edge.submission import Clients, SubmissionSession
 from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.keyhost import KeyHostClient, KeyHostSettings
-from forwarder.keys import KeyFile, KeyFileError, Keys, read_private
+from forwarder.keys import KeyFile, KeyFileError, Keys, mailkey_record, read_private
 from forwarder.mailbox import MailboxFiles
 from forwarder.model import Identity
 from forwarder.pipeline import Doors, Pipeline
@@ -50,6 +51,9 @@ from forwarder.store.queue import RedisQueue
 from forwarder.store.server import EmbeddedStore, StoreStartError
 from forwarder.worker import Worker, WorkerSettings
 
+if TYPE_CHECKING:
+    from forwarder.web.server import WebServer
+
 __all__ = [
     "App",
     "StartError",
@@ -60,6 +64,7 @@ __all__ = [
     "names_of",
     "open_queue",
     "policy_of",
+    "published",
 ]
 
 #: Seconds that messages on their way get when the program stops (systemd's default for a stop is 90).
@@ -97,9 +102,11 @@ class App:
         self._edges: list[EdgeServer] = []
         self._authenticator: Authenticator | None = None
         self._key_host: KeyHostClient | None = None
+        self._web: WebServer | None = None
         self._watch: asyncio.Task[None] | None = None
         #: Where we listen, once started: "ip:port".
         self.addresses: tuple[str, ...] = ()
+        self.web_addresses: tuple[str, ...] = ()
 
     @property
     def store_pid(self) -> int | None:
@@ -130,7 +137,8 @@ class App:
         is_public_suffix("example")
         ledger = await self._open_store()
         resolver = make_resolver(settings)
-        sockets = self._bind()
+        await self._serve_web(keys)
+        sockets = _bind_all(settings.listen_addresses)
         self.addresses = tuple(_name(one) for one in sockets)
         self._relay = SmtpRelay(resolver, self._relay_settings(), self._journal, random.Random())
         directory = StaticDirectory.from_settings(settings)
@@ -264,16 +272,24 @@ class App:
             self._queue_client, ledger, journal=self._journal, max_body=queue.max_body, high_water=queue.high_water
         )
 
-    def _bind(self) -> list[socket.socket]:
-        sockets: list[socket.socket] = []
-        for address in self._settings.listen_addresses:
-            try:
-                sockets.append(bind(address))
-            except OSError as error:
-                for one in sockets:
-                    one.close()
-                raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
-        return sockets
+    async def _serve_web(self, keys: Keys) -> None:
+        web = self._settings.web
+        if not web.listen:
+            return
+        # aiohttp takes long to import.
+        from forwarder.web.server import WebServer  # noqa: PLC0415
+        from forwarder.web.wellknown import mailkey_routes  # noqa: PLC0415
+
+        tls = None
+        try:
+            if web.tls.cert is not None and web.tls.key is not None:
+                tls = server_context(web.tls.cert, web.tls.key)
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(f"web.tls: cannot use {web.tls.cert} with {web.tls.key}: {error}") from error
+        sockets = _bind_all(web.listen)
+        self.web_addresses = tuple(_name(one) for one in sockets)
+        self._web = WebServer(mailkey_routes(lambda: published(keys)), tls, self._journal)
+        await self._web.start(sockets)
 
     def _tls_context(self) -> ssl.SSLContext:
         settings = self._settings
@@ -332,6 +348,8 @@ class App:
             self._renewals.cancel()
         if self._relay is not None:
             await self._relay.close()
+        if self._web is not None:
+            await self._web.stop()
         if self._key_host is not None:
             await self._key_host.aclose()
         for client in (self._queue_client, self._client):
@@ -368,6 +386,18 @@ async def open_queue(settings: Settings, journal: Journal) -> AsyncIterator[Redi
             await client.close()
         if embedded is not None:
             await embedded.stop()
+
+
+def _bind_all(addresses: Sequence[str]) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    for address in addresses:
+        try:
+            sockets.append(bind(address))
+        except OSError as error:
+            for one in sockets:
+                one.close()
+            raise StartError(f"cannot listen on {address}: {error.strerror or error}") from error
+    return sockets
 
 
 def load_keys(settings: Settings) -> Keys:
@@ -408,6 +438,11 @@ def make_key_host(settings: Settings, resolver: DnsResolver | ZoneResolver, jour
         journal,
         monotonic=asyncio.get_running_loop().time,
     )
+
+
+def published(keys: Keys) -> dict[tuple[str, str], str]:
+    """(domain, selector) → the record that the key host serves. The first key of a name counts, as it is the one that signs."""
+    return {(one.domain, one.selector): mailkey_record(one) for one in reversed(keys.mailkeys())}
 
 
 def names_of(settings: Settings) -> Names:

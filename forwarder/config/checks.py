@@ -38,6 +38,8 @@ def _files(settings: Settings) -> Iterator[tuple[Path, FilePath | None]]:
     yield ("tls", "cert"), settings.tls.cert
     yield ("tls", "key"), settings.tls.key
     yield ("submission", "credentials"), settings.submission.credentials
+    yield ("web", "tls", "cert"), settings.web.tls.cert
+    yield ("web", "tls", "key"), settings.web.tls.key
     yield ("mailkey", "fetch_ca_file"), settings.mailkey.fetch_ca_file
     for number, mailkey in enumerate(settings.keys.mailkey):
         yield ("keys", "mailkey", number, "key"), mailkey.key

@@ -7,6 +7,7 @@ later part are marked so in docs/config.md.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, get_args
 
@@ -219,6 +220,20 @@ class Submission(_Table):
     recipients_per_hour: Count = 1000
 
 
+class Web(_Table):
+    """What is served over HTTP: our own mailkey records. Nothing is, without ``listen``."""
+
+    listen: Annotated[tuple[Endpoint, ...], BeforeValidator(values.split)] = ()
+    tls: Tls = Tls()
+
+    @model_validator(mode="after")
+    def _clear_text_at_home(self) -> Web:
+        for one in self.listen:
+            if self.tls.cert is None and not ip_address(one.rpartition(":")[0].strip("[]")).is_loopback:
+                raise ValueError(f"{one} needs web.tls.cert and web.tls.key; without them only loopback addresses")
+        return self
+
+
 class Admin(_Table):
     """Who gets postmaster's and abuse's mail; nobody: it is kept in a file in ``state_dir``."""
 
@@ -284,6 +299,7 @@ class Settings(_Table):
     policy: Policy = Policy()
     bounces: Bounces = Bounces()
     submission: Submission = Field(default_factory=Submission)
+    web: Web = Web()
     admin: Admin = Admin()
     log: Log = Log()
     domains: Annotated[

@@ -19,8 +19,9 @@ class Keys:
     def __init__(
         self, mailkey: Iterable[Key], dkim: Iterable[Key], arc: Key | None, srs_secrets: Sequence[bytes]
     ) -> None:
+        self._mailkeys = tuple(mailkey)
         # Several mailkeys of one domain are a rotation: the first signs.
-        self._mailkey = {domain: keys[0] for domain, keys in _by_domain(mailkey).items()}
+        self._mailkey = {domain: keys[0] for domain, keys in _by_domain(self._mailkeys).items()}
         self._dkim = {
             domain: sorted(keys, key=lambda one: one.algorithm != "rsa-sha256")
             for domain, keys in _by_domain(dkim).items()
@@ -50,6 +51,10 @@ class Keys:
     def mailkey(self, domain: str) -> Key | None:
         """See ``ports.KeyRing``."""
         return _nearest(self._mailkey, domain)
+
+    def mailkeys(self) -> tuple[Key, ...]:
+        """Every mailkey that is held, those that do not sign (yet, or any more) too."""
+        return self._mailkeys
 
     def dkim(self, domain: str) -> Sequence[Key]:
         """See ``ports.KeyRing``. Keys of the nearest parent sign where the domain has none: relaxed alignment holds."""

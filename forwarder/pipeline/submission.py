@@ -241,6 +241,7 @@ class Submission:
             parse_from(message),
             receiver=self._settings.names.hostname,
             now=now,
+            key_host=self._doors.key_host,
         )
         verdict = replace(verdict, sender_verified_by="login" if envelope.sender is not None else None)
         self._tell.verified(arriving, verdict)

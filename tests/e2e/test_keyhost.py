@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -87,3 +88,13 @@ async def test_without_u_https_no_key_host_is_asked(tmp_path: Path) -> None:
     ):
         assert (await it.send(it.signed())).startswith("250")
         assert not server.requests
+
+
+async def test_the_service_serves_its_own_keys(tmp_path: Path) -> None:
+    async with lab(tmp_path, extra='[web]\nlisten = ["127.0.0.25:0"]') as it:
+        host, _, port = it.app.web_addresses[0].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /.well-known/mailkey HTTP/1.0\r\nHost: mailkey.fwd.test\r\n\r\n")
+        answer = (await reader.read()).decode()
+        writer.close()
+        assert answer.endswith(f"\r\n\r\n{it.records['mailkey.fwd.test']['TXT'][0]}\n")
