@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from forwarder.auth.canonical import body_hash
 from forwarder.auth.dnsname import dns_name
@@ -30,6 +30,7 @@ from forwarder.auth.mailkey import build_mailkey_signature, verify_mailkey
 from forwarder.auth.mailkey.sign import LIFETIME
 from forwarder.auth.mailkey.signature import MAX_LIFETIME
 from forwarder.auth.suffix import is_public_suffix
+from forwarder.keyhost import KeyHostClient, KeyHostSettings
 from forwarder.keys import LEAST_MAILKEY_BITS, Key, KeyFile, KeyFileError
 from forwarder.keys import load_key as read_key
 from forwarder.mail.address import AddressError, ascii_domain, parse_address
@@ -141,7 +142,8 @@ def verify(
 
     ``mail_from``, ``rcpt_to`` and ``helo`` are those of the SMTP transaction; ``helo`` matters for the null sender.
     ``dns`` is asked for TXT records, the system's resolver without it. A function gives a list of records, empty where
-    there are none, and ``None`` where it could not find out; an exception of its own is taken for the latter.
+    there are none, and ``None`` where it could not find out; an exception of its own is taken for the latter. A key host
+    over HTTPS (u=https) is asked with the system's resolver or a ``DnsResolver``, not with a function or a mapping.
 
     Raises MailkeyError for arguments that cannot be used, never for what the message holds or the DNS answers.
     """
@@ -164,6 +166,7 @@ async def averify(
     """``verify`` for programs that run an event loop. A ``dns`` function that blocks, blocks the loop."""
     sender, recipients, time = _path("mail_from", mail_from), _recipients(rcpt_to), _time(now)
     resolver = _resolver(dns)
+    key_host = _key_host(resolver)
     try:
         parsed = _parse(message)
     except MailkeyError as error:
@@ -177,8 +180,11 @@ async def averify(
             recipients=recipients,
             now=time,
             is_public_suffix=is_public_suffix,
+            key_host=key_host,
         )
     finally:
+        if key_host is not None:
+            await key_host.aclose()
         if dns is None and isinstance(resolver, DnsResolver):
             await resolver.aclose()
     return _verification(check, resolver, compared=bool(recipients))
@@ -254,6 +260,20 @@ def _resolver(dns: Dns | None) -> Resolver:
         records = {dns_name(name): txt for name, txt in dns.items()}
         return _Given(lambda name: records.get(name, ()))
     return _Given(dns) if callable(dns) else dns
+
+
+def _key_host(resolver: Resolver) -> KeyHostClient | None:
+    """docs/mailkey.md section 4: who asks the real DNS also asks key hosts, where a record says u=https."""
+    if not isinstance(resolver, DnsResolver):
+        return None
+    return KeyHostClient(resolver, KeyHostSettings(), _Silent(), monotonic=asyncio.get_running_loop().time)
+
+
+class _Silent:
+    """``ports.Journal`` of a program that has a log of its own."""
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        pass
 
 
 class _Given(ZoneResolver):

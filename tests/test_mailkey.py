@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from forwarder.keys import Key, generate_ed25519, generate_rsa, mailkey_record
 from forwarder.mailkey import MailkeyError, averify, load_key, sign, verify
+from forwarder.resolver import DnsResolver
+from tests.peers.dns_server import run_dns_server
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 MESSAGE = b"From: Bob <bob@sender.example>\r\nTo: ann@elsewhere.example\r\nSubject: x\r\n\r\nHello.\r\n"
@@ -134,6 +136,20 @@ def test_a_hostile_message_is_a_result(message: bytes) -> None:
 
     assert found.result in {"fail", "permerror"}
     assert found.reason
+
+
+async def test_a_key_host_is_asked_and_never_one_at_home(key_file: Path) -> None:
+    key = load_key(key_file, domain="sender.example")
+    signed = sign(MESSAGE, key=key, mail_from=BOB, now=NOW) + MESSAGE
+    name = "mailkey.sender.example. 300 IN"
+    zone = f'{name} TXT "v=mailkey1; u=https"\n{name} A 127.0.0.1\n'
+
+    async with run_dns_server(zone) as server:
+        resolver = DnsResolver([server.address], monotonic=asyncio.get_running_loop().time)
+        found = await averify(signed, mail_from=BOB, now=NOW, dns=resolver)
+        await resolver.aclose()
+
+    assert (found.result, found.reason) == ("permerror", "key host: it has no public address")
 
 
 def test_a_text_in_place_of_a_list_is_one_record(key_file: Path) -> None:

@@ -97,7 +97,7 @@ async def _verify(stored: Stored, resolver: Resolver, args: argparse.Namespace) 
     except MailkeyError as error:
         if args.mail_from is not None:
             raise
-        return {"result": "none", "reason": f"Return-Path: {error}"}
+        return {"result": "none", "reason": str(error)}
     return {"mail_from": mail_from, **asdict(found)}
 
 
