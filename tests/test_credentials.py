@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 
 import pytest
 
@@ -59,3 +60,17 @@ def test_the_command_reads_the_password_from_standard_input(
     assert Credentials.parse(capsys.readouterr().out.encode()).check("alice", "pass word")
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert main(["passwd", "alice"]) == 1
+
+
+def test_an_unknown_login_costs_as_much_as_a_wrong_password() -> None:
+    read = Credentials.parse(LINE.encode())
+
+    def cost(login: str) -> float:
+        """Of this process's processor, so that a busy machine does not count."""
+        begun = time.process_time()
+        assert not read.check(login, "wrong")
+        return time.process_time() - begun
+
+    known, unknown = (min(cost(login) for _ in range(3)) for login in ("alice", "nobody"))
+    assert unknown == pytest.approx(known, rel=0.5)
+    assert unknown > 0.02
