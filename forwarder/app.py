@@ -20,6 +20,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from forwarder.auth.suffix import is_public_suffix
+from forwarder.bounce import note
 from forwarder.config import Settings
 from forwarder.credentials import Credentials, CredentialsError
 from forwarder.directory import StaticDirectory
@@ -59,6 +60,7 @@ __all__ = [
     "StartError",
     "SystemClock",
     "load_keys",
+    "load_note",
     "make_key_host",
     "make_resolver",
     "names_of",
@@ -327,6 +329,10 @@ class App:
             hold=Hold(settings.relay.hold),
             domain_holds={domain: Hold(one.hold) for domain, one in settings.domains.items() if one.hold is not None},
             pass_unmatched=settings.bounces.unmatched == "pass",
+            replay_recipients=settings.mailkey.replay_recipients,
+            bind_recipients=settings.mailkey.bind_recipients,
+            note=load_note(settings),
+            note_url=settings.mailkey.note_url or "docs/mailkey-for-senders.md of mailkey-forwarder",
         )
 
     async def stop(self, seconds: float = DRAIN) -> None:
@@ -409,6 +415,22 @@ def load_keys(settings: Settings) -> Keys:
         arc=KeyFile(arc.domain, arc.selector, arc.key) if arc is not None else None,
         srs_secret_file=settings.srs.secret_file,
     )
+
+
+def load_note(settings: Settings) -> str | None:
+    """The text that ends reports to domains without a mailkey; ``None``: it is switched off. Raises StartError."""
+    file = settings.mailkey.note_file
+    if not settings.mailkey.note:
+        return None
+    if file is None:
+        return note.DEFAULT
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(note.MAX_NOTE + 1).decode("ascii", "surrogateescape")
+        note.check_template(text)
+    except (OSError, ValueError) as error:
+        raise StartError(f"mailkey.note_file: {file}: {getattr(error, 'strerror', None) or error}") from error
+    return text
 
 
 def make_resolver(settings: Settings) -> DnsResolver | ZoneResolver:

@@ -204,9 +204,19 @@ class DmarcCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenSignature:
+    """A mailkey signature that is good and has no rt=, so that it is as good for any other recipient. ``digest`` is what was
+    signed (32 octets), ``expires_at`` when it ends (Unix time)."""
+
+    digest: bytes
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class MailkeyCheck:
     """mailkey version 1 (docs/mailkey.md). ``domain`` is the one the MAIL FROM (or EHLO) names; ``signer`` the d= that
-    covers it; ``policy`` is o= (``all``, ``some``, ``test``), ``None`` without a record; ``bound`` tells of rt=."""
+    covers it; ``policy`` is o= (``all``, ``some``, ``test``), ``None`` without a record; ``bound`` tells of rt=; ``open`` is
+    what a pass without rt= rests on."""
 
     result: Result
     domain: str | None = None
@@ -215,6 +225,7 @@ class MailkeyCheck:
     policy: str | None = None
     bound: bool | None = None
     reason: str | None = None
+    open: OpenSignature | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,16 @@ class Ledger(Protocol):
     async def refund_bounce(self, reversible: Address, message_id: str | None) -> None:
         """Give back what ``spend_bounce`` took: the report could not be passed on now and will come again."""
 
+    async def count_recipients(
+        self, signature: bytes, recipients: Sequence[Address], *, most: int, seconds: int
+    ) -> bool:
+        """One trip: add these to the recipients that a signature (32 octets) was seen for; who was counted before is not
+        counted again. False, and none is added, where there would be more than ``most``. Forgotten ``seconds`` after the
+        last that was added."""
+
+    async def take_note(self, domain: str) -> bool:
+        """True once in a day for each domain: the note for it may go out now."""
+
 
 # --- mail that has to wait ---------------------------------------------------------------------------------------------
 

@@ -209,6 +209,12 @@ def _mailkey(verdict: Verdict, policy: Policy) -> _Finding:
     if check.result is Result.TEMPERROR:
         # docs/mailkey.md section 5: a look-up that failed is never "no mailkey", so this one is not for policy to waive.
         return Refuse(reply.mailkey_unknown(domain), f"mailkey temperror: {check.reason}")
+    if check.result is Result.POLICY:
+        # docs/mailkey.md section 10: what the domain asks to be refused is what its key does not cover, and a replay is not
+        # covered. A client that SPF vouches for is no replay: it is a mailing of the domain's own that was not bound.
+        if check.policy != "all" or verdict.spf.result is Result.PASS:
+            return _ADMITTED
+        return Refuse(reply.mailkey_replayed(domain, policy.help_url), f"mailkey policy: {check.reason}")
     if check.result not in (Result.FAIL, Result.PERMERROR):
         return _ADMITTED
     if check.policy == "all":

@@ -86,28 +86,43 @@ def seal_message(
 
 
 def address_to(
-    sealed: Sealed, sender: Address | None, recipients: Sequence[Address], *, domain: str, keys: KeyRing, now: datetime
+    sealed: Sealed,
+    sender: Address | None,
+    recipients: Sequence[Address],
+    *,
+    domain: str,
+    keys: KeyRing,
+    now: datetime,
+    bind: bool = True,
 ) -> tuple[bytes, ...]:
-    """The octets for one next hop: our mailkey over the envelope sender that it will see. ``domain`` names the key."""
+    """The octets for one next hop: our mailkey over the envelope sender that it will see. ``domain`` names the key; ``bind``
+    says whether the signature holds for these recipients only (rt=)."""
     key = keys.mailkey(domain)
     if key is None:
         return sealed.chunks
     signature = build_mailkey_signature(
-        sealed.message.fields, sealed.body_hash, key, sender=sender, recipients=recipients, now=now
+        sealed.message.fields, sealed.body_hash, key, sender=sender, recipients=recipients if bind else (), now=now
     )
     head, body = sealed.chunks
     return (signature + head, body)
 
 
 def seal_own(
-    raw: bytes, recipients: Sequence[Address], *, srs_domain: str, names: Names, keys: KeyRing, now: datetime
+    raw: bytes,
+    recipients: Sequence[Address],
+    *,
+    srs_domain: str,
+    names: Names,
+    keys: KeyRing,
+    now: datetime,
+    bind: bool = True,
 ) -> tuple[bytes, ...]:
     """A message that we wrote ourselves (a report): signed, with the null sender, whose mailkey is the EHLO name's."""
     message = parse_message(raw)
     body_hash = canonical.body_hash(message, "relaxed")
     signatures = [build_dkim_signature(message.fields, body_hash, key, now=now) for key in keys.dkim(srs_domain)]
     sealed = Sealed(b"".join(signatures), message, body_hash, message.fields)
-    return address_to(sealed, None, recipients, domain=names.hostname, keys=keys, now=now)
+    return address_to(sealed, None, recipients, domain=names.hostname, keys=keys, now=now, bind=bind)
 
 
 def seal_submitted(

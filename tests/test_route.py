@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from forwarder import srs
+from forwarder.auth.verify import replayed
 from forwarder.model import (
     Address,
     ArcCheck,
@@ -190,6 +191,16 @@ def mailkey(result: Result, policy: str | None) -> Verdict:
     return replace(CLEAN, mailkey=MailkeyCheck(result, "sender.example", policy=policy, reason="test"))
 
 
+def replayed_under(policy: str | None) -> Verdict:
+    """Its DKIM-Signature came along; the client is a stranger."""
+    passed = MailkeyCheck(Result.PASS, "sender.example", "sender.example", policy=policy)
+    dkim = (DkimCheck(Result.PASS, "sender.example"),)
+    return replayed(replace(SPF_FAIL, mailkey=passed, dkim=dkim, sender_verified_by="mailkey"), BOB, "seen")
+
+
+REPLAYED = replayed_under("all")
+
+
 def decided(verdict: Verdict, policy: Policy | None = None, sender: Address | None = BOB) -> Forward | Keep | Refuse:
     envelope = Envelope("id", Peer(IPv4Address("192.0.2.1"), "h"), sender, (), datetime(2026, 11, 23, tzinfo=UTC))
     return decide(ToAlias(ALIAS, (DEST,), "fwd.example"), envelope, verdict, policy or Policy())
@@ -213,6 +224,15 @@ def decided(verdict: Verdict, policy: Policy | None = None, sender: Address | No
         pytest.param(mailkey(Result.FAIL, "some"), Policy(), SenderForm.ONE_WAY, id="mailkey o=some"),
         pytest.param(mailkey(Result.PERMERROR, None), Policy(), SenderForm.ONE_WAY, id="mailkey record unreadable"),
         pytest.param(mailkey(Result.FAIL, "test"), Policy(), SenderForm.REVERSIBLE, id="mailkey o=test"),
+        pytest.param(
+            mailkey(Result.POLICY, "all"), Policy(), SenderForm.REVERSIBLE, id="mailkey replayed, spf vouches"
+        ),
+        pytest.param(REPLAYED, Policy(), "550 5.7.1", id="mailkey replayed, o=all"),
+        pytest.param(replayed_under("some"), Policy(), SenderForm.ONE_WAY, id="mailkey replayed, o=some"),
+        pytest.param(replayed_under(None), Policy(), SenderForm.ONE_WAY, id="mailkey replayed, a parent's"),
+        pytest.param(
+            replayed_under("test"), Policy(), SenderForm.REVERSIBLE, id="mailkey replayed, o=test changes nothing"
+        ),
         pytest.param(mailkey(Result.TEMPERROR, None), Policy(), "451 4.7.5", id="mailkey temperror"),
         pytest.param(DMARC_FAIL, Policy(), "550 5.7.1", id="dmarc reject"),
         pytest.param(DMARC_FAIL, Policy(dmarc_reject=Action.TAG), SenderForm.REVERSIBLE, id="dmarc tag"),

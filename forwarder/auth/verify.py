@@ -36,7 +36,7 @@ from forwarder.model import (
 )
 from forwarder.ports import KeyHost, Resolver
 
-__all__ = ["DEADLINE", "verify"]
+__all__ = ["DEADLINE", "replayed", "verify"]
 
 #: Seconds for all checks together. RFC 7208 section 4.6.4 asks for at least 20 for SPF alone; a sender waits 10 minutes for
 #: the answer to its final dot (RFC 5321 section 4.5.3.2.6), so there is room for the delivery behind it.
@@ -111,6 +111,15 @@ async def verify(
             dkim = (DkimCheck(late, reason=_LATE),)
     verified_by = _sender_verified_by(envelope.sender, mailkey, spf, dkim)
     return Verdict(mailkey, spf, helo, dkim, arc, dmarc, verified_by)
+
+
+def replayed(verdict: Verdict, sender: Address | None, reason: str) -> Verdict:
+    """The same, with a mailkey signature that vouches for nobody any more: it was seen for too many recipients."""
+    mailkey = replace(verdict.mailkey, result=Result.POLICY, reason=reason)
+    # Whoever replays a signature replays the message's DKIM-Signature with it. SPF is about the client, and cannot be.
+    # Under o=test the mailkey changes nothing: what vouches is what would without one.
+    dkim = verdict.dkim if mailkey.policy == "test" else ()
+    return replace(verdict, mailkey=mailkey, sender_verified_by=_sender_verified_by(sender, mailkey, verdict.spf, dkim))
 
 
 def _restored(dmarc: DmarcCheck, sealer: str | None) -> DmarcCheck:

@@ -1,9 +1,18 @@
-"""Whom does a bounce concern, and what may the original sender read of it? match, hide, compose."""
+"""Whom does a bounce concern, and what may the original sender read of it? match, hide, note, compose."""
 
 from __future__ import annotations
 
 from forwarder.bounce.compose import compose_failure, compose_return, wants_failure_report
 from forwarder.bounce.hide import scrub
 from forwarder.bounce.match import destinations, evaluate_report
+from forwarder.bounce.note import compose_note
 
-__all__ = ["compose_failure", "compose_return", "destinations", "evaluate_report", "scrub", "wants_failure_report"]
+__all__ = [
+    "compose_failure",
+    "compose_note",
+    "compose_return",
+    "destinations",
+    "evaluate_report",
+    "scrub",
+    "wants_failure_report",
+]

@@ -82,6 +82,7 @@ def compose_return(
     )
     diagnostic = scrub_of(secrets, status.diagnostic, alias) or None if status.diagnostic else None
     header = _senders_part(report.returned_header, hostname, secrets)
+    note = _harmless(note, secrets)
 
     def compose(diagnostic: str | None, header: bytes, references: str | None) -> bytes:
         line = RecipientReport(alias, status.action, status.status or _status_of(status.action), diagnostic)
@@ -158,6 +159,9 @@ def compose_failure(
         if alias not in lines:
             lines[alias] = _failed_line(alias, destination, outcome, envelope)
     field = message.first(b"message-id")
+    aliases = [alias for alias, _, _ in failed]
+    secrets = Secrets.of([one for _, one, _ in failed], known=(envelope.sender, *aliases), ours=hostname)
+    note = _harmless(note, secrets)
     return build_dsn(
         id=envelope.id,
         hostname=hostname,
@@ -201,6 +205,11 @@ def _text(hostname: str, lines: Sequence[RecipientReport], note: str | None) -> 
     if note:
         said += [note, ""]
     return "\n".join(said)
+
+
+def _harmless(note: str | None, secrets: Secrets) -> str | None:
+    """A note is ours and tells nothing of the message. But its URL may lead to a host that is somebody's secret here."""
+    return None if note is None or secrets.told_by(note) else note
 
 
 def _status_of(action: Action) -> str:

@@ -175,7 +175,9 @@ def verdict_fields(verdict: Verdict) -> dict[str, Any]:
         "dkim": [_fields(one, "result domain selector reason") for one in verdict.dkim],
         "arc": _fields(verdict.arc, "result sets oldest_pass reason"),
         "dmarc": _fields(verdict.dmarc, "result domain policy applied aligned_by reason"),
-        "mailkey": _fields(verdict.mailkey, "result domain signer selector policy bound reason"),
+        "mailkey": _fields(verdict.mailkey, "result domain signer selector policy bound reason")
+        # The service counts whom such a signature reaches; a command that checks one message has no store to ask.
+        | ({"replay": "not counted here"} if verdict.mailkey.open is not None else {}),
         "sender_verified_by": verdict.sender_verified_by,
     }
 

@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
             *_unusable_zone(loaded),
             *_unusable_certificate(loaded),
             *_unusable_credentials(loaded),
+            *_unusable_note(loaded),
         ]:
             raise ConfigError(loaded.source, mistakes)
     except ConfigError as error:
@@ -118,6 +119,16 @@ def _unusable_credentials(loaded: Loaded) -> Iterator[Mistake]:
                 )
 
 
+def _unusable_note(loaded: Loaded) -> Iterator[Mistake]:
+    if loaded.settings.mailkey.note_file is not None:
+        from forwarder.app import StartError, load_note
+
+        try:
+            load_note(loaded.settings)
+        except StartError as error:
+            yield loaded.mistake(("mailkey", "note_file"), str(error).removeprefix("mailkey.note_file: "))
+
+
 class _NoJournal:
     """Nothing happens here that a log should hear of."""
 
@@ -140,6 +151,8 @@ def _summary(settings: Settings) -> Iterator[str]:
         yield 'takes no mail: there is no [domains."..."] table'
     for name in sorted({settings.srs.domain} | {one.srs_domain for one in settings.domains.values() if one.srs_domain}):
         yield f"mints reversible addresses under {name}, {_signatures(settings, name)}"
+    covered = any(_covers(one.domain, settings.hostname) for one in settings.keys.mailkey)
+    yield f"{'signs' if covered else 'has no key to sign'} its own reports under the mailkey of {settings.hostname}"
     yield "seals ARC as " + settings.keys.arc.domain if settings.keys.arc else "does not seal ARC: no [keys.arc]"
     yield f"keeps state in {'its own embedded store' if settings.store == 'embedded' else 'the store of that URL'}"
     yield f"delivers to {settings.relay.smarthost or 'the MX of each destination'}"
@@ -158,12 +171,16 @@ def _submission(settings: Settings) -> Iterator[str]:
             yield f"  {name} may send as {owner}, {_signatures(settings, domain)}"
 
 
+def _covers(signer: str, domain: str) -> bool:
+    return f".{domain}".endswith(f".{signer}")
+
+
 def _signatures(settings: Settings, domain: str) -> str:
     """A key of a parent domain signs too."""
     having = [
         kind
         for kind, keys in (("mailkey", settings.keys.mailkey), ("DKIM", settings.keys.dkim))
-        if any(f".{domain}".endswith(f".{one.domain}") for one in keys)
+        if any(_covers(one.domain, domain) for one in keys)
     ]
     lacking = [kind for kind in ("mailkey", "DKIM") if kind not in having]
     text = f"signed with {' and '.join(having)}" if having else "not signed"

@@ -59,6 +59,9 @@ def records(identity: Identity) -> Iterator[Record]:
         mailkey_record(identity.mailkey, "some" if is_shared else "all"),
         "o=all once nothing else sends as this domain" if is_shared else "",
     )
+    if not f".{host}".endswith(f".{srs}"):
+        # docs/mailkey.md section 11: a report has no sender, and is checked by the EHLO name, which no key of srs covers.
+        yield Record(f"mailkey.{host}", "TXT", mailkey_record(identity.mailkey), "for our own reports")
     yield Record(
         f"_dmarc.{srs}",
         "TXT",

@@ -118,7 +118,15 @@ async def _route(settings: Settings, envelope: Envelope, message: Message) -> di
     )
     group = rewrite.group_by_next_hop(decided.targets)[0]
     domain = decided.srs_domain if rewritten.sender is not None else names.hostname
-    head, _ = seal.address_to(sealed, rewritten.sender, group.recipients, domain=domain, keys=keys, now=now)
+    head, _ = seal.address_to(
+        sealed,
+        rewritten.sender,
+        group.recipients,
+        domain=domain,
+        keys=keys,
+        now=now,
+        bind=settings.mailkey.bind_recipients,
+    )
     added = head[: len(head) - len(sealed.message.header) - len(sealed.message.separator)]
     removed = len(message.fields) - len(sealed.message.fields)
     return told | {

@@ -120,6 +120,7 @@ def _config(args: argparse.Namespace, srs_domain: str) -> str:
         rsa=_RSA,
         ed25519=_ED25519,
         aliases=aliases,
+        host_mailkey="" if f".{args.hostname}".endswith(f".{srs_domain}") else _HOST_MAILKEY.format(name=args.hostname),
     )
 
 
@@ -151,7 +152,7 @@ secret_file = "keys/srs.secret"  # one secret a line: put a new one on top, keep
 [[keys.mailkey]]
 domain = "{srs_domain}"
 key = "keys/mailkey.pem"
-
+{host_mailkey}
 [[keys.dkim]]
 domain = "{srs_domain}"
 selector = "{rsa}"
@@ -178,6 +179,13 @@ address = {admin}
 
 # One table a domain. An alias leads to one address or a list of them; team+anything@ is team@; false disables it; "*" takes
 # whatever is not listed (and much spam).{aliases}
+"""
+
+_HOST_MAILKEY = """
+# Reports of ours have no sender and count as mail of this host's name, which the key's first domain does not cover.
+[[keys.mailkey]]
+domain = "{name}"
+key = "keys/mailkey.pem"
 """
 
 _NEXT = """

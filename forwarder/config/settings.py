@@ -94,12 +94,18 @@ class MailkeyKey(_Table):
 
 
 class Mailkey(_Table):
-    """How others' mailkeys are looked up."""
+    """How mailkeys are looked up, what is signed and taken, and what reports say of them."""
 
     fetch_https: bool = True
     fetch_port: Port = 443
     fetch_private: bool = False
     fetch_ca_file: Annotated[Location | None, BeforeValidator(values.or_none)] = None
+    # Each is 12 octets in the store for the life of a signature.
+    replay_recipients: Annotated[int, BeforeValidator(values.not_bool), Field(ge=0, le=10000)] = 25
+    bind_recipients: bool = True
+    note: bool = True
+    note_url: Annotated[str, Field(max_length=200, pattern=r"^[!-~]*$")] = ""
+    note_file: Annotated[Location | None, BeforeValidator(values.or_none)] = None
 
 
 class DkimKey(_Table):

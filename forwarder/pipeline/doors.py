@@ -47,6 +47,13 @@ class Settings:
     domain_holds: Mapping[str, Hold] = field(default_factory=dict)
     #: Pass a report on that the state does not know, on the strength of its address alone.
     pass_unmatched: bool = False
+    #: Different recipients that one mailkey signature without rt= may reach; 0: they are not counted.
+    replay_recipients: int = 25
+    #: Our mailkey signatures hold for the recipients of one transaction only (rt=).
+    bind_recipients: bool = True
+    #: What a report to a domain without a mailkey ends with (``bounce.note``), and where it leads; ``None``: nothing.
+    note: str | None = None
+    note_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

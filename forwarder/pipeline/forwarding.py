@@ -139,7 +139,15 @@ class Forwarding:
             for group in rewrite.group_by_next_hop(list(by_destination)):
                 # The null sender stays null; what vouches for it at the next hop is the name we greet it with.
                 domain = one.srs_domain if sender is not None else self._settings.names.hostname
-                data = seal.address_to(sealed, sender, group.recipients, domain=domain, keys=self._doors.keys, now=now)
+                data = seal.address_to(
+                    sealed,
+                    sender,
+                    group.recipients,
+                    domain=domain,
+                    keys=self._doors.keys,
+                    now=now,
+                    bind=self._settings.bind_recipients,
+                )
                 delivery = Delivery(
                     id=envelope.id,
                     sender=sender,

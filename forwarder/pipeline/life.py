@@ -2,7 +2,7 @@
 
 recipient   where does it lead?                     route.resolve
 accept      is it one message for every reader?     mail.header, screen
-            who vouches for it?                     auth.verify
+            who vouches for it?                     auth.verify, replay
             may it pass, and as what?               route.decide
             whose sender does it leave with?        rewrite
             what goes on it?                        seal
@@ -37,6 +37,7 @@ from forwarder.model import (
 from forwarder.pipeline.answer import accepted_reply, deferred_reply, failed_reply, scrubbed
 from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.pipeline.forwarding import Forwarding
+from forwarder.pipeline.replay import count_replays
 from forwarder.pipeline.reporting import Reporting
 from forwarder.smtp import reply
 
@@ -104,6 +105,7 @@ class Pipeline:
             trusted_sealers=self._settings.trusted_sealers,
             key_host=self._doors.key_host,
         )
+        verdict = await count_replays(envelope, verdict, self._settings, self._doors, now)
         self._tell.verified(envelope, verdict)
         if isinstance(resolved[0], route.ToSender):
             return await self._reporting.return_bounce(envelope, message, verdict, resolved[0])

@@ -25,6 +25,7 @@ from forwarder.model import (
 from forwarder.pipeline.aftermath import hold_report
 from forwarder.pipeline.answer import scrubbed
 from forwarder.pipeline.doors import Doors, Settings, Teller
+from forwarder.pipeline.notes import note_for
 from forwarder.ports import (
     Claim,
     StoreAway,
@@ -60,6 +61,7 @@ class Reporting:
             message,
             hostname=self._settings.names.hostname,
             now=self._doors.clock.now(),
+            note=await note_for(envelope.sender.domain, envelope.id, self._settings, self._doors),
         )
         outcome = await self._send_report(envelope, raw, envelope.sender, failed[0].ticket.alias.domain)
         match outcome:
@@ -85,6 +87,7 @@ class Reporting:
             names=self._settings.names,
             keys=self._doors.keys,
             now=now,
+            bind=self._settings.bind_recipients,
         )
         delivery = Delivery(
             id=f"{envelope.id}r",
@@ -140,7 +143,12 @@ class Reporting:
             self._dispatcher.take_back([ticket], envelope.id)
             return reply.STATE_AWAY
         raw = bounce.compose_return(
-            report, returned, hostname=self._settings.names.hostname, now=self._doors.clock.now(), id=envelope.id
+            report,
+            returned,
+            hostname=self._settings.names.hostname,
+            now=self._doors.clock.now(),
+            id=envelope.id,
+            note=await note_for(resolved.sender.domain, envelope.id, self._settings, self._doors),
         )
         outcome = await self._send_report(envelope, raw, resolved.sender, resolved.reversible.domain)
         await self._settle_bounce(envelope, resolved, report.message_id, ticket, outcome)

@@ -102,6 +102,12 @@ def mailkey_refused(domain: str, url: str) -> Reply:
     return Reply(550, "5.7.1", f"mailkey of {domain} does not cover this message; see {cure}")
 
 
+def mailkey_replayed(domain: str, url: str) -> Reply:
+    """docs/mailkey.md section 10: one signed message, without rt=, for more recipients than we take."""
+    cure = url or "bind recipients with rt="
+    return Reply(550, "5.7.1", f"this message signed by {domain} was sent to too many different recipients; {cure}")
+
+
 def mailkey_unknown(domain: str) -> Reply:
     """The look-up failed: never taken for "no mailkey"."""
     return Reply(451, "4.7.5", f"the mailkey of {domain} cannot be looked up now; try again later")

@@ -7,6 +7,8 @@ Kinds of keys (names: ``forwarder.store.records``), each with an expiry, each to
     f  forward   the latest Forwarded of (reversible address, destination)       settle, find_forward
     t  token     the sender behind an opaque reversible address (40 days)        put_token, look_up_token
     b  budget    reports of (reversible, Message-ID), and of reversible (1 day)  spend_bounce, refund_bounce
+    r  replay    set: the recipients that a signature was seen for (its life)    count_recipients
+    n  note      mark: the domain has had its note (1 day)                       take_note
     salt         see forwarder.store.records (400 days from the last use)
 """
 
@@ -42,6 +44,7 @@ FORWARD_FOR = 10 * DAY
 #: Longer than a reversible address lives.
 TOKEN_FOR = 40 * DAY
 BUDGET_FOR = DAY
+NOTE_EVERY = DAY
 SALT_FOR = 400 * DAY
 #: Seconds between two looks at the salt. After a FLUSHALL all hosts agree again within this time.
 SALT_CHECK = 60.0
@@ -53,8 +56,8 @@ MAX_ASKED = 50
 MAX_MESSAGE_ID = 998
 
 _SALT_KEY = HASH_TAG + b":salt"
-_CLAIM, _SETTLE, _FIND, _SPEND, _REFUND, _SALT = map(
-    load_script, ("claim", "settle", "find", "spend", "refund", "salt")
+_CLAIM, _SETTLE, _FIND, _SPEND, _REFUND, _REPLAY, _SALT = map(
+    load_script, ("claim", "settle", "find", "spend", "refund", "replay", "salt")
 )
 _UNDER_WAY = VERSION + b"P"
 _UNREADABLE, _LEFT_BEHIND = 3, 4
@@ -184,6 +187,27 @@ class RedisLedger:
     async def refund_bounce(self, reversible: Address, message_id: str | None) -> None:
         """See ``ports.Ledger``."""
         await self._client.run(_REFUND, _budgets(await self.names(), reversible, message_id), again=False)
+
+    # --- how many recipients, how many notes ---
+
+    async def count_recipients(
+        self, signature: bytes, recipients: Sequence[Address], *, most: int, seconds: int
+    ) -> bool:
+        """See ``ports.Ledger``."""
+        names = await self._salted()
+        members = dict.fromkeys(names.field(_fold(one)) for one in recipients)
+        within, damaged = await self._client.run(
+            _REPLAY, [names.key(b"r", signature)], (most, max(1, seconds), *members)
+        )
+        if damaged:
+            self._unreadable("replay")
+        return bool(within)
+
+    async def take_note(self, domain: str) -> bool:
+        """See ``ports.Ledger``. A lost connection may cost a note, and never makes two of one."""
+        names = await self._salted()
+        key = names.key(b"n", domain.lower())
+        return await self._client.command("SET", key, VERSION, "EX", NOTE_EVERY, "NX") is not None
 
     # --- helpers ---
 

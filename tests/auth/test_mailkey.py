@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 
@@ -107,7 +108,9 @@ def found(check: MailkeyCheck) -> tuple[Result, str | None]:
 def test_a_right_signature_passes_under_every_policy(signer: Signer, policy: str) -> None:
     records = {**zone(KEY, policy=policy), **zone(signer, policy=policy)}
     check = verify(sign(signer) + RAW, records)
-    assert check == MailkeyCheck(Result.PASS, "sender.example", "sender.example", signer.selector or None, policy)
+    want = MailkeyCheck(Result.PASS, "sender.example", "sender.example", signer.selector or None, policy)
+    assert replace(check, open=None) == want
+    assert check.open is not None, "it has no rt="
 
 
 def test_a_recipient_that_is_bound_passes() -> None:

@@ -31,6 +31,7 @@ def test_a_good_configuration_is_summed_up(config: Path, capsys: pytest.CaptureF
         "  listens on 0.0.0.0:25 as mx.example.org\n"
         "  takes mail for example.org (1 alias)\n"
         "  mints reversible addresses under example.org, signed with mailkey and DKIM\n"
+        "  signs its own reports under the mailkey of mx.example.org\n"
         "  seals ARC as example.org\n"
         "  keeps state in its own embedded store\n"
         "  delivers to the MX of each destination\n"

@@ -10,9 +10,10 @@ import dns.zone
 import pytest
 from dns.rdatatype import TXT
 
+from forwarder.app import load_keys
 from forwarder.cli.main import main
 from forwarder.config import load
-from forwarder.keys import KeyFile, load_key, load_secrets
+from forwarder.keys import KeyFile, load_key, load_secrets, public_record
 from forwarder.model import Address
 
 LEAST = ("--hostname", "mx.example.org", "--domain", "example.org", "--to", "me@mail.example")
@@ -96,6 +97,23 @@ def test_a_domain_of_its_own_for_reversible_addresses_is_locked_down(
     }
     assert text_of(zone, "_dmarc.srs.example.org.") == "v=DMARC1; p=reject"
     assert text_of(zone, "mailkey.srs.example.org.").endswith("; o=all")
+
+
+@pytest.mark.parametrize(
+    ("hostname", "signer"), [("mx.example.org", "example.org"), ("out.host.example", "out.host.example")]
+)
+def test_reports_are_signed_by_a_key_that_covers_the_ehlo_name_and_is_published(
+    tmp_path: Path, hostname: str, signer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init(tmp_path, "--hostname", hostname, *LEAST[2:])
+
+    key = load_keys(load(tmp_path / "forwarder.toml", {})).mailkey(hostname)
+    assert key is not None
+    assert key.domain == signer
+    zone = published(capsys.readouterr().out)
+    assert f"p={public_record(key)};" in text_of(zone, f"mailkey.{signer}.")
+    main(["check-config", str(tmp_path / "forwarder.toml")])
+    assert f"signs its own reports under the mailkey of {hostname}" in capsys.readouterr().out
 
 
 def test_a_domain_that_people_write_from_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

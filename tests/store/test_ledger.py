@@ -413,3 +413,79 @@ async def test_after_the_store_was_wiped_workers_agree_again(
     await neighbour.claim([A], "one")
     assert await ledger.claim([A], "two") == [Claim.BUSY]
     assert await client.command("TTL", "{fwd0}:salt") > 0
+
+
+# --- replays and notes ---
+
+
+def many(start: int, stop: int) -> list[Address]:
+    return [Address(f"r{one}", "fwd.test") for one in range(start, stop)]
+
+
+async def test_a_signature_reaches_so_many_recipients_and_no_more(ledger: RedisLedger, neighbour: RedisLedger) -> None:
+    assert await ledger.count_recipients(A, many(0, 2), most=3, seconds=60)
+    assert await neighbour.count_recipients(A, many(2, 3), most=3, seconds=60)
+    assert not await ledger.count_recipients(A, many(3, 4), most=3, seconds=60)
+    assert await ledger.count_recipients(B, many(3, 4), most=3, seconds=60), "another signature"
+
+
+async def test_a_retry_is_not_counted_again(ledger: RedisLedger) -> None:
+    spelled = [Address("R0", "FWD.test"), *many(0, 3), *many(0, 3)]
+    for _ in range(3):
+        assert await ledger.count_recipients(A, spelled, most=3, seconds=60)
+    assert not await ledger.count_recipients(A, many(3, 4), most=3, seconds=60)
+    assert await ledger.count_recipients(A, many(0, 3), most=3, seconds=60), "who had it before the limit"
+
+
+async def test_what_is_refused_takes_no_room(ledger: RedisLedger, client: StoreClient) -> None:
+    await ledger.count_recipients(A, many(0, 2), most=3, seconds=60)
+    for start in range(2, 500, 2):
+        assert not await ledger.count_recipients(A, many(start, start + 2), most=3, seconds=60)
+    [key] = [one for one in await keys(client) if b":r:" in one]
+    assert await client.command("SCARD", key) == 2
+    assert await ledger.count_recipients(A, many(2, 3), most=3, seconds=60)
+
+
+async def test_the_count_of_a_signature_ends_with_it(ledger: RedisLedger, client: StoreClient) -> None:
+    await ledger.count_recipients(A, many(0, 1), most=3, seconds=4242)
+    [key] = [one for one in await keys(client) if b":r:" in one]
+    assert await client.command("TTL", key) == 4242
+    await ledger.count_recipients(A, many(0, 2), most=3, seconds=-5)
+    assert await client.command("TTL", key) in (1, -2)
+
+
+async def test_thousands_of_recipients_fit(ledger: RedisLedger) -> None:
+    assert await ledger.count_recipients(A, many(0, 10000), most=10000, seconds=60)
+    assert not await ledger.count_recipients(A, many(10000, 10001), most=10000, seconds=60)
+
+
+async def test_a_damaged_count_begins_anew(ledger: RedisLedger, client: StoreClient, journal: MemoryJournal) -> None:
+    await ledger.count_recipients(A, many(0, 1), most=1, seconds=60)
+    [key] = [one for one in await keys(client) if b":r:" in one]
+    await client.command("SET", key, b"nonsense")
+    assert await ledger.count_recipients(A, many(1, 2), most=1, seconds=60)
+    assert journal.named("store_value_unreadable") == [{"kind": "replay"}]
+    assert not await ledger.count_recipients(A, many(2, 3), most=1, seconds=60)
+
+
+async def test_a_domain_gets_one_note_a_day(ledger: RedisLedger, neighbour: RedisLedger, client: StoreClient) -> None:
+    assert await ledger.take_note("sender.test")
+    assert not await neighbour.take_note("SENDER.test")
+    assert await ledger.take_note("other.test")
+    assert all([await client.command("TTL", one) == 86400 for one in await keys(client) if b":n:" in one])
+
+
+async def test_of_many_at_once_one_takes_the_note(ledger: RedisLedger, neighbour: RedisLedger) -> None:
+    taken = await asyncio.gather(*(one.take_note("sender.test") for _ in range(40) for one in (ledger, neighbour)))
+    assert taken.count(True) == 1
+
+
+async def test_neither_recipients_nor_domains_can_be_read_in_the_store(
+    ledger: RedisLedger, client: StoreClient
+) -> None:
+    await ledger.count_recipients(A, [Address("secretive", "fwd.test")], most=3, seconds=60)
+    await ledger.take_note("secretive.test")
+    for key in await keys(client):
+        assert b"secretive" not in key
+        if b":r:" in key:
+            assert all(b"secretive" not in one for one in await client.command("SMEMBERS", key))

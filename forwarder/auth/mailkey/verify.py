@@ -26,7 +26,7 @@ from forwarder.auth.mailkey.signature import EXPIRY_GRACE, FIELD, MAX_AHEAD, Cla
 from forwarder.auth.publickey import verify_digest
 from forwarder.auth.signed import FieldIndex, header_digest, index_fields, unsigned_field
 from forwarder.mail.address import AddressError, wire
-from forwarder.model import Address, Field, MailkeyCheck, Message, Result
+from forwarder.model import Address, Field, MailkeyCheck, Message, OpenSignature, Result
 from forwarder.ports import KeyHost, NoKeyText, Resolver
 
 __all__ = ["MAX_FIELDS", "MAX_KEYS", "verify_mailkey"]
@@ -64,6 +64,7 @@ class _Finding:
     result: Result
     reason: str | None = None
     bound: bool | None = None
+    open: OpenSignature | None = None
 
 
 async def verify_mailkey(
@@ -148,7 +149,7 @@ def _conclude(domain: str, record: Record, findings: list[_Finding]) -> MailkeyC
         result = Result.FAIL
     signer = finding.field.domain
     selector = finding.field.selector if isinstance(finding.field, Claim) else None
-    return MailkeyCheck(result, domain, signer, selector, policy, finding.bound, reason)
+    return MailkeyCheck(result, domain, signer, selector, policy, finding.bound, reason, finding.open)
 
 
 # --- one signature ----------------------------------------------------------------------------------------------------
@@ -201,8 +202,11 @@ async def _verify_signature(
         renewed = await lookups.look_up_again(claim.key_name)
         if renewed is not None:
             finding = await _evaluate_with(transaction.key_host, claim, renewed, digest)
-    if finding.result is not Result.PASS or claim.bindings is None:
+    if finding.result is not Result.PASS:
         return finding
+    if claim.bindings is None:
+        # docs/mailkey.md section 10. The digest and not b=: whoever replays the signature cannot give it another one.
+        return replace(finding, open=OpenSignature(digest, claim.expires_at))
     if all(map(claim.binds, transaction.recipients)):
         return replace(finding, bound=True)
     # docs/mailkey.md section 4: replayed, or forwarded by something that does not sign again.
