@@ -30,6 +30,7 @@ from forwarder.model import (
     Reply,
 )
 from forwarder.pipeline.doors import Doors, Settings
+from forwarder.pipeline.notes import note_for
 from forwarder.ports import Held, Queue, StoreAway, Waiting
 
 __all__ = ["Aftermath", "hold_report", "pick"]
@@ -146,14 +147,23 @@ class Aftermath:
             for index, one in failed.items()
             if bounce.wants_failure_report(held.envelope, held.waiting[index].alias)
         ]
-        return [self._compose(held, held.report_to, told)] if told else []
+        return [await self._compose(held, held.report_to, told)] if told else []
 
-    def _compose(self, held: Held, to: Address, told: Sequence[tuple[Address, Address, Failed]]) -> Held:
+    async def _compose(self, held: Held, to: Address, told: Sequence[tuple[Address, Address, Failed]]) -> Held:
         names, now = self._settings.names, self._doors.clock.now()
         # The body is not returned, and was never parsed: the header alone is a message without one.
         original = parse_message(held.delivery.data[0][held.header_at :])
-        raw = bounce.compose_failure(told, held.envelope, original, hostname=names.hostname, now=now)
-        data = seal.seal_own(raw, (to,), srs_domain=held.srs_domain, names=names, keys=self._doors.keys, now=now)
+        note = await note_for(to.domain, held.id, self._settings, self._doors)
+        raw = bounce.compose_failure(told, held.envelope, original, hostname=names.hostname, now=now, note=note)
+        data = seal.seal_own(
+            raw,
+            (to,),
+            srs_domain=held.srs_domain,
+            names=names,
+            keys=self._doors.keys,
+            now=now,
+            bind=self._settings.bind_recipients,
+        )
         delivery = Delivery(
             # The same attempt that is settled twice writes the same report.
             id=f"{held.id}.r{held.delivery.attempts}",

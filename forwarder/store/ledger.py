@@ -194,7 +194,7 @@ class RedisLedger:
         self, signature: bytes, recipients: Sequence[Address], *, most: int, seconds: int
     ) -> bool:
         """See ``ports.Ledger``."""
-        names = await self._salted()
+        names = await self.names()
         members = dict.fromkeys(names.field(_fold(one)) for one in recipients)
         within, damaged = await self._client.run(
             _REPLAY, [names.key(b"r", signature)], (most, max(1, seconds), *members)
@@ -205,7 +205,7 @@ class RedisLedger:
 
     async def take_note(self, domain: str) -> bool:
         """See ``ports.Ledger``. A lost connection may cost a note, and never makes two of one."""
-        names = await self._salted()
+        names = await self.names()
         key = names.key(b"n", domain.lower())
         return await self._client.command("SET", key, VERSION, "EX", NOTE_EVERY, "NX") is not None
 
