@@ -61,7 +61,7 @@ class Verification:
     ``domain`` is the one that MAIL FROM (or, for the null sender, EHLO) names; ``signer`` and ``selector`` are d= and
     s= of the signature that decided; ``policy`` is o= of the domain's record (``"all"``, ``"some"``, ``"test"``;
     ``None`` without a record); ``bound`` tells whether rt= binds every recipient, ``None`` without rt= or where no
-    recipient was given; ``reason`` is for people. docs/mailkey.md section 4 says what follows from each.
+    recipient was given; ``reason`` is for people. docs/mailkey.md section 9 says what follows from each.
     """
 
     result: str
@@ -81,7 +81,7 @@ def load_key(path: str | Path, *, domain: str, selector: str = "") -> Key:
         name = ascii_domain(parse_address(f"postmaster@{domain}").domain)
     except AddressError as error:
         raise MailkeyError(f"{domain[:80]!r} is no domain: {error}") from error
-    # docs/mailkey.md section 3: s= is one label.
+    # docs/mailkey.md section 5: s= is one label.
     if selector and not _LABEL.match(selector):
         raise MailkeyError(f"selector {selector[:80]!r} is not one DNS label")
     try:
@@ -114,7 +114,7 @@ def sign(
     if not timedelta(seconds=1) <= lifetime <= timedelta(seconds=MAX_LIFETIME):
         raise MailkeyError("lifetime is between one second and 14 days")
     parsed = _parse(message)
-    # docs/mailkey.md section 3: h= must name From.
+    # docs/mailkey.md section 5: h= must name From.
     if len(parsed.all(b"from")) != 1:
         raise MailkeyError("the message must have one From field")
     field = build_mailkey_signature(
@@ -238,7 +238,7 @@ def _time(now: datetime | None) -> datetime:
 
 
 def _expect_cover(signer: str, sender: Address) -> None:
-    """docs/mailkey.md section 3: d= is the MAIL FROM domain or a parent of it, never a public suffix."""
+    """docs/mailkey.md section 5: d= is the MAIL FROM domain or a parent of it, never a public suffix."""
     try:
         domain = ascii_domain(sender.domain)
     except AddressError as error:

@@ -207,7 +207,7 @@ def _mailkey(verdict: Verdict, policy: Policy) -> _Finding:
     check = verdict.mailkey
     domain = check.domain or "the sender"
     if check.result is Result.TEMPERROR:
-        # docs/mailkey.md section 5: a look-up that failed is never "no mailkey", so this one is not for policy to waive.
+        # docs/mailkey.md section 9: a look-up that failed is never "no mailkey", so this one is not for policy to waive.
         return Refuse(reply.mailkey_unknown(domain), f"mailkey temperror: {check.reason}")
     if check.result is Result.POLICY:
         # docs/mailkey.md section 10: what the domain asks to be refused is what its key does not cover, and a replay is not

@@ -111,7 +111,7 @@ def results_of(verdict: Verdict, envelope: Envelope) -> tuple[MethodResult, ...]
 
 
 def _mailkey(check: MailkeyCheck, sender: tuple[str, str]) -> MethodResult:
-    # docs/mailkey.md section 4
+    # docs/mailkey.md section 9
     properties = [sender]
     if check.signer:
         properties.append(("header.d", check.signer))

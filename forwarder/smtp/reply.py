@@ -97,7 +97,7 @@ def malformed(reason: str) -> Reply:
 
 
 def mailkey_refused(domain: str, url: str) -> Reply:
-    """docs/mailkey.md section 5: the refusal names the cause and the cure."""
+    """docs/mailkey.md section 9: the refusal names the cause and the cure."""
     cure = url or f"the TXT record of mailkey.{domain}"
     return Reply(550, "5.7.1", f"mailkey of {domain} does not cover this message; see {cure}")
 

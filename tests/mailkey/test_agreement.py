@@ -18,6 +18,7 @@ from typing import Any
 
 from forwarder.auth.mailkey import verify_mailkey
 from forwarder.auth.suffix import is_public_suffix
+from forwarder.edge.data import refuse_bytes
 from forwarder.mail.address import AddressError, parse_address
 from forwarder.mail.header import MalformedMessage, parse_message
 from forwarder.resolver import ZoneError, ZoneResolver
@@ -52,10 +53,13 @@ Case = dict[str, Any]
 
 
 def program(case: Case) -> dict[str, Any]:
+    octets = b64decode(case["message"])
+    if refuse_bytes(octets):
+        raise MalformedMessage("bare line ends")
     check = run(
         verify_mailkey(
             ZoneResolver(case["dns"]),
-            parse_message(b64decode(case["message"])),
+            parse_message(octets),
             sender=parse_address(case["mail_from"]) if case["mail_from"] else None,
             helo=case["helo"],
             recipients=[parse_address(one) for one in case["rcpt_to"]],

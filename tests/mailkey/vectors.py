@@ -15,7 +15,11 @@ WORDS = {
     "no-domain": ("no domain that could have a mailkey",),
     "no-record": ("no mailkey record",),
     "unsigned": ("not signed",),
-    "dns": ("no answer from the DNS for the mailkey", "no answer from the DNS for the key"),
+    "dns": (
+        "no answer from the DNS for the mailkey",
+        "no answer from the DNS for the key",
+        "not answered within the deadline",
+    ),
     "several-records": ("several mailkey records",),
     "bad-record": ("mailkey record: ", "mailkey record too large"),
     "other-sender": ("signed for another MAIL FROM",),

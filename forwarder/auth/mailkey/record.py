@@ -1,4 +1,4 @@
-"""What does a domain say about its mailkey? docs/mailkey.md section 2, the TXT record at ``mailkey.<domain>``."""
+"""What does a domain say about its mailkey? docs/mailkey.md section 3, the TXT record at ``mailkey.<domain>``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does our Mailkey-Signature come about? docs/mailkey.md sections 3 and 5."""
+"""How does our Mailkey-Signature come about? docs/mailkey.md sections 5 to 7."""
 
 from __future__ import annotations
 

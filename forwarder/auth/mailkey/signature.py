@@ -1,4 +1,4 @@
-"""What does a Mailkey-Signature field claim? docs/mailkey.md section 3."""
+"""What does a Mailkey-Signature field claim? docs/mailkey.md sections 5 and 6."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the domain in MAIL FROM vouch for this message? Verification by docs/mailkey.md sections 2 to 4.
+"""Does the domain in MAIL FROM vouch for this message? Verification by docs/mailkey.md sections 3 and 8.
 
 ``mailkey.<domain>`` is looked up for every message, signed or not: only so can "no mailkey here" be told from "this
 should have been signed". Then every signature that could count is tried, and one that is good is enough.
@@ -119,7 +119,7 @@ async def verify_mailkey(
 
 
 def _responsible_domain(sender: Address | None, helo: str) -> str | None:
-    # docs/mailkey.md section 2: the null sender's is the EHLO domain.
+    # docs/mailkey.md section 1: the null sender's is the EHLO domain.
     domain = dns_name(helo if sender is None else sender.domain)
     return None if domain is None or domain.startswith("[") else domain
 
@@ -130,7 +130,7 @@ def _parse_newest(message: Message) -> Iterator[tuple[Field, Claim | MalformedCl
 
 
 def _conclude(domain: str, record: Record, findings: list[_Finding]) -> MailkeyCheck:
-    """docs/mailkey.md section 4: the table of results, for the findings of every field that could count."""
+    """docs/mailkey.md section 8, the steps 5, 7 and 8, for the findings of every field that could count."""
     policy = record.policy if isinstance(record, MailkeyRecord | MalformedRecord) else None
     if not findings:
         match policy:
@@ -209,7 +209,7 @@ async def _verify_signature(
         return replace(finding, open=OpenSignature(digest, claim.expires_at))
     if all(map(claim.binds, transaction.recipients)):
         return replace(finding, bound=True)
-    # docs/mailkey.md section 4: replayed, or forwarded by something that does not sign again.
+    # docs/mailkey.md section 8: replayed, or forwarded by something that does not sign again.
     return _Finding(claim, Result.NONE, "not signed for this recipient", bound=False)
 
 
