@@ -297,6 +297,19 @@ async def test_a_no_is_kept_briefly(tmp_path: Path, authority: trustme.CA, statu
         assert len(it.server.requests) == 2
 
 
+async def test_a_fault_does_not_push_out_a_text_that_still_holds(tmp_path: Path, authority: trustme.CA) -> None:
+    async with place(tmp_path, authority) as it:
+        it.server.answer = response(RECORD)
+        await it.fetch()
+        it.time += 100
+        it.server.answer = response(b"", "503 Later")
+        assert await it.fetch(fresh=True) == NoKeyText("key host: status 503", temporary=True)
+        assert await it.fetch() == KeyText(RECORD, age=100)
+        it.server.answer = response(b"", "404 Gone")
+        assert isinstance(await it.fetch(fresh=True), NoKeyText)
+        assert isinstance(await it.fetch(), NoKeyText)
+
+
 async def test_all_who_wait_share_one_request_and_one_who_leaves_does_not_end_it(
     tmp_path: Path, authority: trustme.CA
 ) -> None:

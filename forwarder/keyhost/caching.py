@@ -86,8 +86,10 @@ class KeyHostClient:
                 ttl = min(max(DEFAULT_TTL if ttl is None else ttl, MIN_TTL), MAX_TTL)
             case NoKeyText(temporary=temporary):
                 ttl = FAULT_TTL if temporary else NEGATIVE_TTL
-        self._entries.pop(key, None)
-        self._entries[key] = _Entry(found, now, now + ttl)
+        # A fault does not push out a text that still holds: forged mail makes us ask anew, and good mail would wait for it.
+        if not (isinstance(found, NoKeyText) and found.temporary and self._holds(key)):
+            self._entries.pop(key, None)
+            self._entries[key] = _Entry(found, now, now + ttl)
         while len(self._entries) > MAX_ENTRIES:
             self._entries.popitem(last=False)
         self._journal.event(
@@ -98,6 +100,10 @@ class KeyHostClient:
             seconds=round(now - began, 3),
         )
         return found
+
+    def _holds(self, key: _Key) -> bool:
+        entry = self._entries.get(key)
+        return entry is not None and isinstance(entry.found, KeyText) and self._monotonic() < entry.until
 
     async def aclose(self) -> None:
         """End what is under way."""

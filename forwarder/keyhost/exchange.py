@@ -10,7 +10,9 @@ import asyncio
 import re
 import socket
 import ssl
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -77,7 +79,7 @@ async def _request(
     url = f"https://{host}:{settings.port}/.well-known/mailkey" + (f"/{selector}" if selector else "")
     connector = aiohttp.TCPConnector(
         resolver=_Judged(addresses),
-        ssl=ssl.create_default_context(cafile=settings.ca_file),
+        ssl=_trusting(settings.ca_file),
         use_dns_cache=False,
         force_close=True,
     )
@@ -97,6 +99,12 @@ async def _request(
         _judge(response)
         text = await _read(response.content)
         return KeyText(text), _lifetime(response)
+
+
+@lru_cache(maxsize=1)
+def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """Made once: to read the system's certificates takes as long as many messages."""
+    return ssl.create_default_context(cafile=ca_file)
 
 
 def _judge(response: aiohttp.ClientResponse) -> None:
