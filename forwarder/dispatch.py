@@ -206,6 +206,27 @@ class Dispatcher:
             )
         return tuple(fates)
 
+    def find_under_way(
+        self, reversible: Address, message_id: str | None, destinations: Sequence[Address]
+    ) -> Forwarded | None:
+        """The forward that a report is about, among those that the ledger cannot know yet: a next hop that forwards in session
+        reports one of its own failures before it answers us. By all three, as nothing else is certain before the end."""
+        if message_id is None:
+            return None
+        named = {str(one).casefold() for one in destinations}
+        return next(
+            (
+                one
+                for attempt in self._attempts
+                for one in attempt.plan.forwards
+                if one is not None
+                and one.message_id == message_id
+                and str(one.reversible).casefold() == str(reversible).casefold()
+                and str(one.destination).casefold() in named
+            ),
+            None,
+        )
+
     def _patience(self) -> float:
         # Zero means that the queue comes first. What it refuses is tried all the same, for as long as by default.
         return self._in_session or DEFAULT_IN_SESSION

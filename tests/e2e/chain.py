@@ -16,7 +16,7 @@ import json
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -54,7 +54,6 @@ secret_file = "srs.secret"
 
 [dns]
 nameservers = ["{dns}"]
-timeout = {dns_timeout}
 
 [[keys.mailkey]]
 domain = "f{n}.test"
@@ -80,6 +79,7 @@ source = ["{host}"]
 [domains."f{n}.test".aliases]
 hop{n} = ["{target}"]
 other = ["{target}"]
+{aliases}
 """
 
 
@@ -190,8 +190,11 @@ def results_of(arrived: Received) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def chain(folder: Path, *, running: Sequence[int] = (1, 2, 3), dns_timeout: float = 2.5) -> AsyncIterator[Chain]:
-    """The row, started and stopped. ``running``: the hops that are; the names and keys of the others exist all the same."""
+async def chain(
+    folder: Path, *, running: Sequence[int] = (1, 2, 3), aliases: Mapping[int, str] | None = None
+) -> AsyncIterator[Chain]:
+    """The row, started and stopped. ``running``: the hops that are; the names and keys of the others exist all the same.
+    ``aliases``: more of them, by hop, as lines of its configuration."""
     hosts = {"sender.test": SENDER, "sink.test": SINK} | {f"f{n}.test": host for n, host in HOSTS.items()}
     parties = {domain: _party(folder / domain, domain) for domain in hosts}
     records = {name: types for one in parties.values() for name, types in _records(one, hosts[one.domain]).items()}
@@ -204,7 +207,8 @@ async def chain(folder: Path, *, running: Sequence[int] = (1, 2, 3), dns_timeout
             stack.callback(receiver.stop)
         for n in running:
             target = "cellar@sink.test" if n == LAST else f"hop{n + 1}@f{n + 1}.test"
-            text = CONFIG.format(n=n, host=HOSTS[n], port=port, dns=dns.address, dns_timeout=dns_timeout, target=target)
+            more = (aliases or {}).get(n, "")
+            text = CONFIG.format(n=n, host=HOSTS[n], port=port, dns=dns.address, target=target, aliases=more)
             (folder / f"f{n}.test" / "forwarder.toml").write_text(text)
         hops = {}
         for n in running:

@@ -14,6 +14,7 @@ import pytest
 from forwarder.cli.demo_lab import Received
 from forwarder.model import Result
 from tests.e2e.chain import Chain, chain, message_of, results_of
+from tests.peers.smtp_sink import SmtpSink
 
 MESSAGES = 500
 BOUNCES = 100
@@ -169,3 +170,54 @@ async def test_each_hop_tells_the_one_before_of_itself_alone(tmp_path: Path, len
         assert row.sender.waiting.empty()
         assert b"Final-Recipient: rfc822; hop2@f2.test" in told.data
         assert not [one for one in (b"f3.test", b"sink.test", b"hop3", b"cellar", b"127.0.0.50") if one in told.data]
+
+
+async def test_a_message_that_passes_a_hop_twice_comes_home_through_it_twice(tmp_path: Path) -> None:
+    """An alias at hop 1 leads to hop 2, and from there to another alias at hop 1."""
+    aliases = {
+        1: 'start = ["round@f2.test"]\nagain = ["cellar@sink.test"]',
+        2: 'round = ["again@f1.test"]',
+    }
+    async with chain(tmp_path, running=(1, 2), aliases=aliases) as row:
+        message = row.parties["sender.test"].sign(message_of(1), "bob@sender.test", "start@f1.test")
+        assert (await row.send(message, recipient="start@f1.test")).startswith("250")
+        arrived = row.sink.waiting.get_nowait()
+        verdict = await row.verdict(arrived)
+        assert (verdict.mailkey.result, verdict.mailkey.signer) == (Result.PASS, "f1.test")
+        assert {one.result for one in verdict.dkim} == {Result.PASS}
+        assert (verdict.arc.result, verdict.dmarc.result) == (Result.PASS, Result.PASS)
+        report = row.bounce_at_the_end(arrived, "<b@sink.test>")
+        answer = await row.send(report, "", arrived.sender, source="127.0.0.50", helo="mx.sink.test")
+        assert answer.startswith("250")
+        home = row.sender.waiting.get_nowait()
+        assert home.recipients == ("bob@sender.test",)
+        assert b"Final-Recipient: rfc822; start@f1.test" in home.data
+        assert not [one for one in (b"again", b"round", b"f2.test", b"sink.test") if one in home.data]
+    assert [len(row.hops[number].named("route.return_bounce")) for number in (1, 2)] == [2, 1]
+
+
+@pytest.mark.parametrize("first", ["550 5.1.1", "451 4.2.0"], ids=["at once", "after it was held"])
+async def test_a_report_that_a_hop_writes_itself_goes_back_the_same_way(tmp_path: Path, first: str) -> None:
+    """Hop 3 has two destinations, and one of them refuses, now or when it is asked again."""
+    pair = 'hop3b = ["cellar@sink.test", "gone@broken.test"]\n[queue]\nfirst_retry = 0.05\nmax_retry = 0.1'
+    aliases = {1: 'pair = ["hop2b@f2.test"]', 2: 'hop2b = ["hop3b@f3.test"]', 3: pair}
+    refusing = {
+        "RCPT": [f"{first} <gone@broken.test>: not here\r\n".encode(), b"550 5.1.1 <gone@broken.test>: gone\r\n"]
+    }
+    async with chain(tmp_path, aliases=aliases) as row, SmtpSink(refusing, host="127.0.0.60", port=row.port):
+        row.dns.add("broken.test. 300 IN MX 10 mx.broken.test.\nmx.broken.test. 300 IN A 127.0.0.60")
+        message = row.parties["sender.test"].sign(message_of(1), "bob@sender.test", "pair@f1.test")
+        assert (await row.send(message, recipient="pair@f1.test")).startswith("250")
+        assert row.sink.waiting.get_nowait().recipients == ("cellar@sink.test",)
+        async with asyncio.timeout(10):
+            home = await row.sender.waiting.get()
+        assert home.recipients == ("bob@sender.test",)
+        assert b"Final-Recipient: rfc822; pair@f1.test" in home.data
+        assert b"Status: 5.1.1" in home.data
+        behind = (b"f2.test", b"f3.test", b"hop2b", b"hop3b", b"sink.test", b"broken.test", b"gone@", b"127.0.0.60")
+        assert not [one for one in behind if one in home.data]
+        assert (await row.verdict(home)).mailkey.result is Result.PASS
+    for number, domain in ((2, "f3.test"), (1, "f2.test")):
+        (returned,) = row.hops[number].named("route.return_bounce")
+        (checked,) = [one for one in row.hops[number].named("message.verified") if one["id"] == returned["id"]]
+        assert (checked["mailkey"], checked["dkim"]) == ("pass", [f"pass {domain}"] * 2)
