@@ -31,6 +31,7 @@ WORDS = {
     "revoked": ("mailkey revoked",),
     "bad-key": ("unknown k=", "RSA key ", "not an RSA key", "ed25519 key "),
     "wrong-algorithm": ("the key is not for this algorithm",),
+    "key-host": ("the key is at the https key host alone",),
     "unbound": ("not signed for this recipient",),
 }
 

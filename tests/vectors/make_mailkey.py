@@ -964,8 +964,44 @@ def broken() -> None:
     )
 
 
+def elsewhere() -> None:
+    """Records of section 4, for a verifier that asks no key host."""
+    away = "v=mailkey1; u=https; o=all"
+    case(
+        "fail-https-unsigned", "the policy counts wherever the key is", result="fail", reason="unsigned", dns=zone(away)
+    )
+    case(
+        "pass-https-named",
+        "a named key in the DNS needs no key host",
+        sign(key="ed25519-b", s="k1"),
+        result="pass",
+        selector="k1",
+        dns=zone(away, k1=record("ed25519-b")),
+    )
+    case("pass-https-with-p", "nor does a record with p=", sign(), result="pass", dns=zone(record(u="https")))
+    case("none-https", "the key is at the key host alone", sign(), result="none", reason="key-host", dns=zone(away))
+    case(
+        "fail-https-body",
+        "what fails without a key fails",
+        sign(),
+        result="fail",
+        reason="body",
+        message=PLAIN + b"x\r\n",
+        dns=zone(away),
+    )
+    case(
+        "permerror-https-other",
+        "u= of another value is no key host",
+        sign(),
+        result="permerror",
+        reason="bad-record",
+        signer=None,
+        dns=zone("v=mailkey1; u=http"),
+    )
+
+
 def main() -> int:
-    for part in (good, refused, undecided, silent, broken):
+    for part in (good, refused, undecided, silent, broken, elsewhere):
         part()
     ids = [one["id"] for one in CASES]
     if len(ids) != len(set(ids)):
