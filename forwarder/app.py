@@ -205,7 +205,9 @@ class App:
             await server.start([sock], tls=context if one.tls == "implicit" else None)
         self._work = asyncio.create_task(self._worker.run())
         self._renewals = asyncio.create_task(self._dispatcher.renew())
-        self._journal.event("service.ready", hostname=settings.hostname, listen=list(self.addresses))
+        self._journal.event(
+            "service.ready", hostname=settings.hostname, listen=list(self.addresses), web=list(self.web_addresses)
+        )
 
     def _clients(self) -> Clients:
         submission = self._settings.submission

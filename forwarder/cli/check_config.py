@@ -140,6 +140,8 @@ def _summary(settings: Settings) -> Iterator[str]:
     """What the service would do, and what it would lack."""
     inbound = [one.address for one in settings.listen if not one.submission]
     yield f"listens on {', '.join(inbound) or 'no port for other mail servers'} as {settings.hostname}"
+    if settings.web.listen:
+        yield f"serves its mailkeys over HTTP{'S' if settings.web.tls.cert else ''} on {', '.join(settings.web.listen)}"
     yield from _submission(settings)
     for name, domain in settings.domains.items():
         disabled = sum(1 for one in domain.aliases.values() if not one.enabled)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from forwarder import rewrite, route, screen, seal
-from forwarder.app import StartError, SystemClock, load_keys, make_resolver, names_of, policy_of
+from forwarder.app import StartError, SystemClock, load_keys, make_key_host, make_resolver, names_of, policy_of
 from forwarder.auth.verify import verify
 from forwarder.cli.authenticate import verdict_fields
 from forwarder.config import ConfigError, Settings, load
@@ -28,6 +28,7 @@ from forwarder.mail.address import AddressError, parse_address, parse_from
 from forwarder.mail.header import MalformedMessage, parse_message
 from forwarder.model import Envelope, Forward, Message, Peer, Recipient, Refuse
 from forwarder.ports import AliasFound, MailboxFound
+from forwarder.telemetry import EventLog
 
 __all__ = ["add_arguments", "run"]
 
@@ -89,14 +90,16 @@ async def _route(settings: Settings, envelope: Envelope, message: Message) -> di
         return {"route": "refuse", "reply": str(unfit.reply), "reason": unfit.reason}
     now, names = envelope.received_at, names_of(settings)
     trusted = frozenset(settings.policy.trusted_sealers)
+    resolver = make_resolver(settings)
     verdict = await verify(
-        make_resolver(settings),
+        resolver,
         envelope,
         message,
         author,
         receiver=names.hostname,
         now=now,
         trusted_sealers=trusted,
+        key_host=make_key_host(settings, resolver, EventLog(sys.stderr, SystemClock(), pretty=True)),
     )
     told: dict[str, Any] = {"verdict": verdict_fields(verdict)}
     resolved = (
