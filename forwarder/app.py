@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forwarder.auth.suffix import is_public_suffix
@@ -33,6 +34,7 @@ from forwarder.edge.submission import Clients, SubmissionSession
 from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.keyhost import KeyHostClient, KeyHostSettings
 from forwarder.keys import KeyFile, KeyFileError, Keys, mailkey_record, read_private
+from forwarder.keys.watch import KeyWatch
 from forwarder.mailbox import MailboxFiles
 from forwarder.model import Identity
 from forwarder.pipeline import Doors, Pipeline
@@ -59,10 +61,12 @@ __all__ = [
     "App",
     "StartError",
     "SystemClock",
+    "key_state",
     "load_keys",
     "load_note",
     "make_key_host",
     "make_resolver",
+    "make_resolvers",
     "names_of",
     "open_queue",
     "policy_of",
@@ -73,6 +77,8 @@ __all__ = [
 DRAIN = 30.0
 #: Seconds within which the store must take or give a body, which may be large and waits for the disk.
 QUEUE_TIMEOUT = 5.0
+#: Seconds that the listener waits for the first look at the records of our keys.
+KEY_LOOK = 3.0
 
 
 class StartError(Exception):
@@ -106,6 +112,9 @@ class App:
         self._key_host: KeyHostClient | None = None
         self._web: WebServer | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._key_task: asyncio.Task[None] | None = None
+        #: Once started; ``None`` with keys.require_record = false.
+        self.key_watch: KeyWatch | None = None
         #: Where we listen, once started: "ip:port".
         self.addresses: tuple[str, ...] = ()
         self.web_addresses: tuple[str, ...] = ()
@@ -139,6 +148,7 @@ class App:
         is_public_suffix("example")
         ledger = await self._open_store()
         resolver = make_resolver(settings)
+        await self._watch_keys(keys)
         await self._serve_web(keys)
         sockets = _bind_all(settings.listen_addresses)
         self.addresses = tuple(_name(one) for one in sockets)
@@ -234,6 +244,22 @@ class App:
             hide_client=submission.hide_client,
             recipients_per_hour=submission.recipients_per_hour,
         )
+
+    async def _watch_keys(self, keys: Keys) -> None:
+        """Sign only with what the DNS shows; the listener waits a moment for the first look."""
+        settings = self._settings
+        if not settings.keys.require_record:
+            return
+        self.key_watch = KeyWatch(
+            keys,
+            list(make_resolvers(settings).values()),
+            self._journal,
+            self.clock,
+            state=key_state(settings),
+            every=settings.keys.check_every,
+        )
+        self._key_task = asyncio.create_task(self.key_watch.run())
+        await asyncio.wait({asyncio.create_task(self.key_watch.looked.wait())}, timeout=KEY_LOOK)
 
     async def _open_store(self) -> RedisLedger:
         settings = self._settings
@@ -363,10 +389,11 @@ class App:
         for client in (self._queue_client, self._client):
             if client is not None:
                 await client.close()
-        if self._watch is not None:
-            self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watch
+        for task in (self._key_task, self._watch):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
         if self._embedded is not None:
             await self._embedded.stop()
         self._journal.event("service.stopped")
@@ -443,10 +470,22 @@ def make_resolver(settings: Settings) -> DnsResolver | ZoneResolver:
             return ZoneResolver.from_file(dns.zone_file)
         except (OSError, ZoneError) as error:
             raise StartError(f"dns.zone_file: {error}") from error
+    return _ask(settings, dns.nameservers or system_nameservers())
+
+
+def make_resolvers(settings: Settings, others: Sequence[str] = ()) -> dict[str, DnsResolver | ZoneResolver]:
+    """Each name server by itself, by its address: those configured, and ``others``. Raises StartError, ValueError."""
+    dns = settings.dns
+    if dns.zone_file is not None:
+        return {str(dns.zone_file): make_resolver(settings)}
+    return {one: _ask(settings, (one,)) for one in (*(dns.nameservers or system_nameservers()), *others)}
+
+
+def _ask(settings: Settings, nameservers: Sequence[str]) -> DnsResolver:
     return DnsResolver(
-        dns.nameservers or system_nameservers(),
-        trust_ad=dns.trust_ad,
-        timeout=dns.timeout,
+        nameservers,
+        trust_ad=settings.dns.trust_ad,
+        timeout=settings.dns.timeout,
         monotonic=asyncio.get_running_loop().time,
     )
 
@@ -467,6 +506,11 @@ def make_key_host(settings: Settings, resolver: DnsResolver | ZoneResolver, jour
 def published(keys: Keys) -> dict[tuple[str, str], str]:
     """(domain, selector) → the record that the key host serves. The first key of a name counts, as it is the one that signs."""
     return {(one.domain, one.selector): mailkey_record(one) for one in reversed(keys.mailkeys())}
+
+
+def key_state(settings: Settings) -> Path:
+    """Where the service keeps when its keys were last used."""
+    return settings.state_dir / "keys.json"
 
 
 def names_of(settings: Settings) -> Names:

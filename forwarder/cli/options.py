@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable
 from typing import TypeVar
 
-from forwarder.config.values import domain, needed_selector, selector
+from forwarder.config.values import domain, nameserver, needed_selector, selector
 
-__all__ = ["checked", "domain", "needed_selector", "selector"]
+__all__ = ["checked", "domain", "nameserver", "needed_selector", "selector"]
 
 T = TypeVar("T")
 

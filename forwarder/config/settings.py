@@ -126,6 +126,8 @@ class Keys(_Table):
     mailkey: tuple[MailkeyKey, ...] = ()
     dkim: tuple[DkimKey, ...] = ()
     arc: ArcKey | None = None
+    require_record: bool = True
+    check_every: Annotated[float, BeforeValidator(values.not_bool), Field(ge=1, le=3600)] = 300.0
 
 
 Hold = Literal["auto", "never", "always"]

@@ -1,4 +1,6 @@
-"""Private keys and secrets: ``files`` reads and makes them, ``records`` says what is published for them, ``ring`` who signs."""
+"""Private keys and secrets: ``files`` reads and makes them, ``records`` says what is published for them, ``ring`` which key
+signs; ``staged`` finds the new ones, ``published`` what the DNS shows, ``usage`` remembers, ``watch`` switches.
+"""
 
 from forwarder.keys.files import (
     LEAST_DKIM_BITS,
@@ -14,7 +16,7 @@ from forwarder.keys.files import (
     load_secrets,
     read_private,
 )
-from forwarder.keys.records import dkim_name, dkim_record, mailkey_name, mailkey_record, public_record
+from forwarder.keys.records import dkim_name, dkim_record, mailkey_name, mailkey_record, public_record, record_name
 from forwarder.keys.ring import Keys
 
 __all__ = [
@@ -36,4 +38,5 @@ __all__ = [
     "mailkey_record",
     "public_record",
     "read_private",
+    "record_name",
 ]

@@ -71,6 +71,13 @@ class Key:
     domain: str
     selector: str
     private: RSAPrivateKey | Ed25519PrivateKey = field(repr=False)
+    #: The file that it came from.
+    path: Path | None = field(default=None, repr=False)
+
+    @property
+    def bits(self) -> int:
+        """The size of an RSA key; 0 for ed25519."""
+        return self.private.key_size if isinstance(self.private, RSAPrivateKey) else 0
 
     @property
     def algorithm(self) -> str:
@@ -121,7 +128,7 @@ def load_key(file: KeyFile, *, least_bits: int = LEAST_DKIM_BITS) -> Key:
         raise KeyFileError(
             f"{file.path}: damaged, its signatures are not valid; restore it or make a new one"
         ) from None
-    return Key(canonical_domain(file.domain), file.selector, private)
+    return Key(canonical_domain(file.domain), file.selector, private, file.path)
 
 
 def _parse_private(path: Path, content: bytes) -> RSAPrivateKey | Ed25519PrivateKey:

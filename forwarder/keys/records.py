@@ -6,7 +6,7 @@ import base64
 
 from forwarder.keys.files import Key
 
-__all__ = ["dkim_name", "dkim_record", "mailkey_name", "mailkey_record", "public_record"]
+__all__ = ["dkim_name", "dkim_record", "mailkey_name", "mailkey_record", "public_record", "record_name"]
 
 
 def mailkey_name(key: Key) -> str:
@@ -17,6 +17,11 @@ def mailkey_name(key: Key) -> str:
 def dkim_name(key: Key) -> str:
     """Where a DKIM or ARC key's record is."""
     return f"{key.selector}._domainkey.{key.domain}"
+
+
+def record_name(kind: str, key: Key) -> str:
+    """Where the record of a key of this kind, "mailkey" or "dkim", is."""
+    return mailkey_name(key) if kind == "mailkey" else dkim_name(key)
 
 
 def public_record(key: Key) -> str:

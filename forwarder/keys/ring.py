@@ -1,35 +1,81 @@
-"""Which key signs for a domain? ``ports.KeyRing``."""
+"""Which key signs for a domain? ``ports.KeyRing``, with the keys that wait beside those in use."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from forwarder.keys.files import LEAST_MAILKEY_BITS, Key, KeyFile, canonical_domain, load_key, load_secrets
+from forwarder.keys.files import (
+    LEAST_DKIM_BITS,
+    LEAST_MAILKEY_BITS,
+    Key,
+    KeyFile,
+    KeyFileError,
+    canonical_domain,
+    load_key,
+    load_secrets,
+)
+from forwarder.keys.staged import find_staged
 
-__all__ = ["Keys"]
+__all__ = ["Keys", "Slot"]
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One signature that is made: by the first of ``keys`` that may be used. ``kind`` is "mailkey" or "dkim" (ARC's too).
+    ``configured`` are those of the configuration; ``keys`` begins with the one staged last."""
+
+    kind: str
+    configured: tuple[Key, ...]
+    keys: tuple[Key, ...]
+
+    def signer(self, unusable: frozenset[Key]) -> Key | None:
+        """``None``: mail leaves without this signature."""
+        return next((one for one in self.keys if one not in unusable), None)
+
+    def take_up(self) -> tuple[Slot, tuple[Key, ...], tuple[KeyFileError, ...]]:
+        """With the keys that are staged in files now; which of them are new; and why some cannot be used (yet)."""
+        known = {one.path: one for one in self.keys}
+        least = LEAST_MAILKEY_BITS if self.kind == "mailkey" else LEAST_DKIM_BITS
+        keys: list[Key] = []
+        new: list[Key] = []
+        faults: list[KeyFileError] = []
+        for base in self.configured:
+            for file in find_staged(base.path, base.domain) if base.path is not None else ():
+                try:
+                    key = known.get(file.path) or load_key(file, least_bits=least)
+                except KeyFileError as fault:
+                    faults.append(fault)
+                    continue
+                keys.append(key)
+                if file.path not in known:
+                    new.append(key)
+            keys.append(base)
+        return replace(self, keys=tuple(keys)), tuple(new), tuple(faults)
+
+
 class Keys:
-    """``ports.KeyRing``. ``load`` makes one from files."""
+    """``ports.KeyRing``. ``load`` makes one from files. ``slots`` and ``unusable`` are replaced, never changed in place:
+    a message that is being signed keeps the key it was given."""
 
     def __init__(
         self, mailkey: Iterable[Key], dkim: Iterable[Key], arc: Key | None, srs_secrets: Sequence[bytes]
     ) -> None:
-        self._mailkeys = tuple(mailkey)
-        # Several mailkeys of one domain are a rotation: the first signs.
-        self._mailkey = {domain: keys[0] for domain, keys in _by_domain(self._mailkeys).items()}
-        self._dkim = {
-            domain: sorted(keys, key=lambda one: one.algorithm != "rsa-sha256")
-            for domain, keys in _by_domain(dkim).items()
-        }
-        self._arc = arc
+        # Several mailkeys of one domain: the first signs.
+        slots = [Slot("mailkey", tuple(keys), tuple(keys)) for keys in _by_domain(mailkey).values()]
+        slots += [Slot("dkim", (key,), (key,)) for key in dkim]
+        self._has_arc = arc is not None
+        if arc is not None:
+            slots.append(Slot("dkim", (arc,), (arc,)))
         self._srs_secrets = tuple(srs_secrets)
         if not self._srs_secrets:
             raise ValueError("no SRS secret")
+        self.unusable: frozenset[Key] = frozenset()
+        self.replace_slots(slots)
 
     @classmethod
     def load(
@@ -48,21 +94,38 @@ class Keys:
             load_secrets(srs_secret_file),
         )
 
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every signature that may be made."""
+        return self._slots
+
+    def replace_slots(self, slots: Sequence[Slot]) -> None:
+        """The same signatures, with other keys waiting."""
+        self._slots = tuple(slots)
+        self._mailkey = {one.configured[0].domain: one for one in slots if one.kind == "mailkey"}
+        others = [one for one in slots if one.kind == "dkim"]
+        self._arc = others.pop() if self._has_arc else None
+        self._dkim: dict[str, list[Slot]] = {}
+        for slot in sorted(others, key=lambda one: one.configured[0].algorithm != "rsa-sha256"):
+            self._dkim.setdefault(slot.configured[0].domain, []).append(slot)
+
     def mailkey(self, domain: str) -> Key | None:
         """See ``ports.KeyRing``."""
-        return _nearest(self._mailkey, domain)
+        slot = _nearest(self._mailkey, domain)
+        return slot.signer(self.unusable) if slot is not None else None
 
     def mailkeys(self) -> tuple[Key, ...]:
         """Every mailkey that is held, those that do not sign (yet, or any more) too."""
-        return self._mailkeys
+        return tuple(key for slot in self._slots if slot.kind == "mailkey" for key in slot.keys)
 
     def dkim(self, domain: str) -> Sequence[Key]:
         """See ``ports.KeyRing``. Keys of the nearest parent sign where the domain has none: relaxed alignment holds."""
-        return _nearest(self._dkim, domain) or ()
+        slots = _nearest(self._dkim, domain) or ()
+        return [key for slot in slots if (key := slot.signer(self.unusable)) is not None]
 
     def arc(self) -> Key | None:
         """See ``ports.KeyRing``."""
-        return self._arc
+        return self._arc.signer(self.unusable) if self._arc is not None else None
 
     def srs_secrets(self) -> Sequence[bytes]:
         """See ``ports.KeyRing``."""
@@ -72,7 +135,7 @@ class Keys:
 def _by_domain(keys: Iterable[Key]) -> dict[str, list[Key]]:
     found: dict[str, list[Key]] = {}
     for key in keys:
-        found.setdefault(canonical_domain(key.domain), []).append(key)
+        found.setdefault(key.domain, []).append(key)
     return found
 
 
