@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import dkim
 import pytest
 import pytest_asyncio
 
@@ -18,18 +19,20 @@ from forwarder.cli.demo_lab import FORWARDER, SENDER, Received
 from forwarder.keys import Key, generate_ed25519, load_key, mailkey_record
 from forwarder.keys import KeyFile as File
 from forwarder.resolver import caching
-from tests.e2e.lab import MESSAGE, Lab, lab
+from tests.e2e.lab import MESSAGE, Lab, bounce_of, lab
 from tests.e2e.signing import signed
 from tests.e2e.test_submission import in_thread, sends, submission, verdict_of
 
 FORGER = "127.0.0.66"
 HAS, HAS_NOT, ROLLS_OUT, SPAMS = "has.test", "has-not.test", "rolls-out.test", "spams.test"
+#: SPF vouches for it, so reports may go there.
+SPF_ONLY = "spf-only.test"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @dataclass
 class World:
-    """A forwarder that takes part. Of four domains, three have a mailkey of one key; SPF knows none of them."""
+    """A forwarder that takes part. Of four domains, three have a mailkey of one key, and SPF knows none of them."""
 
     it: Lab
     key: Key
@@ -50,6 +53,10 @@ class World:
     def asked(self, name: str) -> bool:
         return any(one == name and rdtype == "TXT" for one, rdtype, _ in self.it.dns.queries)
 
+    def txt(self, name: bytes, timeout: int = 5) -> bytes:
+        """What dkimpy asks."""
+        return self.it.records[name.decode().rstrip(".")]["TXT"][0].encode()
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
@@ -59,6 +66,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     policies = {HAS: "all", ROLLS_OUT: "some", SPAMS: "all"}
     zone = {f"mailkey.{domain}": {"TXT": [mailkey_record(key, policy)]} for domain, policy in policies.items()}
     zone |= {one: {"MX": ["10 mx.sender.test."]} for one in (HAS, HAS_NOT, ROLLS_OUT, SPAMS)}
+    zone[SPF_ONLY] = {"MX": ["10 mx.sender.test."], "TXT": [f"v=spf1 ip4:{SENDER} -all"]}
     strict = '[domains."strict.test".policy]\nunauthenticated = "reject"\n'
     strict += '[domains."strict.test".aliases]\nalias = ["x@sink.test"]'
     async with lab(folder, zone=zone, extra=strict) as it:
@@ -120,6 +128,25 @@ async def test_step_4_no_mailkey_host_exists_and_the_servers_own_policy_decides(
     answer = await world.it.send(message, f"bob@{HAS_NOT}", "alias@strict.test", source=FORGER)
     assert answer.startswith("550 5.7.26 no authentication check vouches for this message")
     assert world.it.sink.waiting.empty()
+
+
+async def test_step_5_a_bounce_tells_its_reader_how_to_keep_others_from_forging_its_address(world: World) -> None:
+    """Where there is no mailkey yet, and once a day; the note is part of what the forwarder signs."""
+    it = world.it
+    notes = []
+    for number, domain in enumerate((SPF_ONLY, SPF_ONLY, HAS), 20):
+        message = world.message(domain, sign=domain == HAS, number=number)
+        assert (await world.send(message, domain, SENDER)).startswith("250")
+        arrived = await world.arrived()
+        assert (await it.bounce(arrived, data=bounce_of(arrived, message_id=f"<b{number}@sink.test>"))).startswith(
+            "250"
+        )
+        home = await it.next(it.sender)
+        assert home.recipients == (f"bob@{domain}",)
+        assert dkim.verify(home.data, dnsfunc=world.txt)
+        notes.append(f'mailkey.{domain}. IN TXT "v=mailkey1;' in home.data.decode())
+        assert b"forwarder mailkey keygen --domain" in home.data or not notes[-1]
+    assert notes == [True, False, False]
 
 
 # --- what follows -----------------------------------------------------------------------------------------------------
