@@ -115,6 +115,7 @@ class App:
         self._key_task: asyncio.Task[None] | None = None
         #: Once started; ``None`` with keys.require_record = false.
         self.key_watch: KeyWatch | None = None
+        self._note: str | None = None
         #: Where we listen, once started: "ip:port".
         self.addresses: tuple[str, ...] = ()
         self.web_addresses: tuple[str, ...] = ()
@@ -144,6 +145,7 @@ class App:
             clients = self._clients()
         except KeyFileError as error:
             raise StartError(str(error)) from error
+        self._note = load_note(settings)
         # The suffix list takes a tenth of a second to read: not while the first sender waits.
         is_public_suffix("example")
         ledger = await self._open_store()
@@ -359,7 +361,7 @@ class App:
             pass_unmatched=settings.bounces.unmatched == "pass",
             replay_recipients=settings.mailkey.replay_recipients,
             bind_recipients=settings.mailkey.bind_recipients,
-            note=load_note(settings),
+            note=self._note,
             note_url=settings.mailkey.note_url or "docs/mailkey-for-senders.md of mailkey-forwarder",
         )
 

@@ -469,3 +469,20 @@ def test_the_null_sender_is_never_told() -> None:
 def test_a_sender_that_wants_no_failure_reports_gets_none(notify: str | None, expected: bool) -> None:
     envelope = replace(ENVELOPE, recipients=(Recipient(ALIAS, notify),))
     assert bounce.wants_failure_report(envelope, ALIAS) is expected
+
+
+# --- the note ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("note", "kept"),
+    [("See https://mk.test/how for sender.test.", True), ("See https://www.sink.test/how for sender.test.", False)],
+)
+def test_a_note_that_names_the_hidden_host_is_left_out(note: str, kept: bool) -> None:
+    """Its URL is the operator's, and may lead to where somebody's mail is hidden."""
+    envelope = Envelope("01JDX", Peer(IPv4Address("192.0.2.1"), "h"), BOB, (Recipient(ALIAS),), NOW)
+    failed = [(ALIAS, DEST, Failed("refused", Reply(550, "5.1.1", "no such user"), PEER))]
+    original = message("From: bob@sender.test\nMessage-ID: <1@sender.test>\n\n")
+    ours = bounce.compose_failure(failed, envelope, original, hostname=HOST, now=NOW, note=note)
+    assert (note.encode() in ours) is kept
+    assert b"sink.test" not in ours.replace(note.encode(), b"") or kept

@@ -254,7 +254,8 @@ class Submission:
     ) -> tuple[bytes, ...]:
         sender = envelope.sender
         domain = sender.domain if sender is not None else self._settings.names.hostname
-        return seal.address_to(sealed, sender, recipients, domain=domain, keys=self._doors.keys, now=now)
+        bind = self._settings.bind_recipients
+        return seal.address_to(sealed, sender, recipients, domain=domain, keys=self._doors.keys, now=now, bind=bind)
 
     def _as_our_own(self, envelope: Envelope) -> Envelope:
         """The envelope as we would hand it to ourselves: the client is not in it any more."""
