@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import email
-import os
-import signal
 from email.message import Message
 from pathlib import Path
 
@@ -93,16 +91,3 @@ async def test_a_text_that_cannot_be_a_note_is_named_at_the_start(tmp_path: Path
     with pytest.raises(StartError, match=r"note_file: .*note\.txt: must be ASCII"):
         async with lab(tmp_path, extra='[mailkey]\nnote_file = "note.txt"'):
             pass
-
-
-async def test_a_bounce_that_waits_for_the_store_is_not_lost_for_a_note(tmp_path: Path) -> None:
-    async with lab(tmp_path, zone=NO_MAILKEY) as it:
-        assert (await it.send(it.signed(mailkey=False))).startswith("250")
-        arrived = await it.next(it.sink)
-        pid = it.app.store_pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            assert (await it.bounce(arrived)).startswith("451")
-        finally:
-            os.kill(pid, signal.SIGCONT)
