@@ -169,3 +169,10 @@ def test_a_submission_port_that_nobody_may_use_is_a_mistake(config: Path, capsys
     assert main(["check-config", str(config)]) == 1
 
     assert "nobody may use it" in capsys.readouterr().err
+
+
+def test_a_text_that_cannot_be_a_note_is_a_mistake(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "note.txt").write_text("Grüße an {domain}\n", encoding="utf-8")
+    config.write_text(config.read_text() + '\n[mailkey]\nnote_file = "note.txt"\n')
+    assert main(["check-config", str(config)]) == 1
+    assert "note.txt: must be ASCII" in capsys.readouterr().err
