@@ -25,7 +25,7 @@ from forwarder.bounce import note
 from forwarder.config import Settings
 from forwarder.credentials import Credentials, CredentialsError
 from forwarder.directory import StaticDirectory
-from forwarder.dispatch import Dispatcher, Hold
+from forwarder.dispatch import Dispatcher, Hold, UnderWay
 from forwarder.edge.auth import Authenticator
 from forwarder.edge.limits import Limits
 from forwarder.edge.server import EdgeServer, bind
@@ -175,12 +175,14 @@ class App:
             Schedule(settings.queue.first_retry, settings.queue.max_retry),
             random.random,
         )
+        under_way = UnderWay()
         self._worker = Worker(
             queue,
             self._relay,
             aftermath,
             self._journal,
             WorkerSettings(settings.queue.deliveries, settings.queue.per_destination, settings.queue.lease),
+            under_way,
         )
         self._dispatcher = Dispatcher(
             self._relay,
@@ -191,6 +193,7 @@ class App:
             queue=queue,
             settler=aftermath,
             wake=self._worker.wake,
+            under_way=under_way,
         )
         pipeline = Pipeline(self._pipeline_settings(), doors, self._dispatcher)
         context = self._tls_context()

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
@@ -38,6 +38,7 @@ __all__ = [
     "Plan",
     "Settler",
     "Ticket",
+    "UnderWay",
     "fingerprint",
     "split",
 ]
@@ -142,6 +143,42 @@ class _Attempt:
     task: asyncio.Task[tuple[Fate, ...]] | None = field(default=None, repr=False)
 
 
+class UnderWay:
+    """Forwards whose attempt has not ended, in session or from the queue. The ledger knows what was delivered; a next hop that
+    forwards in session reports one of its own failures before it answers us. Of this process only."""
+
+    def __init__(self) -> None:
+        self._forwards: dict[object, Sequence[Forwarded | None]] = {}
+
+    @contextmanager
+    def during(self, forwards: Sequence[Forwarded | None]) -> Iterator[None]:
+        """They are under way within the context."""
+        mine = object()
+        self._forwards[mine] = forwards
+        try:
+            yield
+        finally:
+            del self._forwards[mine]
+
+    def find(self, reversible: Address, message_id: str | None, destinations: Sequence[Address]) -> Forwarded | None:
+        """The one that a report is about. By all three, as nothing else is certain before the end."""
+        if message_id is None:
+            return None
+        named = {str(one).casefold() for one in destinations}
+        return next(
+            (
+                one
+                for forwards in self._forwards.values()
+                for one in forwards
+                if one is not None
+                and one.message_id == message_id
+                and str(one.reversible).casefold() == str(reversible).casefold()
+                and str(one.destination).casefold() in named
+            ),
+            None,
+        )
+
+
 class Dispatcher:
     """Claims, delivers, holds, settles. Without a queue nothing is held."""
 
@@ -156,8 +193,10 @@ class Dispatcher:
         queue: Queue | None = None,
         settler: Settler | None = None,
         wake: Callable[[], None] = lambda: None,
+        under_way: UnderWay | None = None,
     ) -> None:
         """``wake`` tells the queue's worker that something may be due."""
+        self.under_way = under_way or UnderWay()
         self._relay = relay
         self._ledger = ledger
         self._journal = journal
@@ -206,27 +245,6 @@ class Dispatcher:
             )
         return tuple(fates)
 
-    def find_under_way(
-        self, reversible: Address, message_id: str | None, destinations: Sequence[Address]
-    ) -> Forwarded | None:
-        """The forward that a report is about, among those that the ledger cannot know yet: a next hop that forwards in session
-        reports one of its own failures before it answers us. By all three, as nothing else is certain before the end."""
-        if message_id is None:
-            return None
-        named = {str(one).casefold() for one in destinations}
-        return next(
-            (
-                one
-                for attempt in self._attempts
-                for one in attempt.plan.forwards
-                if one is not None
-                and one.message_id == message_id
-                and str(one.reversible).casefold() == str(reversible).casefold()
-                and str(one.destination).casefold() in named
-            ),
-            None,
-        )
-
     def _patience(self) -> float:
         # Zero means that the queue comes first. What it refuses is tried all the same, for as long as by default.
         return self._in_session or DEFAULT_IN_SESSION
@@ -250,6 +268,10 @@ class Dispatcher:
         return one
 
     async def _attempt(self, one: _Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
+        with self.under_way.during(one.plan.forwards):
+            return await self._until_settled(one, attempt, recorded)
+
+    async def _until_settled(self, one: _Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
         plan = one.plan
         try:
             async with asyncio.timeout(ATTEMPT):

@@ -11,7 +11,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from forwarder.dispatch import ATTEMPT, CATCH_UP, LEASE, RENEWALS, Settler
+from forwarder.dispatch import ATTEMPT, CATCH_UP, LEASE, RENEWALS, Settler, UnderWay
 from forwarder.model import Deferred, Outcome
 from forwarder.ports import Claimed, Held, Journal, Queue, Relay, StoreAway
 
@@ -40,13 +40,20 @@ class Worker:
     """``run`` until ``stop``. Belongs to one event loop."""
 
     def __init__(
-        self, queue: Queue, relay: Relay, settler: Settler, journal: Journal, settings: WorkerSettings
+        self,
+        queue: Queue,
+        relay: Relay,
+        settler: Settler,
+        journal: Journal,
+        settings: WorkerSettings,
+        under_way: UnderWay,
     ) -> None:
         self._queue = queue
         self._relay = relay
         self._settler = settler
         self._journal = journal
         self._settings = settings
+        self._under_way = under_way
         self._running: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
         self._stopping = False
@@ -105,9 +112,10 @@ class Worker:
                 self._journal.event("queue.dead", id=held.delivery.id, item=held.id, reason="two unanswered dots")
                 return
             held = replace(held, maybe_dup=held.maybe_dup or claimed.dotted)
-            outcome = await self._deliver(held, lease)
-            if outcome is not None:
-                await self._settle(held, lease, outcome)
+            with self._under_way.during([one.forwarded for one in held.waiting]):
+                outcome = await self._deliver(held, lease)
+                if outcome is not None:
+                    await self._settle(held, lease, outcome)
         except _LeaseLost:
             self._journal.event("queue.lease_lost", id=held.delivery.id, item=held.id)
         except StoreAway as away:

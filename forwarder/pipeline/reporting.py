@@ -126,7 +126,7 @@ class Reporting:
         )
         try:
             about = (resolved.reversible, report.message_id, bounce.destinations(report))
-            known = await ledger.find_forward(*about) or self._dispatcher.find_under_way(*about)
+            known = await ledger.find_forward(*about) or self._dispatcher.under_way.find(*about)
             returned = bounce.evaluate_report(resolved.reversible, resolved.sender, known)
             self._tell.matched(envelope, returned)
             if known is None and not self._settings.pass_unmatched:
