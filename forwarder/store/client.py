@@ -69,9 +69,13 @@ class Script:
 
 
 def load_script(name: str, *, behind: str | None = None) -> Script:
-    """The script in the file ``scripts/NAME.lua``; ``behind`` names one whose text goes before it."""
+    """The script in the file ``scripts/NAME.lua``; ``behind`` names one whose text goes before it, but for its first line:
+    ``#!lua``, which tells the server what the script needs (Redis 7.0)."""
     folder = files("forwarder.store").joinpath("scripts")
-    text = b"".join(folder.joinpath(f"{one}.lua").read_bytes() for one in (behind, name) if one is not None)
+    text = folder.joinpath(f"{name}.lua").read_bytes()
+    if behind is not None:
+        flags, _, rest = text.partition(b"\n")
+        text = b"\n".join((flags, folder.joinpath(f"{behind}.lua").read_bytes(), rest))
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 

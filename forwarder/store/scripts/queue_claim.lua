@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Give what is due to a lease: next hops in turn, one item of each a round.
 -- ARGV: lease, seconds of it, most items, most of one next hop under lease, most octets, seconds that the dead are kept.
 -- Answer: for each item its name, record, head, body, and "1" where a final dot was marked under the lease it had before.
@@ -6,13 +7,10 @@ local lease, seconds, limit, each = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]
 local most, buried = tonumber(ARGV[5]), tonumber(ARGV[6]) * 1000
 
 for _, item in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 200)) do
-  local destination = redis.call('HGET', item, 'd')
+  local destination = lease_in(item)
   if destination then
-    lease_in(item, destination)
     due_at(item, destination, now)
     schedule(destination)
-  else
-    redis.call('ZREM', LEASES, item)
   end
 end
 for _, item in ipairs(redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - buried, 'LIMIT', 0, 10)) do
@@ -20,13 +18,15 @@ for _, item in ipairs(redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - buried, 'L
 end
 
 local answer, octets = {}, 0
-local taken = true
-while taken and #answer < limit and octets < most do
-  taken = false
+local looked = true
+while looked and #answer < limit and octets < most do
+  looked = false
   for _, destination in ipairs(redis.call('ZRANGEBYSCORE', DESTINATIONS, '-inf', now, 'LIMIT', 0, limit)) do
     if #answer >= limit or octets >= most then
       break
     end
+    -- Whichever way it goes, this next hop is behind the others now, so that a round ends.
+    looked = true
     local item = redis.call('ZRANGEBYSCORE', destination, '-inf', now, 'LIMIT', 0, 1)[1]
     if tonumber(redis.call('HGET', COUNTS, destination) or '0') >= each then
       -- Looked at again when one of its leases ends, or in a second.
@@ -39,7 +39,6 @@ while taken and #answer < limit and octets < most do
       schedule(destination, now)
       answer[#answer + 1] = { item, facts[1] or '', facts[2] or '', body or '', facts[4] or '' }
       octets = octets + #(body or '')
-      taken = true
     else
       schedule(destination)
     end

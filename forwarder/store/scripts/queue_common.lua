@@ -7,13 +7,17 @@
 --   qw:ID    sorted set, a next hop: items by the time they are due
 --   qd       sorted set: next hops by the time something of theirs can be claimed
 --   ql       sorted set: items under lease by its end         qc  hash: how many of each next hop
+--   qh       hash: the next hop of each item under lease
 --   qk       hash: next hops that are left alone until        qa  sorted set: every item by when it was put
 --   qx       sorted set: dead letters by when they died       qn  hash: octets held
 --   qt:ID    an item that was here within the last minutes, so that putting it again changes nothing
 -- Items know their other names, so those are not among KEYS; they are all of one shard.
 -- Times are the store's own, in milliseconds.
+--
+-- The first line of each script makes the store check before it begins whether it may write, so that none stops half-way; and
+-- only queue_put needs memory to spare: a full store can still be emptied.
 local tag = KEYS[1]
-local DESTINATIONS, LEASES, COUNTS = tag .. ':qd', tag .. ':ql', tag .. ':qc'
+local DESTINATIONS, LEASES, COUNTS, HOLDERS = tag .. ':qd', tag .. ':ql', tag .. ':qc', tag .. ':qh'
 local QUIET, ALL, DEAD, SIZES = tag .. ':qk', tag .. ':qa', tag .. ':qx', tag .. ':qn'
 local REMEMBERED = 900
 local clock = redis.call('TIME')
@@ -40,15 +44,25 @@ local function lease_out(item, destination, lease, seconds)
   redis.call('ZREM', destination, item)
   redis.call('HSET', item, 'l', lease, 'x', '')
   redis.call('ZADD', LEASES, string.format('%.0f', now + seconds * 1000), item)
-  redis.call('HINCRBY', COUNTS, destination, 1)
+  if redis.call('HSET', HOLDERS, item, destination) == 1 then
+    redis.call('HINCRBY', COUNTS, destination, 1)
+  end
 end
 
--- The lease is over; the item is nowhere until the caller puts it somewhere.
-local function lease_in(item, destination)
+-- The lease is over; the item is nowhere until the caller puts it somewhere. Returns its next hop, false where nobody knows it.
+-- The lease is asked before the item: the counts stay right whatever became of that.
+local function lease_in(item)
+  local destination = redis.call('HGET', HOLDERS, item)
+  redis.call('ZREM', LEASES, item)
   redis.call('HSET', item, 'l', '')
-  if redis.call('ZREM', LEASES, item) == 1 and redis.call('HINCRBY', COUNTS, destination, -1) <= 0 then
+  if not destination then
+    return redis.call('HGET', item, 'd')
+  end
+  redis.call('HDEL', HOLDERS, item)
+  if redis.call('HINCRBY', COUNTS, destination, -1) <= 0 then
     redis.call('HDEL', COUNTS, destination)
   end
+  return destination
 end
 
 local function due_at(item, destination, at)
@@ -56,21 +70,23 @@ local function due_at(item, destination, at)
 end
 
 local function remove(item)
-  local facts = redis.call('HMGET', item, 'b', 'd')
+  local body = redis.call('HGET', item, 'b')
   local freed = redis.call('HSTRLEN', item, 'h')
-  if facts[1] and redis.call('HINCRBY', facts[1], 'n', -1) <= 0 then
-    freed = freed + redis.call('HSTRLEN', facts[1], 'o')
-    redis.call('DEL', facts[1])
+  -- A count that cannot be read keeps its body: others may have it.
+  local users = body and redis.pcall('HINCRBY', body, 'n', -1)
+  if type(users) == 'number' and users <= 0 then
+    freed = freed + redis.call('HSTRLEN', body, 'o')
+    redis.call('DEL', body)
   end
-  if facts[2] then
-    lease_in(item, facts[2])
-    redis.call('ZREM', facts[2], item)
-    schedule(facts[2])
+  local destination = lease_in(item)
+  if destination then
+    redis.call('ZREM', destination, item)
+    schedule(destination)
   end
   redis.call('DEL', item)
   redis.call('ZREM', ALL, item)
   redis.call('ZREM', DEAD, item)
-  redis.call('HINCRBY', SIZES, 'octets', -freed)
+  redis.call('HINCRBY', SIZES, 'octets', 0 - freed)
   redis.call('SET', tombstone(item), '1', 'EX', REMEMBERED)
 end
 
@@ -105,14 +121,25 @@ local function read_items(at)
   return bodies, items, at
 end
 
+-- Counts one more item of this body. Returns the octets that came to those held.
+local function add_body(body)
+  redis.pcall('HINCRBY', body.name, 'n', 1)
+  if body.is_there then
+    return 0
+  end
+  body.is_there = true
+  -- What lies there is compared: a damaged body heals when a whole one comes, and is never passed on for it.
+  if redis.call('HGET', body.name, 'o') == body.octets then
+    return 0
+  end
+  local had = redis.call('HSTRLEN', body.name, 'o')
+  redis.call('HSET', body.name, 'o', body.octets)
+  return #body.octets - had
+end
+
 local function add(one, keep)
   redis.call('HSET', one.name, 'v', one.record, 'h', one.head, 'b', one.body.name, 'd', one.destination, 'l', '', 'x', '')
-  local added = #one.head
-  if redis.call('HINCRBY', one.body.name, 'n', 1) == 1 then
-    redis.call('HSET', one.body.name, 'o', one.body.octets)
-    added = added + #one.body.octets
-  end
-  redis.call('HINCRBY', SIZES, 'octets', added)
+  redis.call('HINCRBY', SIZES, 'octets', #one.head + add_body(one.body))
   redis.call('ZADD', ALL, string.format('%.0f', now), one.name)
   for _, mark in ipairs(one.marks) do
     redis.call('SET', mark, '\1D', 'EX', keep)

@@ -1,7 +1,9 @@
+#!lua flags=allow-oom
 -- What an operator does to an item. ARGV: item, "drop" or "retry". Answer: 1, 0 when it is not there, -1 when it is under lease.
 local item, what = ARGV[1], ARGV[2]
 local facts = redis.call('HMGET', item, 'l', 'd')
-if not facts[2] then
+-- A damaged item may have lost its next hop: it can be dropped still.
+if not facts[1] or (what == 'retry' and not facts[2]) then
   return 0
 end
 if facts[1] ~= '' then

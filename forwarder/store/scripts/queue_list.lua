@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- Items from the oldest. ARGV: "all" or "dead", where to begin, how many.
 -- Answer: for each its name, record, milliseconds until due ("" not waiting), "1" under lease, octets of head and body, why dead.
 local set = ARGV[1] == 'dead' and DEAD or ALL

@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- Milliseconds until something can be claimed; -1: nothing waits.
 local first = redis.call('ZRANGE', DESTINATIONS, 0, 0, 'WITHSCORES')
 local lease = redis.call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')

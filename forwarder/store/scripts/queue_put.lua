@@ -1,3 +1,4 @@
+#!lua
 -- Put items in, all or none. Idempotent: what is there, or was within the last minutes, stays as it is.
 -- ARGV: lease ("" none), seconds of it, seconds until due, seconds to keep the ledger's marks, most octets held, items.
 -- Answer: 1, or 0 when they do not fit.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Leave a next hop alone for a while. ARGV: next hop, seconds (0: no longer).
 local destination, seconds = ARGV[1], tonumber(ARGV[2])
 if seconds > 0 and redis.call('EXISTS', destination) == 1 then

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Attempts go on. ARGV: lease, seconds of it from now, items. Idempotent.
 local lease, seconds = ARGV[1], tonumber(ARGV[2])
 for i = 3, #ARGV do

@@ -1,17 +1,17 @@
+#!lua flags=allow-oom
 -- An attempt ended. ARGV: item, lease, record of what is left ("" nothing), seconds until that is due, seconds to keep the
 -- ledger's marks, then reports as items. Answer: 1, or 0 when the lease is not ours: nothing was changed.
 local item, lease, left, delay, keep = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
-local facts = redis.call('HMGET', item, 'l', 'd')
-if facts[1] ~= lease or lease == '' then
+if redis.call('HGET', item, 'l') ~= lease or lease == '' then
   return 0
 end
 if left == '' then
   remove(item)
 else
-  lease_in(item, facts[2])
+  local destination = lease_in(item)
   redis.call('HSET', item, 'v', left, 'x', '')
-  due_at(item, facts[2], now + delay * 1000)
-  schedule(facts[2])
+  due_at(item, destination, now + delay * 1000)
+  schedule(destination)
 end
 local _, reports = read_items(6)
 for _, one in ipairs(reports) do
