@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 __all__ = [
     "App",
     "StartError",
+    "State",
     "SystemClock",
     "key_state",
     "load_keys",
@@ -68,7 +70,7 @@ __all__ = [
     "make_resolver",
     "make_resolvers",
     "names_of",
-    "open_queue",
+    "open_state",
     "policy_of",
     "published",
 ]
@@ -404,10 +406,17 @@ class App:
         self._journal.event("service.stopped")
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the store holds, for an operator's command."""
+
+    ledger: RedisLedger
+    queue: RedisQueue
+
+
 @asynccontextmanager
-async def open_queue(settings: Settings, journal: Journal) -> AsyncIterator[RedisQueue]:
-    """The queue, for an operator's command: of the service that runs, or, while none does, of the store that it left. Raises
-    StartError."""
+async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[State]:
+    """Of the service that runs, or, while none does, of the store that it left. Raises StartError."""
     embedded = EmbeddedStore(settings.state_dir, journal=journal) if settings.store == "embedded" else None
     client = None
     try:
@@ -418,7 +427,8 @@ async def open_queue(settings: Settings, journal: Journal) -> AsyncIterator[Redi
         )
         ledger = RedisLedger(client, journal=journal)
         limits = settings.queue
-        yield RedisQueue(client, ledger, journal=journal, max_body=limits.max_body, high_water=limits.high_water)
+        queue = RedisQueue(client, ledger, journal=journal, max_body=limits.max_body, high_water=limits.high_water)
+        yield State(ledger, queue)
     except (StoreStartError, StoreUrlError, StoreAway, OSError) as error:
         raise StartError(f"the store cannot be reached: {error}") from error
     finally:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Generic, Protocol, TypeVar
@@ -197,6 +197,10 @@ class Ledger(Protocol):
     async def refund_bounce(self, reversible: Address, message_id: str | None) -> None:
         """Give back what ``spend_bounce`` took: the report could not be passed on now and will come again."""
 
+    async def note_secret(self, name: bytes, day: date) -> None:
+        """A report came to an address that the SRS secret of this name (``srs.secret_name``) made: remember the day. At most
+        one trip a day for each secret and process."""
+
     async def count_recipients(
         self, signature: bytes, recipients: Sequence[Address], *, most: int, seconds: int
     ) -> bool:
@@ -261,11 +265,18 @@ class Queue(Protocol):
     store's own clock."""
 
     async def put(
-        self, held: Sequence[Held], *, lease: str | None = None, seconds: float = 0, delay: float = 0
+        self,
+        held: Sequence[Held],
+        *,
+        lease: str | None = None,
+        seconds: float = 0,
+        delay: float = 0,
+        force: bool = False,
     ) -> None:
         """All of them or none, durable when it returns; the fingerprints become delivered marks in the same step, so that a
         retry of the sender's makes no second copy. With ``lease`` they belong to that attempt, which is under way, for
-        ``seconds``; without one they are due in ``delay`` seconds. Raises ``QueueFull``."""
+        ``seconds``; without one they are due in ``delay`` seconds. Raises ``QueueFull``, unless ``force``: it is part of
+        what is held already."""
 
     async def claim(self, lease: str, *, seconds: float, limit: int, per_destination: int) -> Sequence[Claimed]:
         """Up to ``limit`` due ones for this lease, destinations taken in turn, never more than ``per_destination`` of one next

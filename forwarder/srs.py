@@ -41,6 +41,8 @@ __all__ = [
     "encode",
     "encode_one_way",
     "is_srs",
+    "made_with",
+    "secret_name",
 ]
 
 #: RFC 5321 section 4.5.3.1.1. Beyond it the address is opaque, whatever the sender's own length was.
@@ -161,6 +163,16 @@ def decode(address: Address, secrets: Sequence[bytes], today: date, max_age: int
             return WhyNot.EXPIRED
         return Reversed(Address("SRS0" + rest, host.lower()))
     return WhyNot.MALFORMED
+
+
+def made_with(address: Address, secrets: Sequence[bytes], today: date) -> bytes | None:
+    """The secret that made this address; ``None``: it does not verify."""
+    return next((one for one in secrets if not isinstance(decode(address, (one,), today), WhyNot)), None)
+
+
+def secret_name(secret: bytes) -> bytes:
+    """8 octets that name a secret and tell nothing of it: 256 bits are hashed, and no name is ever guessed back."""
+    return hashlib.sha256(b"mailkey-forwarder srs secret name" + secret).digest()[:8]
 
 
 def _srs0(host: str, local: str, domain: str, secret: bytes, day: str) -> str:

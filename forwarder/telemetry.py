@@ -18,7 +18,7 @@ import msgspec
 from forwarder.model import Address
 from forwarder.ports import Clock
 
-__all__ = ["Counters", "EventLog"]
+__all__ = ["Counters", "EventLog", "SilentJournal"]
 
 #: Lines that wait for a slow reader before new ones are dropped.
 MAX_BACKLOG = 10_000
@@ -40,6 +40,13 @@ class Counters:
 
     def add(self, name: str) -> None:
         self.values[name] += 1
+
+
+class SilentJournal:
+    """ports.Journal for a command that prints what it has to say."""
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        return
 
 
 class EventLog:

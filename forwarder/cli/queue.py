@@ -14,21 +14,15 @@ from typing import Any
 
 import msgspec
 
-from forwarder.app import StartError, open_queue
+from forwarder.app import StartError, open_state
 from forwarder.config import ConfigError, load
 from forwarder.ports import Held
 from forwarder.store.queue import Listed, RedisQueue
+from forwarder.telemetry import SilentJournal
 
 __all__ = ["add_arguments", "run"]
 
 Action = Callable[[argparse.Namespace, RedisQueue], Awaitable[int]]
-
-
-class _Silent:
-    """Events of the store are for the service's log; what goes wrong here is printed."""
-
-    def event(self, name: str, /, **fields: Any) -> None:
-        return
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     async def main() -> int:
-        async with open_queue(load(args.config), _Silent()) as queue:
+        async with open_state(load(args.config), SilentJournal()) as state:
             action: Action = args.action
-            return await action(args, queue)
+            return await action(args, state.queue)
 
     try:
         return asyncio.run(main())

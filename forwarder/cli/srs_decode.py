@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
             print("opaque: the store knows the sender")
         case srs.OneWay():
             print("one-way: bounces end here")
-    good = [not isinstance(srs.decode(address, (one,), today), srs.WhyNot) for one in secrets]
-    print(f"made with secret {good.index(True) + 1} of {len(secrets)}")
+    secret = srs.made_with(address, secrets, today)
+    assert secret is not None, "it verified"
+    print(f"made with secret {secrets.index(secret) + 1} of {len(secrets)}")
     return 0

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 
-from forwarder.app import SystemClock
-from forwarder.config import ConfigError, load
+from forwarder.app import StartError, SystemClock, open_state
+from forwarder.config import ConfigError, Settings, load
 from forwarder.keys import KeyFileError, load_secrets, read_private
-from forwarder.srs import CLOCK_SKEW_DAYS, MAX_AGE_DAYS
+from forwarder.srs import CLOCK_SKEW_DAYS, MAX_AGE_DAYS, secret_name
+from forwarder.telemetry import SilentJournal
 
 __all__ = ["add_arguments", "run"]
 
@@ -30,14 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        file = load(args.config).srs.secret_file
+        settings = load(args.config)
+        file = settings.srs.secret_file
         load_secrets(file)
         if args.action == "rotate":
             _put_on_top(file, SystemClock().now().date())
             print(f"A new secret is on top of {file}. Restart the service: it mints from then on, and all verify.")
-        for line in _told(file):
+        seen = asyncio.run(_seen(settings))
+        for line in _told(file, seen):
             print(line)
-    except (ConfigError, KeyFileError, OSError) as error:
+    except (ConfigError, KeyFileError, StartError, OSError) as error:
         print(f"forwarder srs secrets: {error}", file=sys.stderr)
         return 1
     return 0
@@ -62,7 +66,15 @@ def _put_on_top(file: Path, today: date) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _told(file: Path) -> Iterator[str]:
+async def _seen(settings: Settings) -> dict[bytes, date]:
+    """When a report last came to an address of each secret, as the store has it."""
+    if settings.store == "embedded" and not (settings.state_dir / "store").is_dir():
+        return {}
+    async with open_state(settings, SilentJournal()) as state:
+        return await state.ledger.secrets_seen()
+
+
+def _told(file: Path, seen: Mapping[bytes, date]) -> Iterator[str]:
     """A line a secret, the first first; when a secret above took over says how long this one is needed."""
     taken_over: date | None = None
     since: date | None = None
@@ -75,9 +87,11 @@ def _told(file: Path) -> Iterator[str]:
         number += 1
         told = f"secret {number}: " + (f"since {since}, " if since is not None else "")
         if number == 1:
-            yield told + "mints"
+            told += "mints"
         elif taken_over is None:
-            yield told + "verifies; may go 22 days after the restart with the secret above it"
+            told += "verifies; may go 22 days after the restart with the secret above it"
         else:
-            yield told + f"verifies; may go on {taken_over + KEEP}, if the service was restarted on {taken_over}"
+            told += f"verifies; may go on {taken_over + KEEP}, if the service was restarted on {taken_over}"
+        last = seen.get(secret_name(line))
+        yield told + (f"; a report came to an address of it on {last}" if last is not None else "; no report seen")
         taken_over, since = since, None

@@ -48,7 +48,11 @@ class KeyWatch:
     async def run(self) -> None:
         """Until cancelled. The first look is now."""
         while True:
-            await self.check()
+            try:
+                await self.check()
+            except Exception as fault:  # noqa: BLE001 - a fault of ours must not end the looking in silence
+                self._journal.event("fault", where="keys", kind=type(fault).__name__, detail=str(fault))
+                self.looked.set()
             await asyncio.sleep(min(self._every, SOON) if self._somebody_waits() else self._every)
 
     async def check(self) -> None:

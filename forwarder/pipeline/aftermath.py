@@ -103,8 +103,14 @@ class Aftermath:
             for waiting, one in zip(held.waiting, results, strict=True)
             if isinstance(one, Delivered) and waiting.forwarded is not None
         ]
-        if forwards:
+        if not forwards:
+            return
+        try:
             await self._doors.ledger.settle(lease, [], [], forwards)
+        except StoreAway as away:
+            # A store that is away says so again when the delivery is settled, and then this comes again too. One that only has
+            # no memory left must not make a second copy of what is delivered: a bounce of it will not be matched.
+            self._doors.journal.event("ledger.away", id=held.delivery.id, step="remember", reason=str(away))
 
     def _left(self, held: Held, deferred: dict[int, Deferred]) -> tuple[Held | None, float]:
         """What is still to be delivered, and in how many seconds; nothing where its time is over."""
@@ -179,7 +185,7 @@ class Aftermath:
     async def _put_aside(self, held: Held, lease: str, reason: str) -> None:
         """A dead letter of its own, before the rest is settled: a crash in between makes it twice rather than never."""
         aside = replace(held, id=f"{held.id}.d{held.delivery.attempts}")
-        await self._queue.put([aside], lease=lease, seconds=_ASIDE)
+        await self._queue.put([aside], lease=lease, seconds=_ASIDE, force=True)
         await self._queue.bury(aside, lease, reason)
         self._doors.journal.event(
             "queue.dead", id=held.delivery.id, item=aside.id, recipients=len(aside.waiting), reason=reason

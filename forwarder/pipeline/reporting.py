@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import assert_never
 
-from forwarder import bounce, route, seal
+from forwarder import bounce, route, seal, srs
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
 from forwarder.mail.dsn import parse_report
 from forwarder.model import (
@@ -116,6 +116,7 @@ class Reporting:
         report = parse_report(message)
         if report is None:
             return self._tell.refused(envelope, Refuse(reply.NO_REPORT, "no delivery report"))
+        await self._note_secret(envelope, resolved.reversible)
         ledger = self._doors.ledger
         ticket = Ticket(
             resolved.reversible,
@@ -163,6 +164,17 @@ class Reporting:
                 return Reply(550, outcome.reply.enhanced or "5.0.0", "the original sender's server refuses this report")
             case _:
                 assert_never(outcome)
+
+    async def _note_secret(self, envelope: Envelope, reversible: Address) -> None:
+        """For whoever wants to know whether an old secret may go. Nothing rests on it."""
+        doors = self._doors
+        today = doors.clock.now().date()
+        secret = srs.made_with(reversible, doors.keys.srs_secrets(), today)
+        try:
+            if secret is not None:
+                await doors.ledger.note_secret(srs.secret_name(secret), today)
+        except StoreAway as away:
+            doors.journal.event("ledger.away", id=envelope.id, step="secret", reason=str(away))
 
     async def _settle_bounce(
         self,

@@ -9,6 +9,7 @@ Kinds of keys (names: ``forwarder.store.records``), each with an expiry, each to
     b  budget    reports of (reversible, Message-ID), and of reversible (1 day)  spend_bounce, refund_bounce
     r  replay    set: the recipients that a signature was seen for (its life)    count_recipients
     n  note      mark: the domain has had its note (1 day)                       take_note
+    s  secrets   hash: name of an SRS secret -> day of the last report to it (90 days)   note_secret, secrets_seen
     salt         see forwarder.store.records (400 days from the last use)
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from forwarder.model import Address
@@ -46,6 +48,7 @@ TOKEN_FOR = 40 * DAY
 BUDGET_FOR = DAY
 NOTE_EVERY = DAY
 SALT_FOR = 400 * DAY
+SECRETS_FOR = 90 * DAY
 #: Seconds between two looks at the salt. After a FLUSHALL all hosts agree again within this time.
 SALT_CHECK = 60.0
 #: Destinations remembered of one message: a report of any further one is matched by its address alone.
@@ -85,6 +88,7 @@ class RedisLedger:
         self._per_day = per_day
         self._names: Names | None = None
         self._check_at = 0.0
+        self._secrets_noted: dict[bytes, date] = {}
 
     # --- what was delivered ---
 
@@ -189,6 +193,28 @@ class RedisLedger:
         await self._client.run(_REFUND, _budgets(await self.names(), reversible, message_id), again=False)
 
     # --- how many recipients, how many notes ---
+
+    async def note_secret(self, name: bytes, day: date) -> None:
+        """See ``ports.Ledger``."""
+        if self._secrets_noted.get(name) == day:
+            return
+        names = await self.names()
+        key = names.key(b"s")
+        await self._client.command("HSET", key, name, day.isoformat())
+        await self._client.command("EXPIRE", key, SECRETS_FOR)
+        self._secrets_noted[name] = day
+
+    async def secrets_seen(self) -> dict[bytes, date]:
+        """The latest day on which a report came to an address of each secret, by its name; those of the last months."""
+        names = await self.names()
+        found = await self._client.command("HGETALL", names.key(b"s"))
+        seen = {}
+        for name, day in zip(found[::2], found[1::2], strict=True):
+            try:
+                seen[name] = date.fromisoformat(day.decode("ascii", "replace"))
+            except ValueError:
+                self._unreadable("secret")
+        return seen
 
     async def count_recipients(
         self, signature: bytes, recipients: Sequence[Address], *, most: int, seconds: int

@@ -24,6 +24,8 @@ __all__ = ["Listed", "RedisQueue"]
 DEAD_FOR = 30 * 86400
 #: Octets of bodies that one claim brings, about: what comes is all in memory at once.
 MAX_CLAIMED = 16 * 1024 * 1024
+#: Octets that no queue ever holds.
+_NO_LIMIT = 1 << 50
 #: Items of one listing command.
 _PAGE = 200
 
@@ -62,14 +64,20 @@ class RedisQueue:
     # --- ports.Queue
 
     async def put(
-        self, held: Sequence[Held], *, lease: str | None = None, seconds: float = 0, delay: float = 0
+        self,
+        held: Sequence[Held],
+        *,
+        lease: str | None = None,
+        seconds: float = 0,
+        delay: float = 0,
+        force: bool = False,
     ) -> None:
         """See ``ports.Queue``."""
-        for one in held:
-            if len(one.delivery.data[1]) > self._max_body:
-                raise QueueFull("the body is too large to be held")
+        if not force and any(len(one.delivery.data[1]) > self._max_body for one in held):
+            raise QueueFull("the body is too large to be held")
         names = await self._ledger.names()
-        arguments = (lease or "", _number(seconds), _number(delay), DELIVERED_FOR, self._high_water)
+        most = _NO_LIMIT if force else self._high_water
+        arguments = (lease or "", _number(seconds), _number(delay), DELIVERED_FOR, most)
         if not await self._client.run(_PUT, _KEYS, (*arguments, *_items(names, held))):
             raise QueueFull("the queue is at its high-water mark")
 

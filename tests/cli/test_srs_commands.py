@@ -43,7 +43,7 @@ def test_secrets_are_told_by_age_and_never_shown(config: Path, capsys: pytest.Ca
     assert main(["srs", "secrets", "status", "--config", str(config)]) == 0
 
     told = capsys.readouterr().out
-    assert told.splitlines()[0] == f"secret 1: since {today}, mints"
+    assert told.splitlines()[0] == f"secret 1: since {today}, mints; no report seen"
     assert f"may go on {today + timedelta(days=22)}" in told.splitlines()[1]
     assert all(one.decode() not in told for one in load_secrets(file))
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

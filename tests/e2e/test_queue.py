@@ -260,3 +260,13 @@ async def test_a_second_copy_that_may_be_one_is_on_record(tmp_path: Path) -> Non
         assert (await send(it, held(it))).startswith("250 2.0.0 accepted")
         assert (await told(it, "queue.outcome"))["maybe_dup"] is True
         assert (len(other.messages), other.verbs().count("DATA")) == (1, 2)
+
+
+async def test_a_dead_letter_finds_room_in_a_queue_that_is_full(tmp_path: Path) -> None:
+    async with (
+        lab(tmp_path, zone=ZONE | UNVERIFIED, aliases=ALIASES, extra=SOON + "high_water = 4000\n") as it,
+        SmtpSink({"DOT": [NOT_NOW, NO]}, host=OTHER, port=it.port),
+    ):
+        assert (await send(it, MESSAGE + b"x" * 500 + b"\r\n")).startswith("250 2.0.0 accepted")
+        await told(it, "queue.dead")
+        assert not it.journal.named("fault")

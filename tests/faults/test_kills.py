@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from forwarder.app import open_queue
+from forwarder.app import open_state
 from forwarder.config import load
 from tests.fakes import MemoryJournal
 from tests.faults.mta import Mta
@@ -70,8 +70,8 @@ async def settled(it: Service) -> None:
 
 
 async def waiting(it: Service) -> int:
-    async with open_queue(load(it.folder / "forwarder.toml"), MemoryJournal()) as queue:
-        return len([one async for one in queue.list() if one.dead is None])
+    async with open_state(load(it.folder / "forwarder.toml"), MemoryJournal()) as state:
+        return len([one async for one in state.queue.list() if one.dead is None])
 
 
 @pytest.mark.timeout(RUN)

@@ -234,6 +234,8 @@ async def test_over_the_high_water_mark_it_is_all_or_nothing(
     assert len(await keys(client, b"qi")) == 1
     # The same body once more costs its head only.
     await queue.put([held("e3.0", body=b"x" * 500)])
+    # What is part of it goes in however full it is: a dead letter that is put aside.
+    await queue.put([held("e4.0", body=b"w" * 900)], force=True)
     # And what is in there already can be put again, however full it is.
     await queue.put([held("e3.0", body=b"x" * 500)])
 
