@@ -122,12 +122,13 @@ async def assert_only_hop_1_is_told_of(row: Chain, report: Received) -> None:
     assert (report.sender, report.recipients, report.ip) == ("", ("bob@sender.test",), "127.0.0.31")
     assert b"Final-Recipient: rfc822; hop1@f1.test" in report.data
     assert b"Status: 5.1.1" in report.data
+    # Four letters alone stand in a base64 signature now and then.
     behind = (
         b"f2.test",
         b"f3.test",
         b"sink.test",
-        b"hop2",
-        b"hop3",
+        b"hop2@",
+        b"hop3@",
         b"cellar",
         b"127.0.0.32",
         b"127.0.0.33",
@@ -169,7 +170,7 @@ async def test_each_hop_tells_the_one_before_of_itself_alone(tmp_path: Path, len
         assert told.ip == "127.0.0.32"
         assert row.sender.waiting.empty()
         assert b"Final-Recipient: rfc822; hop2@f2.test" in told.data
-        assert not [one for one in (b"f3.test", b"sink.test", b"hop3", b"cellar", b"127.0.0.50") if one in told.data]
+        assert not [one for one in (b"f3.test", b"sink.test", b"hop3@", b"cellar", b"127.0.0.50") if one in told.data]
 
 
 async def test_a_message_that_passes_a_hop_twice_comes_home_through_it_twice(tmp_path: Path) -> None:
