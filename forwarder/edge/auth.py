@@ -1,7 +1,8 @@
 """Who is this client? AUTH PLAIN and LOGIN: RFC 4954, RFC 4616, draft-murchison-sasl-login.
 
 A password costs a quarter of a second to check: it happens on threads, two at a time, behind a short queue. What does not fit
-into the queue hears 454 at once, so that guessing takes nothing from those who are logged in.
+into the queue hears 454 at once, so that guessing takes nothing from those who are logged in. Each client has a small share of
+the queue, so that one who guesses keeps nobody else out.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Protocol
 
 __all__ = ["MAX_EXCHANGE", "Authenticator", "Given", "Passwords", "decode", "parse_plain"]
@@ -19,6 +22,8 @@ __all__ = ["MAX_EXCHANGE", "Authenticator", "Given", "Passwords", "decode", "par
 MAX_EXCHANGE = 8192
 _AT_ONCE = 2
 _WAITING = 32
+#: Of them, those of one client.
+_SHARE = 2
 
 
 class Passwords(Protocol):
@@ -42,22 +47,29 @@ class Authenticator:
     def __init__(self, passwords: Passwords) -> None:
         self._passwords = passwords
         self._threads = ThreadPoolExecutor(_AT_ONCE, "auth")
-        self._waiting = 0
+        #: By client: how many of its passwords are being checked or wait for it.
+        self._waiting: Counter[IPv4Address | IPv6Network] = Counter()
 
-    async def check(self, given: Given) -> bool | None:
-        """``None``: too many are waiting; nothing was checked."""
-        if self._waiting >= _WAITING:
+    async def check(self, given: Given, ip: IPv4Address | IPv6Address) -> bool | None:
+        """``None``: too many are waiting, of all or of this client; nothing was checked."""
+        client = _client(ip)
+        if self._waiting[client] >= _SHARE or self._waiting.total() >= _WAITING:
             return None
-        self._waiting += 1
+        self._waiting[client] += 1
         try:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, self._passwords.check, given.login, given.password)
         finally:
-            self._waiting -= 1
+            self._waiting -= Counter((client,))
 
     def close(self) -> None:
         """Nothing is waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _client(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Network:
+    """Whoever has an IPv6 address has its /64 (RFC 4291 section 2.5.4)."""
+    return IPv6Network((ip, 64), strict=False) if isinstance(ip, IPv6Address) else ip
 
 
 def decode(line: bytes) -> bytes | None:

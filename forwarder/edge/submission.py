@@ -137,7 +137,7 @@ class SubmissionSession(Session):
 
     async def _check(self, given: Given) -> None:
         assert self._clients.authenticator is not None
-        right = await self._clients.authenticator.check(given)
+        right = await self._clients.authenticator.check(given, self._ip)
         if right is None:
             self.say(reply.AUTH_BUSY)
         elif right and given.login in self._clients.logins:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 import pytest
 
 from forwarder.edge.auth import Authenticator, Given, decode, parse_plain
+
+RIGHT = Given("a", "right")
 
 
 @dataclass
@@ -33,7 +36,7 @@ class SlowPasswords:
 async def test_two_are_checked_at_once_some_wait_and_the_rest_hears_so_at_once() -> None:
     passwords = SlowPasswords()
     authenticator = Authenticator(passwords)
-    checks = [asyncio.ensure_future(authenticator.check(Given("a", "right"))) for _ in range(40)]
+    checks = [asyncio.ensure_future(authenticator.check(RIGHT, ip_address(f"192.0.2.{n}"))) for n in range(40)]
     refused, _ = await asyncio.wait(checks, timeout=10, return_when=asyncio.FIRST_COMPLETED)
     assert {one.result() for one in refused} == {None}
     passwords.go_on.set()
@@ -41,6 +44,24 @@ async def test_two_are_checked_at_once_some_wait_and_the_rest_hears_so_at_once()
     authenticator.close()
     assert (answers.count(True), answers.count(None)) == (32, 8)
     assert passwords.most == 2
+
+
+@pytest.mark.parametrize(
+    ("same", "other"), [(["192.0.2.1"] * 40, "192.0.2.2"), ([f"2001:db8::{n}" for n in range(40)], "2001:db8:0:1::1")]
+)
+async def test_one_client_that_guesses_keeps_nobody_else_out(same: list[str], other: str) -> None:
+    passwords = SlowPasswords()
+    authenticator = Authenticator(passwords)
+    guesses = [asyncio.ensure_future(authenticator.check(Given("a", "wrong"), ip_address(ip))) for ip in same]
+    await asyncio.sleep(0)
+    user = asyncio.ensure_future(authenticator.check(RIGHT, ip_address(other)))
+    await asyncio.sleep(0)
+    passwords.go_on.set()
+    assert await user is True
+    answers = await asyncio.gather(*guesses)
+    assert (answers.count(False), answers.count(None)) == (2, 38)
+    assert await authenticator.check(RIGHT, ip_address(same[0])) is True
+    authenticator.close()
 
 
 @pytest.mark.parametrize(
