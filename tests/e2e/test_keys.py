@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import Counter
 from ipaddress import ip_address
@@ -25,6 +26,8 @@ from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.fakes import MemoryJournal
 from tests.peers.dns_server import zone_text
 
+#: Senders at once.
+SENDERS = 6
 #: Who signed a message: each of our signatures, as its field and s=.
 Signers = Counter[tuple[str, str]]
 
@@ -100,54 +103,65 @@ async def test_keys_are_rotated_under_load_without_one_failed_signature(
     async with lab(tmp_path) as it:
         config = str(tmp_path / "forwarder.toml")
         arrived: list[Received] = []
+        numbers = itertools.count()
         more = True
-
         judged: asyncio.Queue[None] = asyncio.Queue()
 
-        async def load_it() -> None:
+        async def send_on() -> None:
             while more:
-                arrived.append(await forwarded(it, len(arrived)))
+                raw = MESSAGE.replace(b"<one@", b"<n%d@" % next(numbers))
+                assert (await it.send(it.signed(raw))).startswith("250")
+
+        async def judge_on() -> None:
+            while True:
+                arrived.append(await it.next(it.sink))
                 assert await judge(it, arrived[-1]) == "pass"
                 judged.put_nowait(None)
 
         async def wait_for(number: int) -> None:
             while not judged.empty():
                 judged.get_nowait()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 for _ in range(number):
                     await judged.get()
 
-        stream = asyncio.create_task(load_it())
-        await wait_for(3)
+        senders = [asyncio.create_task(send_on()) for _ in range(SENDERS)]
+        judging = asyncio.create_task(judge_on())
+        await wait_for(40)
         assert await forwarder("mailkey", "rotate", "--config", config, "--selector", "k2") == 0
         assert await forwarder("dkim", "rotate", "--config", config) == 0
         lines = [one for one in capsys.readouterr().out.splitlines() if " IN TXT " in one]
         assert len(lines) == 3
         # Staged, not published: nothing changes.
         await look(it)
-        await wait_for(3)
+        await wait_for(40)
         assert not any(("mailkey-signature", "k2") in signers(one) for one in arrived)
         for line in lines:
             publish(it, *text_of(line))
         switching = asyncio.create_task(look(it))
-        await wait_for(5)
+        await wait_for(60)
         await switching
-        await wait_for(3)
+        await wait_for(40)
         last = arrived[-1]
         assert signers(last)["mailkey-signature", "k2"] == 1
         assert {one for field, one in signers(last) if field == "dkim-signature"} == {
             text_of(line)[0].partition("._domainkey")[0] for line in lines[1:]
         }
         # The old ones are still on their way, and pass.
-        for one in arrived:
+        for one in tuple(arrived):
             assert await judge(it, one) == "pass"
         # Later, the old records go.
         publish(it, "rsa._domainkey.fwd.test", None)
         publish(it, "ed._domainkey.fwd.test", None)
         await look(it)
-        await wait_for(3)
+        await wait_for(40)
         more = False
-        await stream
+        await asyncio.gather(*senders)
+        assert not judging.done()
+        while not it.sink.waiting.empty():
+            await wait_for(1)
+        judging.cancel()
+        print(f"{len(arrived)} messages while the keys were rotated, every signature good")
         assert {one["record"] for one in it.journal.named("key.switched")} >= {text_of(one)[0] for one in lines}
         assert it.journal.named("key.suspended") == []
 
