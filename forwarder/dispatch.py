@@ -387,11 +387,14 @@ class Dispatcher:
                     await self._renew(one)
 
     async def _renew(self, one: _Attempt) -> None:
-        if one.handed is None:
+        if one not in self._attempts:
+            return  # it ended while others were renewed: what it gave back is not claimed again
+        in_queue = one.handed is not None and one.handed.done() and one.handed.result() is _Put.DONE
+        if not in_queue:
             # To claim again what is ours renews it (ports.Ledger).
             marks = [ticket.fingerprint for ticket in one.plan.tickets if one.recorded and ticket.fingerprint]
             await self._ledger.claim(marks, one.attempt)
-        elif self._queue is not None and one.plan.held is not None:
+        if one.handed is not None and self._queue is not None and one.plan.held is not None:
             await self._queue.renew([one.plan.held.id], one.attempt, self._lease)
 
     # --- what the store missed

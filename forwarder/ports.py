@@ -253,11 +253,11 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """``held`` is ours until the lease ends. ``dotted``: when the lease that had it before ended, a final dot was on its way
-    and nobody recorded the answer (a crash)."""
+    """``held`` is ours until the lease ends. ``dots``: under how many leases since it was settled last a final dot was on its
+    way, and the lease ended without a word (a crash)."""
 
     held: Held
-    dotted: bool
+    dots: int
 
 
 class Queue(Protocol):
@@ -271,12 +271,10 @@ class Queue(Protocol):
         lease: str | None = None,
         seconds: float = 0,
         delay: float = 0,
-        force: bool = False,
     ) -> None:
         """All of them or none, durable when it returns; the fingerprints become delivered marks in the same step, so that a
         retry of the sender's makes no second copy. With ``lease`` they belong to that attempt, which is under way, for
-        ``seconds``; without one they are due in ``delay`` seconds. Raises ``QueueFull``, unless ``force``: it is part of
-        what is held already."""
+        ``seconds``; without one they are due in ``delay`` seconds. Raises ``QueueFull``."""
 
     async def claim(self, lease: str, *, seconds: float, limit: int, per_destination: int) -> Sequence[Claimed]:
         """Up to ``limit`` due ones for this lease, destinations taken in turn, never more than ``per_destination`` of one next
@@ -291,9 +289,18 @@ class Queue(Protocol):
     async def mark_dot(self, id: str, lease: str) -> bool:  # noqa: A002 - what Held calls it
         """The final dot is about to leave: durable when it returns. False: the lease is not ours any more, do not send."""
 
-    async def settle(self, held: Held, lease: str, *, left: Held | None, delay: float, reports: Sequence[Held]) -> bool:
-        """One step: replace ``held`` by ``left`` (``None``: it is done), due in ``delay`` seconds, and put ``reports`` in. False:
-        the lease is not ours any more, and nothing was changed."""
+    async def settle(
+        self,
+        held: Held,
+        lease: str,
+        *,
+        left: Held | None,
+        delay: float,
+        reports: Sequence[Held] = (),
+        dead: Sequence[tuple[Held, str]] = (),
+    ) -> bool:
+        """One step: replace ``held`` by ``left`` (``None``: it is done), due in ``delay`` seconds, put ``reports`` in, and the
+        dead letters with their reasons, however full it is. False: the lease is not ours any more, and nothing was changed."""
 
     async def bury(self, held: Held, lease: str, reason: str) -> bool:
         """It becomes a dead letter that the operator sees, with ``reason``. False as for ``settle``."""

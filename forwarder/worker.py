@@ -107,11 +107,11 @@ class Worker:
         held = claimed.held
         renewals = asyncio.ensure_future(self._renew(held, lease))
         try:
-            if claimed.dotted and held.maybe_dup:
+            if claimed.dots + held.maybe_dup > 1:
                 await self._queue.bury(held, lease, "two final dots were not answered: it may have arrived")
                 self._journal.event("queue.dead", id=held.delivery.id, item=held.id, reason="two unanswered dots")
                 return
-            held = replace(held, maybe_dup=held.maybe_dup or claimed.dotted)
+            held = replace(held, maybe_dup=held.maybe_dup or claimed.dots > 0)
             with self._under_way.during([one.forwarded for one in held.waiting]):
                 outcome = await self._deliver(held, lease)
                 if outcome is not None:
@@ -154,7 +154,7 @@ class Worker:
         except asyncio.CancelledError:
             # The program stops. What was not on its way yet is handed back; the rest waits for its lease to end.
             if not dotted:
-                await self._queue.settle(held, lease, left=held, delay=0, reports=())
+                await self._queue.settle(held, lease, left=held, delay=0)
             raise
 
     async def _settle(self, held: Held, lease: str, outcome: Outcome) -> None:

@@ -27,14 +27,14 @@ from forwarder.model import (
 from forwarder.pipeline.doors import Doors, Settings
 from forwarder.pipeline.replay import count_replays
 from forwarder.ports import StoreAway
-from forwarder.route import Policy
+from forwarder.route import Policy, ToAlias
 from forwarder.seal import Names
 from tests.fakes import FixedClock, MemoryJournal
 
 NOW = FixedClock().now()
 OPEN = OpenSignature(b"d" * 32, int((NOW + timedelta(hours=1)).timestamp()))
 BOB = Address("bob", "sender.test")
-TO = Address("alias", "fwd.test")
+TO, TAGGED = Address("alias", "fwd.test"), Address("Alias+tag", "fwd.test")
 VERDICT = Verdict(
     mailkey=MailkeyCheck(Result.PASS, "sender.test", "sender.test", policy="all", open=OPEN),
     spf=SpfCheck(Result.FAIL, "sender.test"),
@@ -73,9 +73,9 @@ async def counted(verdict: Verdict, ledger: Counts, journal: MemoryJournal | Non
         clock=FixedClock(NOW),
         journal=journal or MemoryJournal(),
     )
-    envelope = Envelope("id", Peer(IPv4Address("192.0.2.1"), "h"), BOB, (Recipient(TO),), NOW)
+    envelope = Envelope("id", Peer(IPv4Address("192.0.2.1"), "h"), BOB, (Recipient(TAGGED),), NOW)
     settings = Settings(Names("mx.fwd.test", "mx.fwd.test"), Policy(), replay_recipients=most)
-    return await count_replays(envelope, verdict, settings, doors, NOW)
+    return await count_replays(envelope, [ToAlias(TO, (BOB,), "fwd.test")], verdict, settings, doors, NOW)
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,6 @@ from forwarder.ports import Held, Queue, StoreAway, Waiting
 
 __all__ = ["Aftermath", "hold_report", "pick"]
 
-#: Seconds for which a dead letter that is put aside is under our lease before it is buried.
-_ASIDE = 60.0
-
 
 def pick(held: Held, indexes: Sequence[int]) -> Held:
     """The same for some of its recipients only."""
@@ -58,6 +55,11 @@ def hold_report(delivery: Delivery, cause: Envelope, srs_domain: str, now: datet
         header_at=0,
         queued_at=now,
     )
+
+
+def _aside(held: Held, mark: str, reason: str) -> tuple[Held, str]:
+    """A dead letter of its own; the same attempt that is settled twice makes the same."""
+    return replace(held, id=f"{held.id}.{mark}{held.delivery.attempts}"), reason
 
 
 class Aftermath:
@@ -84,16 +86,24 @@ class Aftermath:
         failed = {index: one for index, one in enumerate(results) if isinstance(one, Failed)}
         deferred = {index: one for index, one in enumerate(results) if isinstance(one, Deferred)}
         uncertain = [index for index, one in deferred.items() if one.maybe_delivered and held.maybe_dup]
+        dead: list[tuple[Held, str]] = []
         if uncertain:
             # A second unanswered dot: a third copy is worse than an operator who looks at it.
-            await self._put_aside(pick(held, uncertain), lease, "two final dots were not answered: it may have arrived")
+            dead.append(_aside(pick(held, uncertain), "u", "two final dots were not answered: it may have arrived"))
             deferred = {index: one for index, one in deferred.items() if index not in uncertain}
         left, delay = self._left(held, deferred)
         if left is None and deferred:
             failed |= {index: self._expired(held, one) for index, one in deferred.items()}
-        reports = await self._report(held, lease, failed)
-        done = await self._queue.settle(held, lease, left=left, delay=delay, reports=reports)
+        if failed and held.report_to is None:
+            reason = "; ".join(sorted({f"{one.reason}: {one.reply}" for one in failed.values()}))
+            dead.append(_aside(pick(held, list(failed)), "d", reason[:500]))
+        reports = await self._report(held, failed)
+        done = await self._queue.settle(held, lease, left=left, delay=delay, reports=reports, dead=dead)
         self._tell(held, results, delay if left is not None else None, len(reports))
+        for letter, reason in dead:
+            self._doors.journal.event(
+                "queue.dead", id=held.delivery.id, item=letter.id, recipients=len(letter.waiting), reason=reason
+            )
         await self._back_off(held, results, delay)
         return done
 
@@ -139,13 +149,9 @@ class Aftermath:
 
     # --- failures
 
-    async def _report(self, held: Held, lease: str, failed: dict[int, Failed]) -> list[Held]:
-        """The report for the verified sender; what nobody may be told becomes a dead letter."""
-        if not failed:
-            return []
-        if held.report_to is None:
-            reason = "; ".join(sorted({f"{one.reason}: {one.reply}" for one in failed.values()}))
-            await self._put_aside(pick(held, list(failed)), lease, reason[:500])
+    async def _report(self, held: Held, failed: dict[int, Failed]) -> list[Held]:
+        """The report for the verified sender."""
+        if not failed or held.report_to is None:
             return []
         # RFC 3461 section 4.1: a sender that asked for no report of this recipient gets none.
         told = [
@@ -181,15 +187,6 @@ class Aftermath:
             smtputf8=not (to.local.isascii() and to.domain.isascii()),
         )
         return hold_report(delivery, held.envelope, held.srs_domain, now)
-
-    async def _put_aside(self, held: Held, lease: str, reason: str) -> None:
-        """A dead letter of its own, before the rest is settled: a crash in between makes it twice rather than never."""
-        aside = replace(held, id=f"{held.id}.d{held.delivery.attempts}")
-        await self._queue.put([aside], lease=lease, seconds=_ASIDE, force=True)
-        await self._queue.bury(aside, lease, reason)
-        self._doors.journal.event(
-            "queue.dead", id=held.delivery.id, item=aside.id, recipients=len(aside.waiting), reason=reason
-        )
 
     async def _back_off(self, held: Held, results: Sequence[RecipientOutcome], delay: float) -> None:
         """Nobody there: nothing else for this next hop needs to find that out. Somebody there again: all of it may go."""

@@ -105,22 +105,23 @@ class Pipeline:
             trusted_sealers=self._settings.trusted_sealers,
             key_host=self._doors.key_host,
         )
-        verdict = await count_replays(envelope, verdict, self._settings, self._doors, now)
+        verdict = await count_replays(envelope, resolved, verdict, self._settings, self._doors, now)
         self._tell.verified(envelope, verdict)
         if isinstance(resolved[0], route.ToSender):
             return await self._reporting.return_bounce(envelope, message, verdict, resolved[0])
-        routes = []
+        # By alias: however often and in whatever spelling a sender names one, it gets one copy.
+        routes: dict[Address, Forward | Keep] = {}
         for one in resolved:
             assert isinstance(one, route.ToAlias | route.ToMailbox)
             policy = self._settings.domain_policies.get(one.alias.domain, self._settings.policy)
             decided = route.decide(one, envelope, verdict, policy)
             if isinstance(decided, Refuse):
                 return self._tell.refused(envelope, decided)
-            routes.append(decided)
-        loop = screen.screen_loop(message, [one.alias for one in routes])
+            routes[decided.alias] = decided
+        loop = screen.screen_loop(message, list(routes))
         if loop is not None:
             return self._tell.refused(envelope, loop)
-        return await self._forward(envelope, message, verdict, routes, now)
+        return await self._forward(envelope, message, verdict, list(routes.values()), now)
 
     async def _forward(
         self, envelope: Envelope, message: Message, verdict: Verdict, routes: Sequence[Forward | Keep], now: datetime

@@ -6,8 +6,10 @@ signatures are counted: the common ones, which are bound, cost no trip to the st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
+from forwarder import route
 from forwarder.auth.mailkey.signature import EXPIRY_GRACE
 from forwarder.auth.verify import replayed
 from forwarder.model import Envelope, Verdict
@@ -18,14 +20,24 @@ __all__ = ["count_replays"]
 
 
 async def count_replays(
-    envelope: Envelope, verdict: Verdict, settings: Settings, doors: Doors, now: datetime
+    envelope: Envelope,
+    resolved: Sequence[route.Resolved],
+    verdict: Verdict,
+    settings: Settings,
+    doors: Doors,
+    now: datetime,
 ) -> Verdict:
     """The verdict, or the same with a mailkey that no longer vouches. The sender's retry counts once. With the store away
     nothing is counted: what the signature says holds."""
     signature, most = verdict.mailkey.open, settings.replay_recipients
     if signature is None or most == 0:
         return verdict
-    recipients = [one.address for one in envelope.recipients]
+    # An alias is one recipient however it is spelled: else the owner of one address could use the count up with his own tags,
+    # and have the same message refused for everybody else.
+    recipients = [
+        one.alias if isinstance(one, route.ToAlias | route.ToMailbox) else to.address
+        for to, one in zip(envelope.recipients, resolved, strict=True)
+    ]
     seconds = signature.expires_at + EXPIRY_GRACE - int(now.timestamp())
     try:
         within = await doors.ledger.count_recipients(signature.digest, recipients, most=most, seconds=seconds)

@@ -148,8 +148,8 @@ class Submission:
         if isinstance(to_aliases, Reply):
             return to_aliases
         answer = await self._pipeline.answer(envelope, sealed.message, [*to_hops, *to_aliases], verified=True)
-        for one in resolved:
-            if answer.code == 250 and isinstance(one, route.ToMailbox):
+        for one in {one.alias: one for one in resolved if isinstance(one, route.ToMailbox)}.values():
+            if answer.code == 250:
                 kept = Keep(one.alias, one.mailbox, "submitted")
                 if not await self._pipeline.keep(self._as_our_own(envelope), sealed.message, kept, now):
                     return reply.FAULT
@@ -246,7 +246,9 @@ class Submission:
         verdict = replace(verdict, sender_verified_by="login" if envelope.sender is not None else None)
         self._tell.verified(arriving, verdict)
         form = SenderForm.NULL if envelope.sender is None else SenderForm.REVERSIBLE
-        forwards = [Forward(one.alias, one.targets, one.srs_domain, form, "submitted by its owner") for _, one in pairs]
+        # One copy for each alias, in whatever spellings it was named.
+        aliases = {one.alias: one for _, one in pairs}.values()
+        forwards = [Forward(one.alias, one.targets, one.srs_domain, form, "submitted by its owner") for one in aliases]
         return await self._forwarding.deliver(arriving, message, verdict, forwards, now, content=content)
 
     def _addressed(

@@ -24,8 +24,6 @@ __all__ = ["Listed", "RedisQueue"]
 DEAD_FOR = 30 * 86400
 #: Octets of bodies that one claim brings, about: what comes is all in memory at once.
 MAX_CLAIMED = 16 * 1024 * 1024
-#: Octets that no queue ever holds.
-_NO_LIMIT = 1 << 50
 #: Items of one listing command.
 _PAGE = 200
 
@@ -70,14 +68,12 @@ class RedisQueue:
         lease: str | None = None,
         seconds: float = 0,
         delay: float = 0,
-        force: bool = False,
     ) -> None:
         """See ``ports.Queue``."""
-        if not force and any(len(one.delivery.data[1]) > self._max_body for one in held):
+        if any(len(one.delivery.data[1]) > self._max_body for one in held):
             raise QueueFull("the body is too large to be held")
         names = await self._ledger.names()
-        most = _NO_LIMIT if force else self._high_water
-        arguments = (lease or "", _number(seconds), _number(delay), DELIVERED_FOR, most)
+        arguments = (lease or "", _number(seconds), _number(delay), DELIVERED_FOR, self._high_water)
         if not await self._client.run(_PUT, _KEYS, (*arguments, *_items(names, held))):
             raise QueueFull("the queue is at its high-water mark")
 
@@ -86,13 +82,13 @@ class RedisQueue:
         names = await self._ledger.names()
         arguments = (lease, _number(seconds), limit, per_destination, MAX_CLAIMED, DEAD_FOR)
         claimed = []
-        for name, record, head, body, dotted in await self._client.run(_CLAIM, _KEYS, arguments, again=False):
+        for name, record, head, body, dots in await self._client.run(_CLAIM, _KEYS, arguments, again=False):
             held = open_held(names, name, record, (head, body))
             if held is None:
                 self._journal.event("store_value_unreadable", kind="queue", item=_short(name))
                 await self._client.run(_BURY, _KEYS, (name, lease, "damaged in the store"))
             else:
-                claimed.append(Claimed(held, dotted == b"1"))
+                claimed.append(Claimed(held, int(dots) if dots.isdigit() else 1))
         return claimed
 
     async def next_due(self) -> float | None:
@@ -110,13 +106,24 @@ class RedisQueue:
         names = await self._ledger.names()
         return bool(await self._client.run(_MARK, _KEYS, (_item(names, id), lease)))
 
-    async def settle(self, held: Held, lease: str, *, left: Held | None, delay: float, reports: Sequence[Held]) -> bool:
+    async def settle(
+        self,
+        held: Held,
+        lease: str,
+        *,
+        left: Held | None,
+        delay: float,
+        reports: Sequence[Held] = (),
+        dead: Sequence[tuple[Held, str]] = (),
+    ) -> bool:
         """See ``ports.Queue``."""
         names = await self._ledger.names()
         name = _item(names, held.id)
         record = b"" if left is None else seal_held(names, name, left)
-        arguments = (name, lease, record, _number(delay), DELIVERED_FOR, *_items(names, reports))
-        return bool(await self._client.run(_SETTLE, _KEYS, arguments))
+        letters, reasons = [one for one, _ in dead], [_octets(reason) for _, reason in dead]
+        arguments = (name, lease, record, _number(delay), DELIVERED_FOR)
+        packed = (*arguments, *_items(names, reports), *_items(names, letters), *reasons)
+        return bool(await self._client.run(_SETTLE, _KEYS, packed))
 
     async def bury(self, held: Held, lease: str, reason: str) -> bool:
         """See ``ports.Queue``."""

@@ -94,6 +94,24 @@ async def test_what_one_host_defers_is_completed_by_the_retry_without_a_second_c
         assert it.sink.waiting.empty()
 
 
+async def test_an_attempt_behind_a_451_keeps_its_claim_however_long_it_takes(tmp_path: Path) -> None:
+    late = Drip(b"250 2.0.0 Ok: queued\r\n", 0.12)
+    async with (
+        lab(
+            tmp_path,
+            relay='in_session = 0.2\nhold = "never"',
+            zone=TWO_HOSTS,
+            aliases='slow = ["two@other.test"]',
+            extra="[queue]\nlease = 1\n",
+        ) as it,
+        SmtpSink({"DOT": late}, host=OTHER, port=it.port) as other,
+    ):
+        sent = it.signed(recipients=("slow@fwd.test",))
+        # The sender comes back again and again, beyond the lease; the first attempt is still reading its answer.
+        await until_250(lambda: it.send(sent, recipient="slow@fwd.test"))
+        assert other.verbs().count("DATA") == 1
+
+
 async def test_a_refusal_of_all_is_the_senders_5xx_without_a_trace_of_the_destination(tmp_path: Path) -> None:
     script = {"RCPT": b"550 5.1.1 <two@other.test>: no such user at mx.other.test [127.0.0.51]\r\n"}
     extra = '[domains."only.test".aliases]\nx = ["two@other.test"]'

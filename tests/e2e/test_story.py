@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import smtplib
 from pathlib import Path
 
 import dkim
 import pytest
 
-from forwarder.cli.demo_lab import Received
+from forwarder.cli.demo_lab import FORWARDER, SENDER, Received
 from forwarder.mail.header import parse_message
 from forwarder.model import Message
 from tests.e2e.lab import MESSAGE, Lab, bounce_of, lab
@@ -173,4 +175,21 @@ async def test_postmaster_without_an_admin_is_kept_in_a_mailbox(tmp_path: Path) 
         assert (await it.send(sent, recipient="postmaster@fwd.test")).startswith("250")
         kept = (it.folder / "state" / "mail" / "postmaster").read_bytes()
         assert b"Subject: hello" in kept
+        assert it.sink.waiting.empty()
+
+
+async def test_an_alias_that_is_named_in_several_spellings_gets_one_copy(tmp_path: Path) -> None:
+    spellings = [f"{one}@fwd.test" for one in ("alias", "ALIAS", "alias+x", "alias+y")]
+
+    def send_to_all(it: Lab) -> str:
+        with smtplib.SMTP(FORWARDER, it.port, "mx.sender.test", 20, (SENDER, 0)) as client:
+            client.ehlo()
+            client.mail("bob@sender.test")
+            for spelling in spellings:
+                assert client.rcpt(spelling)[0] == 250
+            return str(client.data(it.signed(recipients=tuple(spellings)))[0])
+
+    async with lab(tmp_path) as it:
+        assert await asyncio.to_thread(send_to_all, it) == "250"
+        assert (await it.next(it.sink)).recipients == ("hidden.destination@sink.test",)
         assert it.sink.waiting.empty()

@@ -121,7 +121,7 @@ async def octets_in_store(client: StoreClient) -> int:
 async def test_what_is_put_comes_out_as_it_was(queue: RedisQueue) -> None:
     one = held(recipients=3)
     await queue.put([one])
-    assert await claim(queue) == [Claimed(one, dotted=False)]
+    assert await claim(queue) == [Claimed(one, dots=0)]
 
 
 async def test_what_waits_is_nobodys_until_it_is_due(queue: RedisQueue) -> None:
@@ -185,11 +185,11 @@ async def test_what_is_left_waits_for_its_time_and_reports_go_out_in_the_same_st
     report = held("e1.0.r0", "sender.example", body=b"report\r\n")
     assert await queue.settle(one, "one", left=left, delay=0.02, reports=[report])
     assert await queue.settle(one, "one", left=left, delay=0.02, reports=[report]) is False
-    assert await claim(queue, "two") == [Claimed(report, dotted=False)]
+    assert await claim(queue, "two") == [Claimed(report, dots=0)]
     due = await queue.next_due()
     assert due is not None
     await pass_time(queue._client, 0.03)
-    assert await claim(queue, "three") == [Claimed(left, dotted=False)]
+    assert await claim(queue, "three") == [Claimed(left, dots=0)]
 
 
 # --- what cannot be held ----------------------------------------------------------------------------------------------
@@ -234,8 +234,6 @@ async def test_over_the_high_water_mark_it_is_all_or_nothing(
     assert len(await keys(client, b"qi")) == 1
     # The same body once more costs its head only.
     await queue.put([held("e3.0", body=b"x" * 500)])
-    # What is part of it goes in however full it is: a dead letter that is put aside.
-    await queue.put([held("e4.0", body=b"w" * 900)], force=True)
     # And what is in there already can be put again, however full it is.
     await queue.put([held("e3.0", body=b"x" * 500)])
 
@@ -261,6 +259,37 @@ async def test_of_workers_that_claim_at_once_none_gets_what_another_has(
     assert all(len(answer) <= 4 for answer in answers)
 
 
+async def test_dots_are_counted_over_leases_until_an_attempt_is_settled(queue: RedisQueue, client: StoreClient) -> None:
+    one = held()
+    await queue.put([one])
+    for number in range(3):
+        assert await claim(queue, f"lease{number}") == [Claimed(one, dots=number)]
+        # At the dot with one host after the other it is one attempt still.
+        assert await queue.mark_dot(one.id, f"lease{number}")
+        assert await queue.mark_dot(one.id, f"lease{number}")
+        await end_leases(client)
+    # A crash before the dot forgets none of those before.
+    assert await claim(queue, "early") == [Claimed(one, dots=3)]
+    await end_leases(client)
+    assert await claim(queue, "last") == [Claimed(one, dots=3)]
+    await queue.settle(one, "last", left=one, delay=0)
+    assert await claim(queue, "new") == [Claimed(one, dots=0)]
+
+
+async def test_dead_letters_are_made_in_the_step_that_settles_however_full_it_is(
+    client: StoreClient, ledger: RedisLedger, journal: MemoryJournal
+) -> None:
+    queue = RedisQueue(client, ledger, journal=journal, max_body=1000, high_water=30)
+    one, letter = held(), held("e1.0.d0", head=b"x" * 100)
+    await queue.put([one])
+    await claim(queue)
+    assert await queue.settle(one, "one", left=None, delay=0, dead=[(letter, "nobody may be told")])
+    assert await claim(queue, "two") == []
+    (dead,) = [item async for item in queue.list()]
+    assert (dead.id, dead.dead) == ("e1.0.d0", "nobody may be told")
+    assert await queue.held_octets() == await octets_in_store(client)
+
+
 @pytest.mark.parametrize("dotted", [False, True])
 async def test_a_lease_that_ran_out_is_somebody_elses_and_tells_of_the_dot(
     queue: RedisQueue, client: StoreClient, dotted: bool
@@ -272,13 +301,13 @@ async def test_a_lease_that_ran_out_is_somebody_elses_and_tells_of_the_dot(
         assert await queue.mark_dot(one.id, "one")
     assert await claim(queue, "two") == []
     await end_leases(client)
-    assert await claim(queue, "two") == [Claimed(one, dotted=dotted)]
+    assert await claim(queue, "two") == [Claimed(one, dots=int(dotted))]
     assert await queue.mark_dot(one.id, "one") is False
     assert await queue.settle(one, "one", left=None, delay=0, reports=[held("r")]) is False
     assert await queue.bury(one, "one", "late") is False
     assert await queue.settle(one, "two", left=one, delay=0, reports=()) is True
     # The mark belonged to the lease.
-    assert await claim(queue, "three") == [Claimed(one, dotted=False)]
+    assert await claim(queue, "three") == [Claimed(one, dots=0)]
 
 
 async def test_a_lease_that_is_renewed_goes_on_and_one_that_was_lost_does_not(
@@ -306,7 +335,7 @@ async def test_what_is_put_under_a_lease_belongs_to_the_attempt_that_goes_on(
     assert await claim(queue) == []
     assert await queue.mark_dot(one.id, "attempt")
     await end_leases(client)
-    assert await claim(queue) == [Claimed(one, dotted=True)]
+    assert await claim(queue) == [Claimed(one, dots=1)]
 
 
 # --- next hops --------------------------------------------------------------------------------------------------------
@@ -382,7 +411,7 @@ async def test_a_dead_letter_is_seen_and_waits_for_the_operator(queue: RedisQueu
     assert (leased.id, leased.leased) == ("e2.0", True)
     assert await queue.drop(leased.id) is None
     assert await queue.retry(dead.id) is True
-    assert await claim(queue, "three") == [Claimed(one, dotted=False)]
+    assert await claim(queue, "three") == [Claimed(one, dots=0)]
     assert [item async for item in queue.list(dead=True)] == []
 
 
@@ -392,7 +421,7 @@ async def test_an_operator_reads_drops_and_hurries(queue: RedisQueue) -> None:
     assert await queue.read(one.id) == one
     assert await queue.read("nothing") is None
     assert await queue.retry(one.id) is True
-    assert await claim(queue) == [Claimed(one, dotted=False)]
+    assert await claim(queue) == [Claimed(one, dots=0)]
     await queue.settle(one, "one", left=one, delay=300, reports=())
     assert await queue.drop(one.id) is True
     assert await queue.drop(one.id) is False
@@ -521,7 +550,7 @@ async def test_every_sum_is_exact_after_any_run(queue: RedisQueue, client: Store
             case 2:
                 for one in await claim(queue, f"lease{number}", limit=3, each=2):
                     leases[one.held.id] = one
-                    leases[one.held.id + "?"] = Claimed(replace(one.held, id=f"lease{number}"), dotted=False)
+                    leases[one.held.id + "?"] = Claimed(replace(one.held, id=f"lease{number}"), dots=0)
             case 3 if leases:
                 id_ = rng.choice([one for one in leases if not one.endswith("?")])
                 one, lease = leases.pop(id_).held, leases.pop(id_ + "?").held.id

@@ -6,8 +6,7 @@ if holder ~= lease or lease == '' then
   return 0
 end
 local destination = lease_in(item)
-redis.call('HSET', item, 'r', ARGV[3])
-redis.call('ZADD', DEAD, string.format('%.0f', now), item)
+bury(item, ARGV[3])
 if destination then
   schedule(destination)
 end

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Give what is due to a lease: next hops in turn, one item of each a round.
 -- ARGV: lease, seconds of it, most items, most of one next hop under lease, most octets, seconds that the dead are kept.
--- Answer: for each item its name, record, head, body, and "1" where a final dot was marked under the lease it had before.
+-- Answer: for each item its name, record, head, body, and under how many leases
+-- since it was settled last a final dot was marked.
 -- A lease that is given twice (a lost answer) leaves the items with it; they come back when it ends.
 local lease, seconds, limit, each = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local most, buried = tonumber(ARGV[5]), tonumber(ARGV[6]) * 1000
@@ -37,7 +38,7 @@ while looked and #answer < limit and octets < most do
       lease_out(item, destination, lease, seconds)
       -- Behind those that wait longer.
       schedule(destination, now)
-      answer[#answer + 1] = { item, facts[1] or '', facts[2] or '', body or '', facts[4] or '' }
+      answer[#answer + 1] = { item, facts[1] or '', facts[2] or '', body or '', facts[4] or '0' }
       octets = octets + #(body or '')
     else
       schedule(destination)

@@ -1,7 +1,8 @@
 -- What the scripts of the queue share; each of them is this text and its own (forwarder/store/queue.py).
 --
 -- Names, all with the shard's hash tag ({fwd0} stands for it):
---   qi:ID    hash, an item: v record, h head, b name of its body, d name of its next hop, l lease ("" none), x "1" after mark_dot,
+--   qi:ID    hash, an item: v record, h head, b name of its body, d name of its next hop, l lease ("" none), x under how many leases a final dot was marked since it was
+--            settled last, y the latest of them,
 --            r why it is dead
 --   qb:ID    hash, a body: o octets, n items that have it
 --   qw:ID    sorted set, a next hop: items by the time they are due
@@ -42,7 +43,7 @@ end
 
 local function lease_out(item, destination, lease, seconds)
   redis.call('ZREM', destination, item)
-  redis.call('HSET', item, 'l', lease, 'x', '')
+  redis.call('HSET', item, 'l', lease)
   redis.call('ZADD', LEASES, string.format('%.0f', now + seconds * 1000), item)
   if redis.call('HSET', HOLDERS, item, destination) == 1 then
     redis.call('HINCRBY', COUNTS, destination, 1)
@@ -138,10 +139,16 @@ local function add_body(body)
 end
 
 local function add(one, keep)
-  redis.call('HSET', one.name, 'v', one.record, 'h', one.head, 'b', one.body.name, 'd', one.destination, 'l', '', 'x', '')
+  redis.call('HSET', one.name, 'v', one.record, 'h', one.head, 'b', one.body.name, 'd', one.destination, 'l', '', 'x', '0')
   redis.call('HINCRBY', SIZES, 'octets', #one.head + add_body(one.body))
   redis.call('ZADD', ALL, string.format('%.0f', now), one.name)
   for _, mark in ipairs(one.marks) do
     redis.call('SET', mark, '\1D', 'EX', keep)
   end
+end
+
+-- It is nobody's turn any more.
+local function bury(item, reason)
+  redis.call('HSET', item, 'r', reason)
+  redis.call('ZADD', DEAD, string.format('%.0f', now), item)
 end

@@ -14,6 +14,7 @@ if what == 'drop' then
 else
   redis.call('ZREM', DEAD, item)
   redis.call('HDEL', item, 'r')
+  redis.call('HSET', item, 'x', '0')
   redis.call('HDEL', QUIET, facts[2])
   due_at(item, facts[2], now)
   schedule(facts[2])

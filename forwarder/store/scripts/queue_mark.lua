@@ -3,5 +3,9 @@
 if redis.call('HGET', ARGV[1], 'l') ~= ARGV[2] then
   return 0
 end
-redis.call('HSET', ARGV[1], 'x', '1')
+if redis.call('HGET', ARGV[1], 'y') ~= ARGV[2] then
+  -- Once a lease: an attempt may be at the dot with one host after the other.
+  redis.call('HINCRBY', ARGV[1], 'x', 1)
+  redis.call('HSET', ARGV[1], 'y', ARGV[2])
+end
 return 1

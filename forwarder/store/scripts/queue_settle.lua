@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- An attempt ended. ARGV: item, lease, record of what is left ("" nothing), seconds until that is due, seconds to keep the
--- ledger's marks, then reports as items. Answer: 1, or 0 when the lease is not ours: nothing was changed.
+-- ledger's marks, then reports as items, then dead letters as items and the reason of each. Answer: 1, or 0 when the lease is not ours: nothing was changed.
 local item, lease, left, delay, keep = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 if redis.call('HGET', item, 'l') ~= lease or lease == '' then
   return 0
@@ -9,16 +9,23 @@ if left == '' then
   remove(item)
 else
   local destination = lease_in(item)
-  redis.call('HSET', item, 'v', left, 'x', '')
+  redis.call('HSET', item, 'v', left, 'x', '0')
   due_at(item, destination, now + delay * 1000)
   schedule(destination)
 end
-local _, reports = read_items(6)
+local _, reports, behind = read_items(6)
 for _, one in ipairs(reports) do
   if not is_known(one.name) then
     add(one, keep)
     due_at(one.name, one.destination, now)
     schedule(one.destination)
+  end
+end
+local _, dead, reasons = read_items(behind)
+for i, one in ipairs(dead) do
+  if not is_known(one.name) then
+    add(one, keep)
+    bury(one.name, ARGV[reasons + i - 1])
   end
 end
 return 1
