@@ -16,7 +16,16 @@ import pytest
 import trustme
 
 from forwarder.keyhost import KeyHostClient, KeyHostSettings
-from forwarder.keyhost.caching import DEFAULT_TTL, FAULT_TTL, MAX_ENTRIES, MAX_FLIGHTS, MAX_TTL, MIN_TTL, NEGATIVE_TTL
+from forwarder.keyhost.caching import (
+    DEFAULT_TTL,
+    FAULT_TTL,
+    MAX_DOMAIN_FLIGHTS,
+    MAX_ENTRIES,
+    MAX_FLIGHTS,
+    MAX_TTL,
+    MIN_TTL,
+    NEGATIVE_TTL,
+)
 from forwarder.keyhost.exchange import judged_addresses
 from forwarder.ports import Answer, KeyText, NoKeyText
 from tests.fakes import FakeResolver, MemoryJournal
@@ -328,11 +337,31 @@ async def test_requests_at_a_time_are_bounded(tmp_path: Path, authority: trustme
     async with place(tmp_path, authority) as it:
         it.server.answer = response(RECORD)
         it.server.gate.clear()
+        waiting = [asyncio.create_task(it.client.fetch(f"d{number}.test", None)) for number in range(MAX_FLIGHTS)]
+        await asyncio.sleep(0)
+        assert await it.fetch() == NoKeyText("too many key hosts to ask at a time", temporary=True)
+        it.server.gate.set()
+        await asyncio.gather(*waiting)
+        assert await it.fetch() == KeyText(RECORD)
+
+
+async def test_a_domain_with_a_slow_key_host_and_many_keys_leaves_the_others_their_requests(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
+    async with place(tmp_path, authority) as it:
+        it.server.answer = response(RECORD)
+        it.server.gate.clear()
         waiting = [asyncio.create_task(it.fetch(f"k{number}")) for number in range(MAX_FLIGHTS)]
         await asyncio.sleep(0)
-        assert await it.fetch("one-more") == NoKeyText("too many key hosts to ask at a time", temporary=True)
+        other = await it.client.fetch("other.test", None)
+        assert isinstance(other, NoKeyText)
+        assert "too many" not in other.reason
         it.server.gate.set()
-        assert await asyncio.gather(*waiting) == [KeyText(RECORD)] * MAX_FLIGHTS
+        answers = await asyncio.gather(*waiting)
+        assert answers[:MAX_DOMAIN_FLIGHTS] == [KeyText(RECORD)] * MAX_DOMAIN_FLIGHTS
+        refused = NoKeyText("too many keys of this domain to ask for at a time", temporary=True)
+        assert answers[MAX_DOMAIN_FLIGHTS:] == [refused] * (MAX_FLIGHTS - MAX_DOMAIN_FLIGHTS)
+        assert await it.fetch("k9") == KeyText(RECORD)
 
 
 async def test_the_cache_is_bounded() -> None:

@@ -13,6 +13,7 @@ from forwarder.ports import Journal, KeyText, NoKeyText, Resolver
 __all__ = [
     "DEFAULT_TTL",
     "FAULT_TTL",
+    "MAX_DOMAIN_FLIGHTS",
     "MAX_ENTRIES",
     "MAX_FLIGHTS",
     "MAX_TTL",
@@ -30,6 +31,8 @@ NEGATIVE_TTL, FAULT_TTL = 60, 15
 MAX_ENTRIES = 1000
 #: Requests at a time; more are told to come back.
 MAX_FLIGHTS = 32
+#: Of them, those for one domain: a slow key host with a name for every selector leaves the others theirs.
+MAX_DOMAIN_FLIGHTS = 2
 
 _Key = tuple[str, str | None]
 
@@ -68,6 +71,8 @@ class KeyHostClient:
         if flight is None:
             if len(self._flights) >= MAX_FLIGHTS:
                 return NoKeyText("too many key hosts to ask at a time", temporary=True)
+            if sum(one == domain for one, _ in self._flights) >= MAX_DOMAIN_FLIGHTS:
+                return NoKeyText("too many keys of this domain to ask for at a time", temporary=True)
             flight = self._flights[key] = asyncio.create_task(self._fetch(key))
             flight.add_done_callback(lambda _: self._flights.pop(key))
         # Whoever gives up leaves the flight to those who wait with it.
