@@ -14,16 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
 
-from forwarder import bounce, retry, seal
+from forwarder import bounce, retry
 from forwarder.mail.header import parse_message
 from forwarder.model import (
     Address,
     Deferred,
     Delivered,
-    Delivery,
-    Envelope,
     Failed,
     Outcome,
     RecipientOutcome,
@@ -31,9 +28,10 @@ from forwarder.model import (
 )
 from forwarder.pipeline.doors import Doors, Settings
 from forwarder.pipeline.notes import note_for
-from forwarder.ports import Held, Queue, StoreAway, Waiting
+from forwarder.pipeline.report import seal_report
+from forwarder.ports import Held, Queue, StoreAway
 
-__all__ = ["Aftermath", "hold_report", "pick"]
+__all__ = ["Aftermath", "pick"]
 
 
 def pick(held: Held, indexes: Sequence[int]) -> Held:
@@ -41,20 +39,6 @@ def pick(held: Held, indexes: Sequence[int]) -> Held:
     recipients = tuple(held.delivery.recipients[one] for one in indexes)
     waiting = tuple(held.waiting[one] for one in indexes)
     return replace(held, delivery=replace(held.delivery, recipients=recipients), waiting=waiting)
-
-
-def hold_report(delivery: Delivery, cause: Envelope, srs_domain: str, now: datetime) -> Held:
-    """A report of ours as the queue keeps it. Nobody hears of its failure: its sender is null (RFC 5321 section 6.1)."""
-    return Held(
-        id=delivery.id,
-        delivery=delivery,
-        waiting=tuple(Waiting(one, b"", None) for one in delivery.recipients),
-        envelope=cause,
-        report_to=None,
-        srs_domain=srs_domain,
-        header_at=0,
-        queued_at=now,
-    )
 
 
 def _aside(held: Held, mark: str, reason: str) -> tuple[Held, str]:
@@ -167,26 +151,16 @@ class Aftermath:
         original = parse_message(held.delivery.data[0][held.header_at :])
         note = await note_for(to.domain, held.id, self._settings, self._doors)
         raw = bounce.compose_failure(told, held.envelope, original, hostname=names.hostname, now=now, note=note)
-        data = seal.seal_own(
+        return seal_report(
             raw,
-            (to,),
-            srs_domain=held.srs_domain,
-            names=names,
-            keys=self._doors.keys,
-            now=now,
-            bind=self._settings.bind_recipients,
-        )
-        delivery = Delivery(
+            to,
+            held.envelope,
             # The same attempt that is settled twice writes the same report.
             id=f"{held.id}.r{held.delivery.attempts}",
-            sender=None,
-            recipients=(to,),
-            next_hop=to.domain,
-            data=data,
-            expires_at=now + self._settings.lifetime,
-            smtputf8=not (to.local.isascii() and to.domain.isascii()),
+            srs_domain=held.srs_domain,
+            settings=self._settings,
+            doors=self._doors,
         )
-        return hold_report(delivery, held.envelope, held.srs_domain, now)
 
     async def _back_off(self, held: Held, results: Sequence[RecipientOutcome], delay: float) -> None:
         """Nobody there: nothing else for this next hop needs to find that out. Somebody there again: all of it may go."""

@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from typing import assert_never
 
-from forwarder import bounce, route, seal, srs
+from forwarder import bounce, route, srs
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
 from forwarder.mail.dsn import parse_report
 from forwarder.model import (
     Address,
     Deferred,
     Delivered,
-    Delivery,
     Envelope,
     Failed,
     Message,
@@ -22,10 +21,10 @@ from forwarder.model import (
     Reply,
     Verdict,
 )
-from forwarder.pipeline.aftermath import hold_report
 from forwarder.pipeline.answer import scrubbed
 from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.pipeline.notes import note_for
+from forwarder.pipeline.report import seal_report
 from forwarder.ports import (
     Claim,
     StoreAway,
@@ -78,30 +77,18 @@ class Reporting:
         self, envelope: Envelope, raw: bytes, recipient: Address, alias_domain: str
     ) -> Delivered | Queued | Deferred | Failed:
         """A report of ours, with the null sender (RFC 5321 section 4.5.5), delivered or held like any delivery."""
-        now = self._doors.clock.now()
-        srs_domain = self._doors.directory.srs_domain(alias_domain)
-        data = seal.seal_own(
+        held = seal_report(
             raw,
-            (recipient,),
-            srs_domain=srs_domain,
-            names=self._settings.names,
-            keys=self._doors.keys,
-            now=now,
-            bind=self._settings.bind_recipients,
-        )
-        delivery = Delivery(
+            recipient,
+            envelope,
             id=f"{envelope.id}r",
-            sender=None,
-            recipients=(recipient,),
-            next_hop=recipient.domain,
-            data=data,
-            expires_at=now + self._settings.lifetime,
-            smtputf8=not (recipient.local.isascii() and recipient.domain.isascii()),
+            srs_domain=self._doors.directory.srs_domain(alias_domain),
+            settings=self._settings,
+            doors=self._doors,
         )
-        ticket = Ticket(recipient, recipient, b"")
         hold = self._settings.domain_holds.get(alias_domain, self._settings.hold)
-        held = hold_report(delivery, envelope, srs_domain, now) if hold is not Hold.NEVER else None
-        plan = Plan(delivery, (ticket,), (None,), held, hold)
+        ticket = Ticket(recipient, recipient, b"")
+        plan = Plan(held.delivery, (ticket,), (None,), held if hold is not Hold.NEVER else None, hold)
         fates = await self._dispatcher.deliver([plan], envelope.id, recorded=False)
         self._tell.delivered(envelope, fates)
         return fates[0].outcome
