@@ -74,7 +74,11 @@ class EdgeServer:
             )
 
         for sock in sockets:
-            self._servers.append(await loop.create_server(new_session, sock=sock, backlog=_BACKLOG, ssl=tls))
+            # The count of sessions begins behind the handshake: before it, time alone bounds a connection.
+            bound = self._settings.limits.handshake_timeout if tls is not None else None
+            self._servers.append(
+                await loop.create_server(new_session, sock=sock, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=bound)
+            )
 
     def _admit(self, session: Session) -> bool:
         if self._draining or len(self._sessions) >= self._settings.limits.sessions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -449,3 +450,16 @@ async def test_the_self_signed_certificate_is_made_once_and_private(tmp_path: Pa
     assert make_self_signed(tmp_path, "mx.fwd.example", datetime.now(UTC)) == first
     assert first[0].read_bytes() == before
     assert first[1].stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_client_of_a_tls_port_that_shakes_no_hands_is_hung_up_on_in_time(tmp_path: Path) -> None:
+    context = server_context(*make_self_signed(tmp_path, "mx.fwd.example", datetime.now(UTC)))
+    async with edge(handshake_timeout=0.2) as (_, it):
+        sock = bind("127.0.0.1:0")
+        port = sock.getsockname()[1]
+        await it.server.start([sock], tls=context)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
