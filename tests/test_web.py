@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import ssl
 from collections.abc import AsyncIterator
@@ -120,6 +121,28 @@ async def test_connections_are_bounded_and_freed() -> None:
             writer.transport.abort()
         answers = [await ask(port, get(PLACE)) for _ in range(20)]
         assert answers[-1].startswith("HTTP/1.1 200")
+
+
+async def test_connections_that_shake_no_hands_are_counted_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forwarder.web.server._HANDSHAKE_SECONDS", 0.5)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("mailkey.fwd.test").configure_cert(context)
+    async with serving(context) as port:
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        assert not any(one.at_eof() for one, _ in idle)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(one.read() for one, _ in idle), return_exceptions=True)
+        trusting = ssl.create_default_context()
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+        writer.write(get(PLACE).encode())
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        for _, one in [*idle, (reader, writer)]:
+            one.close()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

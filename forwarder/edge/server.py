@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Sequence
 
 from forwarder.edge.session import Acceptor, EdgeSettings, Session
+from forwarder.handshakes import Handshakes
 from forwarder.ports import Clock, Journal
 from forwarder.smtp import reply
 
@@ -54,6 +55,7 @@ class EdgeServer:
         self._clock = clock
         self._journal = journal
         self._sessions: set[Session] = set()
+        self._handshakes = Handshakes(settings.limits.handshake_timeout, self._full)
         self._servers: list[asyncio.Server] = []
         self._draining = False
         self._empty = asyncio.Event()
@@ -74,11 +76,13 @@ class EdgeServer:
             )
 
         for sock in sockets:
-            # The count of sessions begins behind the handshake: before it, time alone bounds a connection.
-            bound = self._settings.limits.handshake_timeout if tls is not None else None
-            self._servers.append(
-                await loop.create_server(new_session, sock=sock, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=bound)
-            )
+            if tls is not None:
+                self._handshakes.accept(sock, new_session, tls)
+            else:
+                self._servers.append(await loop.create_server(new_session, sock=sock, backlog=_BACKLOG))
+
+    def _full(self) -> bool:
+        return self._draining or len(self._sessions) + len(self._handshakes) >= self._settings.limits.sessions
 
     def _admit(self, session: Session) -> bool:
         if self._draining or len(self._sessions) >= self._settings.limits.sessions:
@@ -96,6 +100,7 @@ class EdgeServer:
         self._draining = True
         for server in self._servers:
             server.close()
+        self._handshakes.close()
         for session in list(self._sessions):
             session.drain()
         if self._sessions:

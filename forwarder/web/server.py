@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from forwarder.handshakes import Handshakes
 from forwarder.ports import Journal
 
 __all__ = ["CONNECTION_SECONDS", "MAX_CONNECTIONS", "WebServer"]
@@ -57,6 +58,7 @@ class WebServer:
         )
         self._tls = tls
         self._lifetime = lifetime
+        self._handshakes = Handshakes(_HANDSHAKE_SECONDS, self._full)
         self._servers: list[asyncio.Server] = []
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
@@ -64,14 +66,14 @@ class WebServer:
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         for sock in sockets:
-            self._servers.append(
-                await loop.create_server(
-                    self._admit,
-                    sock=sock,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=_HANDSHAKE_SECONDS if self._tls is not None else None,
-                )
-            )
+            if self._tls is not None:
+                self._handshakes.accept(sock, self._admit, self._tls)
+            else:
+                self._servers.append(await loop.create_server(self._admit, sock=sock))
+
+    def _full(self) -> bool:
+        server = self._runner.server
+        return server is None or len(server.connections) + len(self._handshakes) >= MAX_CONNECTIONS
 
     def _admit(self) -> asyncio.Protocol:
         server = self._runner.server
@@ -85,6 +87,7 @@ class WebServer:
         """Accept nothing more and close what is open."""
         for server in self._servers:
             server.close()
+        self._handshakes.close()
         await self._runner.cleanup()
 
 

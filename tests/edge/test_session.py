@@ -463,3 +463,28 @@ async def test_a_client_of_a_tls_port_that_shakes_no_hands_is_hung_up_on_in_time
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
         writer.close()
+
+
+async def test_connections_that_shake_no_hands_are_sessions_and_end(tmp_path: Path) -> None:
+    context = server_context(*make_self_signed(tmp_path, "mx.fwd.example", datetime.now(UTC)))
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    async with edge(sessions=11, handshake_timeout=0.5) as (_, it):
+        sock = bind("127.0.0.1:0")
+        port = sock.getsockname()[1]
+        await it.server.start([sock], tls=context)
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10)]
+        reader, late = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        late.close()
+        assert not any(one.at_eof() for one, _ in idle)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(one.read() for one, _ in idle), return_exceptions=True)
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+            assert (await reader.readline()).startswith(b"220 ")
+            writer.close()
+            await reader.read()
+        for _, one in idle:
+            one.close()
