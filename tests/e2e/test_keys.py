@@ -107,8 +107,12 @@ async def test_keys_are_rotated_under_load_without_one_failed_signature(
         more = True
         judged: asyncio.Queue[None] = asyncio.Queue()
 
+        # What is sent and not judged yet is less than any number that is waited for below.
+        room = asyncio.Semaphore(2 * SENDERS)
+
         async def send_on() -> None:
             while more:
+                await room.acquire()
                 raw = MESSAGE.replace(b"<one@", b"<n%d@" % next(numbers))
                 assert (await it.send(it.signed(raw))).startswith("250")
 
@@ -117,6 +121,7 @@ async def test_keys_are_rotated_under_load_without_one_failed_signature(
                 arrived.append(await it.next(it.sink))
                 assert await judge(it, arrived[-1]) == "pass"
                 judged.put_nowait(None)
+                room.release()
 
         async def wait_for(number: int) -> None:
             while not judged.empty():
