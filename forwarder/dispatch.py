@@ -40,6 +40,7 @@ __all__ = [
     "Ticket",
     "UnderWay",
     "fingerprint",
+    "pick",
     "split",
 ]
 
@@ -433,16 +434,18 @@ def split(fates: Sequence[Fate]) -> tuple[list[Fate], list[Fate], list[Fate]]:
     return taken, deferred, failed
 
 
+def pick(held: Held, indexes: Sequence[int]) -> Held:
+    """The same for some of its recipients only."""
+    recipients = tuple(held.delivery.recipients[one] for one in indexes)
+    waiting = tuple(held.waiting[one] for one in indexes)
+    return replace(held, delivery=replace(held.delivery, recipients=recipients), waiting=waiting)
+
+
 def _some_of(held: Held, indexes: Sequence[int], fates: Sequence[Fate]) -> Held:
     """What is left of it after the attempt in session."""
+    left = pick(held, indexes)
     uncertain = any(isinstance(one.outcome, Deferred) and one.outcome.maybe_delivered for one in fates)
-    recipients = tuple(held.delivery.recipients[one] for one in indexes)
-    return replace(
-        held,
-        delivery=replace(held.delivery, recipients=recipients, attempts=1),
-        waiting=tuple(held.waiting[one] for one in indexes),
-        maybe_dup=uncertain,
-    )
+    return replace(left, delivery=replace(left.delivery, attempts=1), maybe_dup=uncertain)
 
 
 def _all_deferred(plan: Plan, reason: str) -> Outcome:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["Schedule", "pause"]
+__all__ = ["Schedule", "pause", "spread"]
 
 #: Share of a pause that chance moves it by, up or down: what failed together is not tried again together.
 _SPREAD = 0.1
@@ -33,4 +33,9 @@ def pause(schedule: Schedule, attempts: int, *, expires_at: datetime, now: datet
     if left <= 0:
         return None
     doubled = min(schedule.first * float(1 << min(max(attempts, 1) - 1, _MAX_DOUBLINGS)), schedule.most)
-    return min(doubled * (1 + _SPREAD * (2 * chance - 1)), left)
+    return min(spread(doubled, chance), left)
+
+
+def spread(seconds: float, chance: float) -> float:
+    """Moved by chance, up or down."""
+    return seconds * (1 + _SPREAD * (2 * chance - 1))

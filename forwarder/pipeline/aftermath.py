@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from forwarder import bounce, retry
+from forwarder.dispatch import pick
 from forwarder.mail.header import parse_message
 from forwarder.model import (
     Address,
@@ -31,14 +32,7 @@ from forwarder.pipeline.notes import note_for
 from forwarder.pipeline.report import seal_report
 from forwarder.ports import Held, Queue, StoreAway
 
-__all__ = ["Aftermath", "pick"]
-
-
-def pick(held: Held, indexes: Sequence[int]) -> Held:
-    """The same for some of its recipients only."""
-    recipients = tuple(held.delivery.recipients[one] for one in indexes)
-    waiting = tuple(held.waiting[one] for one in indexes)
-    return replace(held, delivery=replace(held.delivery, recipients=recipients), waiting=waiting)
+__all__ = ["Aftermath"]
 
 
 def _aside(held: Held, mark: str, reason: str) -> tuple[Held, str]:
@@ -60,7 +54,7 @@ class Aftermath:
 
     def first_pause(self) -> float:
         """Seconds until what could not be delivered in session is tried again."""
-        return self._schedule.first * (0.9 + 0.2 * self._chance())
+        return retry.spread(self._schedule.first, self._chance())
 
     async def settle(self, held: Held, lease: str, outcome: Outcome) -> bool:
         """Record what an attempt under ``lease`` led to. Raises StoreAway; calling again does no harm. False: the lease was
