@@ -8,6 +8,7 @@ import smtplib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import aiosmtplib
@@ -15,7 +16,7 @@ import pytest
 
 from forwarder.auth.suffix import is_public_suffix
 from forwarder.auth.verify import verify
-from forwarder.cli.demo_lab import Received
+from forwarder.cli.demo_lab import FORWARDER, Received
 from forwarder.credentials import make_line
 from forwarder.mail.address import parse_address, parse_from
 from forwarder.mail.header import parse_message
@@ -129,7 +130,7 @@ async def verdict_of(it: Lab, arrived: Received) -> Verdict:
     message = parse_message(arrived.data)
     envelope = Envelope(
         "test",
-        Peer(it.app._submission_settings().source, "mx.fwd.test"),
+        Peer(ip_address(FORWARDER), "mx.fwd.test"),
         parse_address(arrived.sender) if arrived.sender else None,
         tuple(Recipient(parse_address(one)) for one in arrived.recipients),
         it.app.clock.now(),

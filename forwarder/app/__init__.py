@@ -1,0 +1,42 @@
+"""How do the parts become one program? The only room that names concrete adapters.
+
+clock     what time it is
+errors    StartError: one sentence for the operator
+parts     what the settings make of each part
+sockets   where we listen
+state     the store and what it holds, for the service and for an operator's command
+service   ``App``: start, drain, stop
+"""
+
+from __future__ import annotations
+
+from forwarder.app.clock import SystemClock
+from forwarder.app.errors import StartError
+from forwarder.app.parts import (
+    key_state,
+    load_keys,
+    load_note,
+    make_key_host,
+    make_resolver,
+    make_resolvers,
+    names_of,
+    policy_of,
+)
+from forwarder.app.service import App
+from forwarder.app.state import State, open_state
+
+__all__ = [
+    "App",
+    "StartError",
+    "State",
+    "SystemClock",
+    "key_state",
+    "load_keys",
+    "load_note",
+    "make_key_host",
+    "make_resolver",
+    "make_resolvers",
+    "names_of",
+    "open_state",
+    "policy_of",
+]

@@ -1,0 +1,244 @@
+"""What do the settings make of each part? Files are read here, nothing is started."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from forwarder.app.errors import StartError
+from forwarder.app.sockets import endpoint_of
+from forwarder.bounce import note
+from forwarder.config import Settings
+from forwarder.credentials import Credentials, CredentialsError
+from forwarder.dispatch import Hold
+from forwarder.edge.auth import Authenticator
+from forwarder.edge.limits import Limits
+from forwarder.edge.submission import Clients
+from forwarder.edge.tls import make_self_signed, server_context
+from forwarder.keyhost import KeyHostClient, KeyHostSettings
+from forwarder.keys import KeyFile, Keys, mailkey_record, read_private
+from forwarder.model import Identity
+from forwarder.pipeline import Settings as PipelineSettings
+from forwarder.pipeline.submission import SubmissionSettings
+from forwarder.ports import Journal
+from forwarder.relay import RelaySettings
+from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
+from forwarder.route import Action, Policy
+from forwarder.seal import Names
+
+__all__ = [
+    "key_state",
+    "limits_of",
+    "load_keys",
+    "load_note",
+    "make_clients",
+    "make_key_host",
+    "make_resolver",
+    "make_resolvers",
+    "make_tls",
+    "make_web_tls",
+    "names_of",
+    "pipeline_settings",
+    "policy_of",
+    "published",
+    "relay_settings",
+    "submission_settings",
+]
+
+# --- files --------------------------------------------------------------------------------------------------------------
+
+
+def load_keys(settings: Settings) -> Keys:
+    """Every key and secret of the configuration. Raises KeyFileError."""
+    arc = settings.keys.arc
+    return Keys.load(
+        mailkey=[KeyFile(one.domain, one.selector, one.key) for one in settings.keys.mailkey],
+        dkim=[KeyFile(one.domain, one.selector, one.key) for one in settings.keys.dkim],
+        arc=KeyFile(arc.domain, arc.selector, arc.key) if arc is not None else None,
+        srs_secret_file=settings.srs.secret_file,
+    )
+
+
+def load_note(settings: Settings) -> str | None:
+    """The text that ends reports to domains without a mailkey; ``None``: it is switched off. Raises StartError."""
+    file = settings.mailkey.note_file
+    if not settings.mailkey.note:
+        return None
+    if file is None:
+        return note.DEFAULT
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(note.MAX_NOTE + 1).decode("ascii", "surrogateescape")
+        note.check_template(text)
+    except (OSError, ValueError) as error:
+        raise StartError(f"mailkey.note_file: {file}: {getattr(error, 'strerror', None) or error}") from error
+    return text
+
+
+def make_resolver(settings: Settings) -> DnsResolver | ZoneResolver:
+    """The DNS as configured; needs a running loop. Raises StartError."""
+    dns = settings.dns
+    if dns.zone_file is not None:
+        try:
+            return ZoneResolver.from_file(dns.zone_file)
+        except (OSError, ZoneError) as error:
+            raise StartError(f"dns.zone_file: {error}") from error
+    return _ask(settings, dns.nameservers or system_nameservers())
+
+
+def make_resolvers(settings: Settings, others: Sequence[str] = ()) -> dict[str, DnsResolver | ZoneResolver]:
+    """Each name server by itself, by its address: those configured, and ``others``. Raises StartError, ValueError."""
+    dns = settings.dns
+    if dns.zone_file is not None:
+        return {str(dns.zone_file): make_resolver(settings)}
+    return {one: _ask(settings, (one,)) for one in (*(dns.nameservers or system_nameservers()), *others)}
+
+
+def _ask(settings: Settings, nameservers: Sequence[str]) -> DnsResolver:
+    return DnsResolver(
+        nameservers,
+        trust_ad=settings.dns.trust_ad,
+        timeout=settings.dns.timeout,
+        monotonic=asyncio.get_running_loop().time,
+    )
+
+
+def make_key_host(settings: Settings, resolver: DnsResolver | ZoneResolver, journal: Journal) -> KeyHostClient | None:
+    """Others' mailkey hosts; ``None`` where the operator wants none asked. Needs a running loop."""
+    mailkey = settings.mailkey
+    if not mailkey.fetch_https:
+        return None
+    return KeyHostClient(
+        resolver,
+        KeyHostSettings(mailkey.fetch_port, mailkey.fetch_private, mailkey.fetch_ca_file),
+        journal,
+        monotonic=asyncio.get_running_loop().time,
+    )
+
+
+def make_clients(settings: Settings) -> Clients:
+    """Who may send through a submission port. Raises StartError, KeyFileError."""
+    submission = settings.submission
+    authenticator = None
+    if submission.credentials is not None:
+        try:
+            credentials = Credentials.parse(read_private(submission.credentials))
+        except CredentialsError as error:
+            raise StartError(f"{submission.credentials}: {error}") from error
+        authenticator = Authenticator(credentials)
+    return Clients(
+        {name: Identity(name, frozenset(one.owns), one.null_sender) for name, one in submission.logins.items()},
+        [
+            (one.network, Identity(str(one.network), frozenset(one.owns), one.null_sender, authenticated=False))
+            for one in submission.networks
+        ],
+        authenticator,
+    )
+
+
+def make_tls(settings: Settings, now: datetime) -> ssl.SSLContext:
+    """For STARTTLS and implicit TLS, with a certificate of our own making where none is configured. Raises StartError."""
+    if settings.tls.cert is not None and settings.tls.key is not None:
+        pair = (settings.tls.cert, settings.tls.key)
+    else:
+        pair = make_self_signed(settings.state_dir / "tls", settings.hostname, now)
+    try:
+        return server_context(*pair)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"tls: cannot use {pair[0]} with {pair[1]}: {error}") from error
+
+
+def make_web_tls(settings: Settings) -> ssl.SSLContext | None:
+    """``None``: HTTP in the clear, behind a proxy. Raises StartError."""
+    cert, key = settings.web.tls.cert, settings.web.tls.key
+    if cert is None or key is None:
+        return None
+    try:
+        return server_context(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"web.tls: cannot use {cert} with {key}: {error}") from error
+
+
+# --- what each part is told ---------------------------------------------------------------------------------------------
+
+
+def published(keys: Keys) -> dict[tuple[str, str], str]:
+    """(domain, selector) → the record that the key host serves. The first key of a name counts, as it is the one that signs."""
+    return {(one.domain, one.selector): mailkey_record(one) for one in reversed(keys.mailkeys())}
+
+
+def key_state(settings: Settings) -> Path:
+    """Where the service keeps when its keys were last used."""
+    return settings.state_dir / "keys.json"
+
+
+def names_of(settings: Settings) -> Names:
+    """Who we are, to next hops and in Authentication-Results."""
+    return Names(settings.hostname, settings.authserv_id or settings.hostname)
+
+
+def policy_of(settings: Settings, domain: str | None = None) -> Policy:
+    """What the operator wants done about each finding: overall, or for the aliases of ``domain``."""
+    chosen = settings.policy.model_dump(exclude={"trusted_sealers", "help_url"})
+    if domain is not None and domain in settings.domains:
+        chosen |= settings.domains[domain].policy.model_dump(exclude_none=True)
+    actions = {name: Action(value) for name, value in chosen.items()}
+    return Policy(**actions, help_url=settings.policy.help_url)
+
+
+def pipeline_settings(settings: Settings, text: str | None) -> PipelineSettings:
+    """``text``: the note that ends reports (``load_note``)."""
+    return PipelineSettings(
+        names=names_of(settings),
+        policy=policy_of(settings),
+        domain_policies={domain: policy_of(settings, domain) for domain in settings.domains},
+        trusted_sealers=frozenset(settings.policy.trusted_sealers),
+        lifetime=timedelta(seconds=settings.queue.lifetime),
+        hold=Hold(settings.relay.hold),
+        domain_holds={domain: Hold(one.hold) for domain, one in settings.domains.items() if one.hold is not None},
+        pass_unmatched=settings.bounces.unmatched == "pass",
+        replay_recipients=settings.mailkey.replay_recipients,
+        bind_recipients=settings.mailkey.bind_recipients,
+        note=text,
+        note_url=settings.mailkey.note_url or "docs/mailkey-for-senders.md of mailkey-forwarder",
+    )
+
+
+def submission_settings(settings: Settings, addresses: Sequence[str]) -> SubmissionSettings:
+    """``addresses``: where we listen."""
+    submission, sources = settings.submission, settings.relay.source
+    here = [ip for ip, _ in map(endpoint_of, addresses) if not ip.is_unspecified]
+    return SubmissionSettings(
+        source=next(iter([*sources, *here]), IPv4Address("127.0.0.1")),
+        hide_client=submission.hide_client,
+        recipients_per_hour=submission.recipients_per_hour,
+    )
+
+
+def relay_settings(settings: Settings, addresses: Sequence[str]) -> RelaySettings:
+    """``addresses``: where we listen."""
+    relay = settings.relay
+    return RelaySettings(
+        hostname=settings.hostname,
+        port=relay.port,
+        smarthost=relay.smarthost,
+        allow_private=relay.allow_private,
+        sources=relay.source,
+        # Only a listener at the port that mail is relayed to can be the other end of a loop.
+        own_addresses=frozenset(
+            ip for ip, port in map(endpoint_of, addresses) if port == relay.port and not ip.is_unspecified
+        ),
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """How much a client, and all of them, may take."""
+    return Limits(
+        message_size=settings.limits.message_size,
+        recipients=settings.limits.recipients,
+        sessions=settings.limits.sessions,
+    )

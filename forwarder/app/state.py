@@ -1,0 +1,127 @@
+"""Where is the state, and how is it opened? For the service, and for an operator's command beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from forwarder.app.errors import StartError
+from forwarder.config import Settings
+from forwarder.ports import Journal, StoreAway
+from forwarder.store.client import StoreClient, StoreUrlError
+from forwarder.store.health import examine_store
+from forwarder.store.ledger import RedisLedger
+from forwarder.store.queue import RedisQueue
+from forwarder.store.server import EmbeddedStore, StoreStartError
+
+__all__ = ["State", "Store", "open_state"]
+
+#: Seconds within which the store must take or give a body, which may be large and waits for the disk.
+QUEUE_TIMEOUT = 5.0
+
+
+class Store:
+    """The service's connections to its store, and the store itself where it is embedded."""
+
+    def __init__(self, settings: Settings, journal: Journal) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._embedded: EmbeddedStore | None = None
+        self._clients: list[StoreClient] = []
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process of the embedded store, once open; ``None`` where there is none."""
+        return self._embedded.pid if self._embedded is not None else None
+
+    async def open(self) -> None:
+        """Raises StartError; what was opened by then is closed by ``close``."""
+        url = self._settings.store
+        if url == "embedded":
+            self._embedded = EmbeddedStore(self._settings.state_dir, journal=self._journal)
+            try:
+                await self._embedded.start()
+            except (StoreStartError, OSError) as error:
+                raise StartError(f"the embedded store cannot start: {error}") from error
+            self._watch = asyncio.create_task(self._embedded.watch())
+            url = self._embedded.url
+        try:
+            # Two connections: a large body must not keep the ledger waiting (docs/decisions/0006).
+            self._clients = [
+                StoreClient(url, journal=self._journal),
+                StoreClient(url, journal=self._journal, timeout=QUEUE_TIMEOUT),
+            ]
+        except StoreUrlError as error:
+            raise StartError(f"store: {error}") from error
+        try:
+            for finding in await examine_store(self._clients[0]):
+                self._journal.event("store.finding", fatal=finding.fatal, text=finding.text)
+                if finding.fatal:
+                    raise StartError(f"store: {finding.text}")
+        except StoreAway as away:
+            # A store that is away at start is no reason to refuse mail that can finish in session.
+            self._journal.event("store.away", reason=str(away))
+
+    def ledger(self, settings: Settings) -> RedisLedger:
+        """What was forwarded, as these settings bound it."""
+        return RedisLedger(
+            self._clients[0],
+            journal=self._journal,
+            lease=math.ceil(settings.queue.lease),
+            per_message=settings.bounces.per_message,
+            per_day=settings.bounces.per_day,
+        )
+
+    def queue(self, settings: Settings, ledger: RedisLedger) -> RedisQueue:
+        """What waits, as these settings bound it."""
+        return _queue(self._clients[1], settings, ledger, self._journal)
+
+    async def close(self) -> None:
+        """Safe to call at any time."""
+        for client in reversed(self._clients):
+            await client.close()
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+        if self._embedded is not None:
+            await self._embedded.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the store holds, for an operator's command."""
+
+    ledger: RedisLedger
+    queue: RedisQueue
+
+
+@asynccontextmanager
+async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[State]:
+    """Of the service that runs, or, while none does, of the store that it left. Raises StartError."""
+    embedded = EmbeddedStore(settings.state_dir, journal=journal) if settings.store == "embedded" else None
+    client = None
+    try:
+        if embedded is not None:
+            await embedded.start()
+        client = StoreClient(
+            embedded.url if embedded is not None else settings.store, journal=journal, timeout=QUEUE_TIMEOUT
+        )
+        ledger = RedisLedger(client, journal=journal)
+        yield State(ledger, _queue(client, settings, ledger, journal))
+    except (StoreStartError, StoreUrlError, StoreAway, OSError) as error:
+        raise StartError(f"the store cannot be reached: {error}") from error
+    finally:
+        if client is not None:
+            await client.close()
+        if embedded is not None:
+            await embedded.stop()
+
+
+def _queue(client: StoreClient, settings: Settings, ledger: RedisLedger, journal: Journal) -> RedisQueue:
+    limits = settings.queue
+    return RedisQueue(client, ledger, journal=journal, max_body=limits.max_body, high_water=limits.high_water)
