@@ -188,6 +188,15 @@ def test_a_smarthost_is_a_name_or_an_address(folder: Path, written: str) -> None
     assert loaded(folder, LEAST + f'[relay]\nsmarthost = "{written}"\n').relay.smarthost == written
 
 
+def test_tls_rules_are_for_a_domain_or_for_all_names_below_it(folder: Path) -> None:
+    written = '[relay.tls.domains]\n"B\u00dccher.example" = "verify"\n".Example.org" = "none"\n'
+
+    assert loaded(folder, LEAST + written).relay.tls.domains == {
+        "xn--bcher-kva.example": "verify",
+        ".example.org": "none",
+    }
+
+
 def test_nothing_can_be_changed_afterwards(folder: Path) -> None:
     settings = loaded(folder, EXAMPLE)
     aliases: Any = settings.domains["fwd.test"].aliases
@@ -219,6 +228,8 @@ def test_a_password_in_the_store_s_url_is_not_shown(folder: Path) -> None:
         ("FORWARDER_LISTEN", '["127.0.0.1:1"]', "listen_addresses", ("127.0.0.1:1",)),
         ("FORWARDER_DNS__NAMESERVERS", "192.0.2.1", "dns.nameservers", ("192.0.2.1:53",)),
         ("FORWARDER_DNS__ZONE_FILE", "", "dns.zone_file", None),
+        ("FORWARDER_RELAY__TLS__DEFAULT", "require", "relay.tls.default", "require"),
+        ("FORWARDER_RELAY__TLS__DOMAINS__EXAMPLE.ORG", "verify", "relay.tls.domains", {"example.org": "verify"}),
         ("FORWARDER_ADMIN__ADDRESS", "me@x.test", "admin.address", Address("me", "x.test")),
     ],
 )
@@ -351,6 +362,31 @@ D = '[domains."fwd.test"'
             LEAST + '[relay]\nsmarthost = "example.org"\n',
             ["relay.smarthost: must be host:port, like smtp.example.org:25, got 'example.org' (line 5)"],
             id="a smarthost without a port",
+        ),
+        pytest.param(
+            LEAST + '[relay.tls.domains]\n"a.test" = "always"\n',
+            [
+                (
+                    "relay.tls.domains.\"a.test\": must be 'none', 'opportunistic', 'require' or 'verify', "
+                    "got 'always' (line 5)"
+                )
+            ],
+            id="no level of TLS",
+        ),
+        pytest.param(
+            LEAST + '[relay.tls.domains]\n"*.a.test" = "none"\n',
+            ["relay.tls.domains.\"*.a.test\": must be a domain name, like mail.example.org, got '*.a.test' (line 5)"],
+            id="a star in the place of a dot",
+        ),
+        pytest.param(
+            LEAST + '[relay.tls.domains]\n".a.test" = "none"\n".A.test" = "verify"\n',
+            ["relay.tls.domains: '.a.test' and '.A.test' are the same domain (line 4)"],
+            id="TLS rules for one domain twice",
+        ),
+        pytest.param(
+            LEAST + '[relay.tls]\nca_file = "none.pem"\n',
+            ["relay.tls.ca_file: there is no file {folder}/none.pem (line 5)"],
+            id="no file of authorities",
         ),
         pytest.param(
             LEAST + '[tls]\ncert = "cert.pem"\n',

@@ -25,7 +25,7 @@ from forwarder.model import Identity
 from forwarder.pipeline import Settings as PipelineSettings
 from forwarder.pipeline.submission import SubmissionSettings
 from forwarder.ports import Journal
-from forwarder.relay import RelaySettings
+from forwarder.relay import Level, RelaySettings, TlsRules
 from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
 from forwarder.route import Action, Policy
 from forwarder.seal import Names
@@ -228,6 +228,11 @@ def relay_settings(settings: Settings, addresses: Sequence[str]) -> RelaySetting
         smarthost=relay.smarthost,
         allow_private=relay.allow_private,
         sources=relay.source,
+        tls=TlsRules(
+            Level(relay.tls.default),
+            {domain: Level(level) for domain, level in relay.tls.domains.items()},
+            str(relay.tls.ca_file or ""),
+        ),
         # Only a listener at the port that mail is relayed to can be the other end of a loop.
         own_addresses=frozenset(
             ip for ip, port in map(endpoint_of, addresses) if port == relay.port and not ip.is_unspecified

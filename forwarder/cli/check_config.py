@@ -158,6 +158,8 @@ def _summary(settings: Settings) -> Iterator[str]:
     yield "seals ARC as " + settings.keys.arc.domain if settings.keys.arc else "does not seal ARC: no [keys.arc]"
     yield f"keeps state in {'its own embedded store' if settings.store == 'embedded' else 'the store of that URL'}"
     yield f"delivers to {settings.relay.smarthost or 'the MX of each destination'}"
+    others = [f"{domain} {level}" for domain, level in settings.relay.tls.domains.items()]
+    yield f"TLS to other mail servers: {', '.join([settings.relay.tls.default, *others])}"
     yield f"postmaster and abuse: {settings.admin.address or f'a file in {settings.state_dir}'}"
 
 

@@ -41,6 +41,7 @@ def _files(settings: Settings) -> Iterator[tuple[Path, FilePath | None]]:
     yield ("web", "tls", "cert"), settings.web.tls.cert
     yield ("web", "tls", "key"), settings.web.tls.key
     yield ("mailkey", "fetch_ca_file"), settings.mailkey.fetch_ca_file
+    yield ("relay", "tls", "ca_file"), settings.relay.tls.ca_file
     for number, mailkey in enumerate(settings.keys.mailkey):
         yield ("keys", "mailkey", number, "key"), mailkey.key
     for number, dkim in enumerate(settings.keys.dkim):

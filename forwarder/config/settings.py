@@ -19,6 +19,7 @@ from forwarder.config.values import (
     AliasName,
     Count,
     DomainName,
+    DomainOrBelow,
     Endpoint,
     Location,
     LoginName,
@@ -133,6 +134,19 @@ class Keys(_Table):
 Hold = Literal["auto", "never", "always"]
 
 
+TlsLevel = Literal["none", "opportunistic", "require", "verify"]
+
+
+class RelayTls(_Table):
+    """How connections to next hops are protected."""
+
+    default: TlsLevel = "opportunistic"
+    domains: Annotated[
+        dict[DomainOrBelow, TlsLevel], BeforeValidator(values.distinct_domains), AfterValidator(values.frozen)
+    ] = Field(default_factory=dict)
+    ca_file: Annotated[Location | None, BeforeValidator(values.or_none)] = None
+
+
 class Relay(_Table):
     """How mail leaves."""
 
@@ -142,6 +156,7 @@ class Relay(_Table):
     allow_private: bool = False
     in_session: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=600)] = 20.0
     hold: Hold = "auto"
+    tls: RelayTls = Field(default_factory=RelayTls)
 
 
 class Queue(_Table):
@@ -301,7 +316,7 @@ class Settings(_Table):
     dns: Dns = Dns()
     keys: Keys = Keys()
     mailkey: Mailkey = Mailkey()
-    relay: Relay = Relay()
+    relay: Relay = Field(default_factory=Relay)
     queue: Queue = Queue()
     limits: Limits = Limits()
     policy: Policy = Policy()

@@ -23,6 +23,7 @@ __all__ = [
     "AliasName",
     "Count",
     "DomainName",
+    "DomainOrBelow",
     "Endpoint",
     "Location",
     "LoginName",
@@ -55,6 +56,11 @@ def domain(text: str) -> str:
         return ascii_domain(parse_address(f"postmaster@{text}").domain)
     except AddressError:
         raise ValueError("must be a domain name, like mail.example.org") from None
+
+
+def domain_or_below(text: str) -> str:
+    """``.example.org`` for every name below example.org."""
+    return f".{domain(text[1:])}" if text.startswith(".") else domain(text)
 
 
 def not_bool(value: Any) -> Any:
@@ -174,8 +180,9 @@ def _distinct(value: Any, what: str) -> Any:
 
 
 def _folded(name: str) -> str:
+    dot = "." if name.startswith(".") else ""
     try:
-        return ascii_domain(name)
+        return dot + ascii_domain(name.removeprefix("."))
     except AddressError:
         return name.lower()
 
@@ -202,6 +209,7 @@ def network(value: Any) -> IPv4Network | IPv6Network:
 
 
 DomainName = Annotated[str, AfterValidator(domain)]
+DomainOrBelow = Annotated[str, AfterValidator(domain_or_below)]
 #: ``example.org``, ``*.example.org``, ``bob@example.org``.
 Owner = Annotated[str, AfterValidator(canonical_owner)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(network)]

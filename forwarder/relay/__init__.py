@@ -2,16 +2,14 @@
 
 from forwarder.relay.attempt import MAYBE_DELIVERED
 from forwarder.relay.relay import SmtpRelay
+from forwarder.relay.rules import Level, TlsRules
 from forwarder.relay.settings import RelaySettings, Timeouts
-from forwarder.relay.tls import NoTls, Opportunistic, TlsPolicy, Verified
 
 __all__ = [
     "MAYBE_DELIVERED",
-    "NoTls",
-    "Opportunistic",
+    "Level",
     "RelaySettings",
     "SmtpRelay",
     "Timeouts",
-    "TlsPolicy",
-    "Verified",
+    "TlsRules",
 ]

@@ -22,7 +22,7 @@ from typing import cast
 from forwarder.model import Reply, Tls
 from forwarder.relay.mx import Target
 from forwarder.relay.settings import RelaySettings, Timeouts
-from forwarder.relay.tls import NoTls, Opportunistic, TlsPolicy, Verified, certificate_matches, client_context
+from forwarder.relay.tls import NoTls, TlsPolicy, Verified, certificate_matches, client_context
 from forwarder.smtp.client import (
     Broken,
     Closed,
@@ -104,6 +104,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
         self.target = target
+        self.policy: TlsPolicy = NoTls()
         self.tls: Tls | None = None
         self.opened_at = self.idle_since = loop.time()
         self.messages = 0
@@ -124,21 +125,21 @@ class Connection(asyncio.Protocol):
 
     async def greet(self, policy: TlsPolicy) -> NoSession | None:
         """From the greeting to the last EHLO; ``None``: now ``send``."""
+        self.policy = policy
         self._arm()
         event = await self._event()
         if not isinstance(event, Ready):
             return _no_session(event)
-        required = isinstance(policy, Verified)
         if isinstance(policy, NoTls):
             return None
         if not event.extensions.starttls:
-            return NoSession("TLS is required and not offered") if required else None
+            return NoSession("TLS is required and not offered") if policy.required else None
         self._client.start_tls()
         self._flush()
         event = await self._event()
         if isinstance(event, TlsRefused):
-            # RFC 3207 section 4: whether to go on without it is for the client to decide.
-            return NoSession("TLS is required and refused", event.reply) if required else None
+            # RFC 3207 section 4: whether to go on without it is for the client to decide. A 5xx is not about the message.
+            return NoSession(f"TLS is required and refused: {event.reply.code}") if policy.required else None
         if not isinstance(event, StartTls):
             return _no_session(event)
         return await self._start_tls(policy)
@@ -181,7 +182,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def _start_tls(self, policy: Opportunistic | Verified) -> NoSession | None:
+    async def _start_tls(self, policy: TlsPolicy) -> NoSession | None:
         if self._events:
             # Bytes came in clear behind the reply to STARTTLS.
             return _no_session(self._events.popleft())
@@ -196,8 +197,7 @@ class Connection(asyncio.Protocol):
                 ssl_handshake_timeout=self._timeouts.tls,
             )
         except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", None) or type(error).__name__
-            return NoSession(f"TLS handshake failed: {reason}", tls_failed=True)
+            return NoSession(_handshake_failure(error), tls_failed=True)
         if transport is None:
             return NoSession("TLS handshake failed: connection closed", tls_failed=True)
         self._transport = transport
@@ -344,6 +344,12 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self._wake()
+
+
+def _handshake_failure(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS certificate is not valid: {error.verify_message}"
+    return f"TLS handshake failed: {getattr(error, 'reason', None) or type(error).__name__}"
 
 
 def _no_session(event: Event) -> NoSession:

@@ -69,8 +69,10 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The hosts that may be asked, best preference first, and for how many seconds this holds. Never without a target."""
+    """The hosts that may be asked, best preference first, and for how many seconds this holds. Never without a target.
+    ``domain`` is whose hosts they are: the smarthost's name where everything goes there."""
 
+    domain: str
     hosts: tuple[Host, ...]
     ttl: int = 0
 
@@ -99,7 +101,7 @@ async def lookup_route(
             if not any(name for _, name in exchanges):
                 # RFC 7505 section 3.
                 return Failed("null MX", _NULL_MX)
-    return await _lookup_hosts(resolver, exchanges, _remaining(answer), settings, rng)
+    return await _lookup_hosts(resolver, domain, exchanges, _remaining(answer), settings, rng)
 
 
 def order_targets(route: Route, rng: random.Random) -> list[Target]:
@@ -129,17 +131,17 @@ async def _lookup_smarthost(resolver: Resolver, settings: RelaySettings) -> Rout
     """What the operator names is asked whatever its address, and no record of anybody's can say otherwise."""
     name, port = parse_smarthost(settings.smarthost)
     try:
-        return Route((_host(0, name, port, [ip_address(name)]),), ttl=86400)
+        return Route(name, (_host(0, name, port, [ip_address(name)]),), ttl=86400)
     except ValueError:
         pass
     if name.lower() == "localhost":
         # RFC 6761 section 6.3: not a question for the DNS.
-        return Route((_host(0, name, port, [IPv4Address("127.0.0.1"), IPv6Address("::1")]),), ttl=86400)
+        return Route(name, (_host(0, name, port, [IPv4Address("127.0.0.1"), IPv6Address("::1")]),), ttl=86400)
     found = await _lookup_addresses(resolver, name)
     if not found.addresses:
         # Whatever the DNS says of our own smarthost, it is not the sender's fault.
         return Deferred(f"the smarthost has no address: {found.trouble or 'no record'}")
-    return Route((_host(0, name, port, found.addresses),), found.ttl)
+    return Route(name, (_host(0, name, port, found.addresses),), found.ttl)
 
 
 def _route_literal(domain: str, settings: RelaySettings) -> Route | Failed:
@@ -153,11 +155,16 @@ def _route_literal(domain: str, settings: RelaySettings) -> Route | Failed:
         return Failed("mail loop", _LOOP)
     if not settings.allow_private and not is_public(address):
         return Failed("not a public address", _NOT_PUBLIC)
-    return Route((_host(0, domain, settings.port, [address]),), ttl=86400)
+    return Route(domain, (_host(0, domain, settings.port, [address]),), ttl=86400)
 
 
 async def _lookup_hosts(
-    resolver: Resolver, exchanges: list[tuple[int, str]], ttl: int, settings: RelaySettings, rng: random.Random
+    resolver: Resolver,
+    domain: str,
+    exchanges: list[tuple[int, str]],
+    ttl: int,
+    settings: RelaySettings,
+    rng: random.Random,
 ) -> Route | Deferred | Failed:
     own = {name.lower().rstrip(".") for name in (settings.hostname, *settings.own_hosts)}
     exchanges = sorted(exchanges, key=lambda one: (one[0], rng.random()))
@@ -181,7 +188,7 @@ async def _lookup_hosts(
             hosts.append(_host(preference, name, settings.port, allowed))
             ttl = min(ttl, host.ttl)
     if hosts:
-        return Route(tuple(hosts), ttl)
+        return Route(domain, tuple(hosts), ttl)
     trouble = next((host.trouble for host in found if host.trouble), None)
     if trouble:
         return Deferred(trouble)

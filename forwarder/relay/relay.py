@@ -26,7 +26,7 @@ from forwarder.relay.connection import BeforeDot, Connection, NoSession, open_co
 from forwarder.relay.mx import Route, Target, lookup_route, order_targets, parse_smarthost
 from forwarder.relay.pool import Pool, key_of
 from forwarder.relay.settings import RelaySettings
-from forwarder.relay.tls import NoTls, Opportunistic
+from forwarder.relay.tls import NoTls, TlsPolicy
 from forwarder.smtp.client import Finished, SmtpClient
 
 __all__ = ["SmtpRelay"]
@@ -79,8 +79,8 @@ class SmtpRelay:
         if not isinstance(route, Route):
             attempt.settle_all(route)
             return
-        for target in self._order(route)[: self._settings.max_addresses]:
-            await self._try(target, attempt, before_dot)
+        for target, policy in self._order(route)[: self._settings.max_addresses]:
+            await self._try(target, policy, attempt, before_dot)
             if not attempt.pending or attempt.sessions >= self._settings.max_sessions:
                 return
 
@@ -96,19 +96,19 @@ class SmtpRelay:
                 self._routes.popitem(last=False)
         return route
 
-    def _order(self, route: Route) -> list[Target]:
+    def _order(self, route: Route) -> list[tuple[Target, TlsPolicy]]:
         """As the RFC has it, but what could not be reached a moment ago comes last, and of equals one with an open connection
         first (connections are closed after a while, so this keeps nobody from its share)."""
-        targets = order_targets(route, self._rng)
+        rules, pool = self._settings.tls, self._pool
+        targets = [(one, rules.policy(route.domain, one.host)) for one in order_targets(route, self._rng)]
         if len(targets) > 1:
-            pool, tls = self._pool, self._settings.tls
             targets.sort(
-                key=lambda one: (pool.is_unreachable(one), one.preference, not pool.has_idle(key_of(one, tls)))
+                key=lambda one: (pool.is_unreachable(one[0]), one[0].preference, not pool.has_idle(key_of(*one)))
             )
         return targets
 
-    async def _try(self, target: Target, attempt: Attempt, before_dot: BeforeDot | None) -> None:
-        key = key_of(target, self._settings.tls)
+    async def _try(self, target: Target, policy: TlsPolicy, attempt: Attempt, before_dot: BeforeDot | None) -> None:
+        key = key_of(target, policy)
         try:
             connection = await self._pool.acquire(key)
         except TimeoutError:
@@ -117,21 +117,20 @@ class SmtpRelay:
         try:
             used_again = connection is not None
             if connection is None:
-                connection = await self._open(target, attempt)
+                connection = await self._open(target, policy, attempt)
             if connection is not None and not await _transact(connection, attempt, before_dot, used_again):
                 # Closed by the peer while it lay idle, which shows only now.
-                connection = await self._open(target, attempt)
+                connection = await self._open(target, policy, attempt)
                 if connection is not None:
                     await _transact(connection, attempt, before_dot)
         finally:
             self._pool.release(key, connection)
 
-    async def _open(self, target: Target, attempt: Attempt) -> Connection | None:
-        policy = self._settings.tls
+    async def _open(self, target: Target, policy: TlsPolicy, attempt: Attempt) -> Connection | None:
         opened = await open_connection(target, policy, self._settings)
         if isinstance(opened, NoSession) and opened.tls_failed:
             self._journal.event("relay.tls", id=attempt.delivery.id, peer=target.peer, error=opened.reason)
-            if isinstance(policy, Opportunistic):
+            if not policy.required:
                 # RFC 7435: no worse off than without an offer of TLS.
                 opened = await open_connection(target, NoTls(), self._settings)
         if isinstance(opened, NoSession):

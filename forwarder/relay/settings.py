@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-from forwarder.relay.tls import Opportunistic, TlsPolicy
+from forwarder.relay.rules import TlsRules
 
 __all__ = ["RelaySettings", "Timeouts"]
 
@@ -49,7 +49,7 @@ class RelaySettings:
     own_hosts: frozenset[str] = frozenset()
     own_addresses: frozenset[IPv4Address | IPv6Address] = frozenset()
     sources: tuple[IPv4Address | IPv6Address, ...] = ()
-    tls: TlsPolicy = field(default_factory=Opportunistic)
+    tls: TlsRules = field(default_factory=TlsRules)
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     #: MX hosts looked up for one delivery, and addresses tried. RFC 5321 section 5.1: at least two, and a limit is allowed.

@@ -1,8 +1,10 @@
-"""How is a connection to the next hop protected? RFC 3207 STARTTLS; the policies are where DANE and MTA-STS will attach.
+"""How is a connection to the next hop protected? RFC 3207 STARTTLS, RFC 7435.
 
 ``Opportunistic`` is RFC 7435: encrypt where it is offered, whoever the peer is, and go on in clear where it fails, because an
-attacker who can break the handshake could have removed the offer. ``Verified`` is for a domain that says what to expect: no
-mail without a certificate for one of ``names``.
+attacker who can break the handshake could have removed the offer. ``Required`` never goes on in clear. ``Verified`` is for a
+domain of which it is known what to expect: no mail without a certificate for one of ``names``.
+
+Which of them holds for a host is said by ``forwarder.relay.rules``.
 """
 
 from __future__ import annotations
@@ -11,19 +13,35 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
-__all__ = ["NoTls", "Opportunistic", "TlsPolicy", "Verified", "certificate_matches", "client_context"]
+__all__ = ["NoTls", "Opportunistic", "Required", "TlsPolicy", "Verified", "certificate_matches", "client_context"]
 
 
 @dataclass(frozen=True, slots=True)
 class NoTls:
     """In clear, whatever is offered."""
 
+    #: No mail in clear.
+    required: ClassVar[bool] = False
+    #: A connection under this policy is one to the host that was meant, and to nobody in between.
+    verified: ClassVar[bool] = False
+
 
 @dataclass(frozen=True, slots=True)
 class Opportunistic:
     """TLS without a check of the certificate where it works, in clear where it does not."""
+
+    required: ClassVar[bool] = False
+    verified: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Required:
+    """TLS without a check of the certificate, or no delivery."""
+
+    required: ClassVar[bool] = True
+    verified: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +52,29 @@ class Verified:
     names: tuple[str, ...]
     roots: str = ""
 
+    required: ClassVar[bool] = True
+    verified: ClassVar[bool] = True
 
-TlsPolicy = NoTls | Opportunistic | Verified
+
+TlsPolicy = NoTls | Opportunistic | Required | Verified
 
 
-@lru_cache(maxsize=64)
-def client_context(policy: Opportunistic | Verified) -> ssl.SSLContext:
+def client_context(policy: TlsPolicy) -> ssl.SSLContext:
     """TLS 1.2 and up. A peer that has less gets opportunistic mail in clear, which protects about as much."""
+    return _context(policy.roots if isinstance(policy, Verified) else None)
+
+
+@lru_cache(maxsize=16)
+def _context(roots: str | None) -> ssl.SSLContext:
+    """Made once for all names: to read the system's certificates takes as long as many messages."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # A certificate may do for one of several names (RFC 7672 section 3.2.2), so the names are compared here.
     context.check_hostname = False
-    if isinstance(policy, Opportunistic):
+    if roots is None:
         context.verify_mode = ssl.CERT_NONE
-    elif policy.roots:
-        context.load_verify_locations(policy.roots)
+    elif roots:
+        context.load_verify_locations(roots)
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context

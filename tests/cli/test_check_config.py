@@ -35,6 +35,7 @@ def test_a_good_configuration_is_summed_up(config: Path, capsys: pytest.CaptureF
         "  seals ARC as example.org\n"
         "  keeps state in its own embedded store\n"
         "  delivers to the MX of each destination\n"
+        "  TLS to other mail servers: opportunistic\n"
         "  postmaster and abuse: me@mail.example\n"
     )
 

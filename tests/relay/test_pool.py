@@ -12,6 +12,7 @@ from forwarder.relay import MAYBE_DELIVERED, RelaySettings
 from forwarder.relay.connection import Connection
 from forwarder.relay.mx import Target
 from forwarder.relay.pool import Pool, key_of
+from forwarder.relay.tls import NoTls
 from forwarder.smtp.client import Event, Finished
 from tests.peers.smtp_sink import DEFAULT, DROP, HANG, RESET, Action, SmtpSink, Then
 from tests.relay.bench import ONE, SHORT, bench, delivery, mx, results, short, summary
@@ -188,7 +189,7 @@ async def test_who_stops_waiting_takes_nobodys_turn() -> None:
 async def test_a_turn_that_comes_too_late_goes_to_the_next() -> None:
     settings = RelaySettings("us.test", connections=1, timeouts=SHORT)
     pool = Pool(settings)
-    key = key_of(Target("x", "127.0.0.1", 25, 0), settings.tls)
+    key = key_of(Target("x", "127.0.0.1", 25, 0), NoTls())
     await pool.acquire(key)
     second, third = (asyncio.ensure_future(pool.acquire(key)) for _ in range(2))
     await asyncio.sleep(0)

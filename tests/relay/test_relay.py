@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from forwarder.model import Address, BodyKind, Deferred, Delivered, Failed, Reply
-from forwarder.relay import MAYBE_DELIVERED, NoTls, RelaySettings, SmtpRelay
+from forwarder.relay import MAYBE_DELIVERED, Level, RelaySettings, SmtpRelay, TlsRules
 from tests.fakes import FakeResolver, MemoryJournal
 from tests.peers.smtp_sink import DEFAULT, DROP, HANG, RESET, Action, Drip, SmtpSink, Then
 from tests.relay.bench import MESSAGE, ONE, bench, delivery, mx, results, short, summary
@@ -651,6 +651,6 @@ async def test_a_deferred_delivery_is_told() -> None:
 
 async def test_an_offer_of_tls_can_be_left_alone() -> None:
     extensions = [b"STARTTLS"]
-    async with SmtpSink(extensions=extensions) as sink, bench(ONE, sink.port, tls=NoTls()) as it:
+    async with SmtpSink(extensions=extensions) as sink, bench(ONE, sink.port, tls=TlsRules(Level.NONE)) as it:
         assert summary(await it.deliver()) == [("Delivered", 250)]
     assert "STARTTLS" not in sink.verbs()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
-from forwarder.model import Deferred, Delivered
-from forwarder.relay import Verified
+from forwarder.model import Deferred
+from forwarder.relay import Level, TlsRules
 from forwarder.relay.tls import certificate_matches
-from tests.peers.smtp_sink import DEFAULT, DROP, HANG, RESET, Action, SmtpSink, Then
+from tests.peers.smtp_sink import DEFAULT, DROP, HANG, RESET, Action, Script, SmtpSink, Then
 from tests.relay.bench import ONE, bench, mx, results, short, summary
 from tests.relay.conftest import Certificates
 
@@ -94,33 +94,72 @@ async def test_bytes_behind_the_220_are_an_attack_and_not_a_reply(certificates: 
     assert (sink.connections, sink.messages) == (1, [])
 
 
-# --- a certificate is asked for
+# --- what the operator asks for
+
+REQUIRE = TlsRules(Level.REQUIRE)
+#: Under either nothing goes in clear.
+STRICT = pytest.mark.parametrize("level", [Level.REQUIRE, Level.VERIFY])
 
 
-def verified(certificates: Certificates, *names: str) -> Verified:
-    return Verified(names or ("mx.sink.test",), certificates.roots)
+def verify(certificates: Certificates) -> TlsRules:
+    return TlsRules(Level.VERIFY, roots=certificates.roots)
 
 
-async def test_the_right_certificate_is_delivered_to(certificates: Certificates) -> None:
-    policy = verified(certificates, "other.test", "mx.sink.test")
-    async with SmtpSink(tls=certificates.server) as sink, bench(ONE, sink.port, tls=policy) as it:
+async def test_with_none_tls_is_not_used_where_it_is_offered(certificates: Certificates) -> None:
+    async with SmtpSink(tls=certificates.server) as sink, bench(ONE, sink.port, tls=TlsRules(Level.NONE)) as it:
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+    assert (sink.messages[0].tls, "STARTTLS" in sink.verbs()) == (None, False)
+
+
+@pytest.mark.parametrize("kind", ["good", "expired", "wrong name", "other authority", "self-signed"])
+async def test_with_require_any_certificate_does(certificates: Certificates, kind: str) -> None:
+    async with SmtpSink(tls=certificates.servers[kind]) as sink, bench(ONE, sink.port, tls=REQUIRE) as it:
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+    assert sink.messages[0].tls == "TLSv1.3"
+
+
+async def test_with_verify_the_right_certificate_is_delivered_to(certificates: Certificates) -> None:
+    async with SmtpSink(tls=certificates.server) as sink, bench(ONE, sink.port, tls=verify(certificates)) as it:
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+    assert sink.messages[0].tls == "TLSv1.3"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("expired", "TLS certificate is not valid: certificate has expired"),
+        ("wrong name", "TLS certificate is for another name"),
+        ("other authority", "TLS certificate is not valid: unable to get local issuer certificate"),
+        ("self-signed", "TLS certificate is not valid: self-signed certificate"),
+    ],
+)
+async def test_with_verify_no_other_certificate_does(certificates: Certificates, kind: str, reason: str) -> None:
+    server = certificates.servers[kind]
+    async with SmtpSink(tls=server) as sink, bench(ONE, sink.port, tls=verify(certificates)) as it:
         (result,) = results(await it.deliver())
-    assert isinstance(result, Delivered)
+    assert result == Deferred(reason, f"mx.sink.test[127.0.0.1]:{sink.port}")
+    assert (sink.messages, sink.connections) == ([], 1), "no second try in clear"
+    assert [one["error"] for one in it.journal.named("relay.tls")] == [reason]
 
 
-@pytest.mark.parametrize("case", ["other name", "other authority", "not offered", "refused", "broken"])
-async def test_without_the_right_certificate_nothing_is_sent(certificates: Certificates, case: str) -> None:
-    policy = verified(certificates, "other.test") if case == "other name" else verified(certificates)
-    if case == "other authority":
-        policy = Verified(("mx.sink.test",))
-    script = {"refused": {"STARTTLS": b"454 no\r\n"}, "broken": {"STARTTLS": Then(b"220 go\r\n", DROP)}}.get(case, {})
-    server: dict[str, Any] = {} if case == "not offered" else {"tls": certificates.server}
-    async with SmtpSink(script, **server) as sink, bench(ONE, sink.port, tls=policy) as it:
+@STRICT
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        pytest.param({}, "TLS is required and not offered", id="not offered"),
+        pytest.param({"STARTTLS": b"454 no\r\n"}, "TLS is required and refused: 454", id="refused for now"),
+        # It is the host that is out of order, and not the message that is wanted nowhere.
+        pytest.param({"STARTTLS": b"554 no\r\n"}, "TLS is required and refused: 554", id="refused for good"),
+        pytest.param({"STARTTLS": Then(b"220 go\r\n", DROP)}, "TLS handshake failed", id="broken"),
+    ],
+)
+async def test_where_tls_is_asked_for_nothing_goes_in_clear(script: Script, reason: str, level: Level) -> None:
+    extensions = STARTTLS if script else [b"PIPELINING"]
+    async with SmtpSink(script, extensions) as sink, bench(ONE, sink.port, tls=TlsRules(level)) as it:
         (result,) = results(await it.deliver())
     assert isinstance(result, Deferred)
-    assert "TLS" in result.reason
-    assert sink.messages == []
-    assert sink.connections == 1, "no second try in clear"
+    assert result.reason.startswith(reason)
+    assert (sink.messages, sink.connections) == ([], 1), "no second try in clear"
 
 
 async def test_another_host_with_the_right_certificate_is_asked(certificates: Certificates) -> None:
@@ -128,10 +167,74 @@ async def test_another_host_with_the_right_certificate_is_asked(certificates: Ce
     async with (
         SmtpSink(tls=certificates.server) as good,
         SmtpSink(host="127.0.0.2", port=good.port) as bad,
-        bench(zone, good.port, tls=verified(certificates)) as it,
+        bench(zone, good.port, tls=verify(certificates)) as it,
     ):
         assert summary(await it.deliver()) == [("Delivered", 250)]
     assert bad.messages == []
+
+
+async def test_domains_with_rules_of_their_own_share_no_connection(certificates: Certificates) -> None:
+    """What went to one domain unverified leaves nothing behind that the other could use, and the other way round."""
+    zone = ONE | {"strict.test": {"MX": ["10 mx.sink.test"]}, "a.below.test": {"MX": ["10 mx.sink.test"]}}
+    rules = replace(verify(certificates), default=Level.OPPORTUNISTIC)
+    rules = replace(rules, domains={"strict.test": Level.VERIFY, ".below.test": Level.NONE})
+    to = ["r@sink.test", "r@Strict.test", "r@a.below.test"]
+    async with SmtpSink(tls=certificates.server) as sink, bench(zone, sink.port, tls=rules) as it:
+        for recipient in to * 2:
+            assert summary(await it.deliver(recipient)) == [("Delivered", 250)]
+    assert [one.connection for one in sink.messages] == [1, 2, 3] * 2
+    assert [one.tls for one in sink.messages] == ["TLSv1.3", "TLSv1.3", None] * 2
+
+
+async def test_a_smarthost_has_the_rule_of_its_own_name(certificates: Certificates) -> None:
+    rules = TlsRules(Level.NONE, {"mx.sink.test": Level.VERIFY}, certificates.roots)
+    async with (
+        SmtpSink(tls=certificates.server) as sink,
+        bench(ONE, 25, tls=rules, smarthost=f"mx.sink.test:{sink.port}") as it,
+    ):
+        assert summary(await it.deliver("r@other.test")) == [("Delivered", 250)]
+    assert sink.messages[0].tls == "TLSv1.3"
+
+
+@pytest.mark.parametrize(
+    ("domain", "want"),
+    [
+        ("a.test", Level.VERIFY),
+        ("A.Test", Level.VERIFY),
+        ("a.test.", Level.VERIFY),
+        ("b.a.test", None),
+        ("test", None),
+        ("below.test", None),
+        ("x.below.test", Level.REQUIRE),
+        ("y.x.below.test", Level.REQUIRE),
+        ("z.near.below.test", Level.NONE),
+        ("own.near.below.test", Level.OPPORTUNISTIC),
+        ("b\u00fccher.test", Level.NONE),
+        ("[127.0.0.1]", None),
+        ("", None),
+    ],
+)
+def test_the_nearest_name_counts(domain: str, want: Level | None) -> None:
+    rules = TlsRules(
+        domains={
+            "a.test": Level.VERIFY,
+            ".below.test": Level.REQUIRE,
+            ".near.below.test": Level.NONE,
+            "own.near.below.test": Level.OPPORTUNISTIC,
+            "xn--bcher-kva.test": Level.NONE,
+        }
+    )
+    assert rules.named(domain) is want
+
+
+def test_what_a_policy_promises_can_be_asked() -> None:
+    policies = [TlsRules(level).policy("a.test", "mx.a.test") for level in Level]
+    assert [(one.required, one.verified) for one in policies] == [
+        (False, False),
+        (False, False),
+        (True, False),
+        (True, True),
+    ]
 
 
 @pytest.mark.parametrize(
