@@ -113,6 +113,22 @@ def test_the_example_of_the_design_is_taken(folder: Path) -> None:
     assert settings.domains["fwd.test"].aliases["team"].targets == (Address("a", "one.test"), Address("b", "two.test"))
 
 
+@pytest.mark.parametrize(
+    ("smarthost", "tls"),
+    [
+        ("mail.example.org:587", "verify"),
+        ("mail.example.org:465", "implicit"),
+        ("127.0.0.1:25", "opportunistic"),
+        ("[::1]:25", ""),
+        ("localhost:25", "none"),
+    ],
+)
+def test_a_login_goes_over_verified_tls_or_stays_on_this_host(folder: Path, smarthost: str, tls: str) -> None:
+    login = 'smarthost_user = "us"\nsmarthost_password_file = "key.pem"\n'
+    relay = f'[relay]\nsmarthost = "{smarthost}"\nsmarthost_tls = "{tls}"\n{login}'
+    assert loaded(folder, LEAST + relay).relay.smarthost_password_file == folder / "key.pem"
+
+
 def test_the_defaults_are_those_of_the_design(folder: Path) -> None:
     least, example = loaded(folder, LEAST), loaded(folder, EXAMPLE)
 
@@ -387,6 +403,24 @@ D = '[domains."fwd.test"'
             LEAST + '[relay.tls]\nca_file = "none.pem"\n',
             ["relay.tls.ca_file: there is no file {folder}/none.pem (line 5)"],
             id="no file of authorities",
+        ),
+        pytest.param(
+            LEAST + '[relay]\nsmarthost = "mail.example.org:587"\nsmarthost_user = "us"\n',
+            ["relay: smarthost_user and smarthost_password_file belong together: give both or none (line 4)"],
+            id="a login without a password",
+        ),
+        pytest.param(
+            LEAST + '[relay]\nsmarthost_tls = "verify"\n',
+            ["relay: there is no smarthost that smarthost_user or smarthost_tls could be for (line 4)"],
+            id="TLS to no smarthost",
+        ),
+        pytest.param(
+            LEAST
+            + '[relay]\nsmarthost = "mail.example.org:587"\nsmarthost_user = "us"\nsmarthost_password_file = "key.pem"\n',
+            [
+                'relay: smarthost_user needs smarthost_tls = "verify" or "implicit": anybody could ask for it else (line 4)'
+            ],
+            id="a password for whoever answers",
         ),
         pytest.param(
             LEAST + '[tls]\ncert = "cert.pem"\n',

@@ -15,6 +15,7 @@ from forwarder.app.errors import StartError
 from forwarder.app.parts import (
     key_state,
     load_keys,
+    load_login,
     load_note,
     make_key_host,
     make_resolver,
@@ -32,6 +33,7 @@ __all__ = [
     "SystemClock",
     "key_state",
     "load_keys",
+    "load_login",
     "load_note",
     "make_key_host",
     "make_resolver",

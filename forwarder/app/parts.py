@@ -20,7 +20,7 @@ from forwarder.edge.limits import Limits
 from forwarder.edge.submission import Clients
 from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.keyhost import KeyHostClient, KeyHostSettings
-from forwarder.keys import KeyFile, Keys, mailkey_record, read_private
+from forwarder.keys import KeyFile, KeyFileError, Keys, mailkey_record, read_private
 from forwarder.model import Identity
 from forwarder.pipeline import Settings as PipelineSettings
 from forwarder.pipeline.submission import SubmissionSettings
@@ -29,11 +29,13 @@ from forwarder.relay import Level, RelaySettings, TlsRules
 from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
 from forwarder.route import Action, Policy
 from forwarder.seal import Names
+from forwarder.smtp.login import Login
 
 __all__ = [
     "key_state",
     "limits_of",
     "load_keys",
+    "load_login",
     "load_note",
     "make_clients",
     "make_key_host",
@@ -77,6 +79,22 @@ def load_note(settings: Settings) -> str | None:
     except (OSError, ValueError) as error:
         raise StartError(f"mailkey.note_file: {file}: {getattr(error, 'strerror', None) or error}") from error
     return text
+
+
+def load_login(settings: Settings) -> Login | None:
+    """What the smarthost knows us by; ``None``: it asks for nothing. Raises StartError, which tells no secret."""
+    relay = settings.relay
+    file = relay.smarthost_password_file
+    if file is None:
+        return None
+    try:
+        return Login(relay.smarthost_user, read_private(file).decode().removesuffix("\n").removesuffix("\r"))
+    except KeyFileError as error:
+        raise StartError(f"relay.smarthost_password_file: {error}") from None
+    except ValueError as error:
+        # A UnicodeDecodeError holds what it could not decode.
+        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise StartError(f"relay.smarthost_password_file: {file}: {why}") from None
 
 
 def make_resolver(settings: Settings) -> DnsResolver | ZoneResolver:
@@ -220,24 +238,32 @@ def submission_settings(settings: Settings, addresses: Sequence[str]) -> Submiss
 
 
 def relay_settings(settings: Settings, addresses: Sequence[str]) -> RelaySettings:
-    """``addresses``: where we listen."""
+    """``addresses``: where we listen. Raises StartError."""
     relay = settings.relay
     return RelaySettings(
         hostname=settings.hostname,
         port=relay.port,
         smarthost=relay.smarthost,
+        smarthost_implicit=relay.smarthost_tls == "implicit",
+        smarthost_login=load_login(settings),
         allow_private=relay.allow_private,
         sources=relay.source,
-        tls=TlsRules(
-            Level(relay.tls.default),
-            {domain: Level(level) for domain, level in relay.tls.domains.items()},
-            str(relay.tls.ca_file or ""),
-        ),
+        tls=_tls_rules(settings),
         # Only a listener at the port that mail is relayed to can be the other end of a loop.
         own_addresses=frozenset(
             ip for ip, port in map(endpoint_of, addresses) if port == relay.port and not ip.is_unspecified
         ),
     )
+
+
+def _tls_rules(settings: Settings) -> TlsRules:
+    relay = settings.relay
+    roots = str(relay.tls.ca_file or "")
+    if relay.smarthost_tls is not None:
+        # Everything goes there.
+        return TlsRules(Level.VERIFY if relay.smarthost_tls == "implicit" else Level(relay.smarthost_tls), roots=roots)
+    domains = {domain: Level(level) for domain, level in relay.tls.domains.items()}
+    return TlsRules(Level(relay.tls.default), domains, roots)
 
 
 def limits_of(settings: Settings) -> Limits:

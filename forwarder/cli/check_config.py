@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
             *_unusable_certificate(loaded),
             *_unusable_credentials(loaded),
             *_unusable_note(loaded),
+            *_unusable_login(loaded),
         ]:
             raise ConfigError(loaded.source, mistakes)
     except ConfigError as error:
@@ -127,6 +128,17 @@ def _unusable_note(loaded: Loaded) -> Iterator[Mistake]:
             load_note(loaded.settings)
         except StartError as error:
             yield loaded.mistake(("mailkey", "note_file"), str(error).removeprefix("mailkey.note_file: "))
+
+
+def _unusable_login(loaded: Loaded) -> Iterator[Mistake]:
+    if loaded.settings.relay.smarthost_password_file is not None:
+        from forwarder.app import StartError, load_login
+
+        try:
+            load_login(loaded.settings)
+        except StartError as error:
+            path = ("relay", "smarthost_password_file")
+            yield loaded.mistake(path, str(error).removeprefix("relay.smarthost_password_file: "))
 
 
 class _NoJournal:

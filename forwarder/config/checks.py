@@ -40,6 +40,7 @@ def _files(settings: Settings) -> Iterator[tuple[Path, FilePath | None]]:
     yield ("submission", "credentials"), settings.submission.credentials
     yield ("web", "tls", "cert"), settings.web.tls.cert
     yield ("web", "tls", "key"), settings.web.tls.key
+    yield ("relay", "smarthost_password_file"), settings.relay.smarthost_password_file
     yield ("mailkey", "fetch_ca_file"), settings.mailkey.fetch_ca_file
     yield ("relay", "tls", "ca_file"), settings.relay.tls.ca_file
     for number, mailkey in enumerate(settings.keys.mailkey):

@@ -152,11 +152,27 @@ class Relay(_Table):
 
     port: Port = 25
     smarthost: Annotated[str, AfterValidator(values.smarthost)] = ""
+    smarthost_tls: Annotated[TlsLevel | Literal["implicit"] | None, BeforeValidator(values.or_none)] = None
+    smarthost_user: Annotated[str, Field(max_length=255)] = ""
+    smarthost_password_file: Annotated[Location | None, BeforeValidator(values.or_none)] = None
     source: Annotated[tuple[IPvAnyAddress, ...], BeforeValidator(values.split)] = ()
     allow_private: bool = False
     in_session: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=600)] = 20.0
     hold: Hold = "auto"
     tls: RelayTls = Field(default_factory=RelayTls)
+
+    @model_validator(mode="after")
+    def _login_is_safe(self) -> Relay:
+        if bool(self.smarthost_user) != (self.smarthost_password_file is not None):
+            raise ValueError("smarthost_user and smarthost_password_file belong together: give both or none")
+        if not self.smarthost and (self.smarthost_user or self.smarthost_tls):
+            raise ValueError("there is no smarthost that smarthost_user or smarthost_tls could be for")
+        verified = self.smarthost_tls in ("verify", "implicit")
+        if self.smarthost_user and not (verified or values.is_loopback(self.smarthost)):
+            raise ValueError(
+                'smarthost_user needs smarthost_tls = "verify" or "implicit": anybody could ask for it else'
+            )
+        return self
 
 
 class Queue(_Table):

@@ -123,6 +123,14 @@ def smarthost(text: str) -> str:
     return f"{domain(host)}:{port}"
 
 
+def is_loopback(smarthost: str) -> bool:
+    host = smarthost.rpartition(":")[0].strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def store(text: str) -> str:
     schemes = ("unix", "redis", "rediss", "redis+sentinel", "redis+cluster")
     if text != "embedded" and text.partition("://")[0] not in schemes:

@@ -33,6 +33,9 @@ _BAD_RECIPIENT = Failed("address cannot be encoded", Reply(553, "5.1.3", "the re
 # The edge lets no bare CR or LF in, so it was we who added it: a fault of ours, and a way to smuggle mail if sent.
 _BROKEN_LINES = Deferred("a bare CR or LF in what was added to the message")
 
+#: RFC 4954 section 6, RFC 3207 section 4: a smarthost wants us to log in, or otherwise than we do. The mail is not at fault.
+_WANTS_LOGIN = frozenset({530, 534, 535, 538})
+
 _REASONS = {
     Phase.MAIL: "MAIL refused",
     Phase.RCPT: "RCPT refused",
@@ -44,8 +47,9 @@ _REASONS = {
 class Attempt:
     """``pending`` are the indexes of the recipients that are still to be asked for."""
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, *, by_smarthost: bool = False) -> None:
         self.delivery = delivery
+        self._by_smarthost = by_smarthost
         self.pending = list(range(len(delivery.recipients)))
         #: Hosts that took or refused a transaction.
         self.sessions = 0
@@ -146,7 +150,7 @@ class Attempt:
         match reply.code // 100:
             case 2:
                 self._settle(index, Delivered(target.peer, reply))
-            case 5 if not too_many:
+            case 5 if not (too_many or (self._by_smarthost and reply.code in _WANTS_LOGIN)):
                 self._settle(index, Failed(_REASONS[phase], reply, target.peer))
             case _:
                 # Still pending: another host may take it.

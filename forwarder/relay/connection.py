@@ -14,7 +14,7 @@ import os
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import cast
@@ -30,6 +30,8 @@ from forwarder.smtp.client import (
     Extensions,
     Finished,
     GoAhead,
+    LoggedIn,
+    LoginRefused,
     Mail,
     Phase,
     Ready,
@@ -38,6 +40,7 @@ from forwarder.smtp.client import (
     StartTls,
     TlsRefused,
 )
+from forwarder.smtp.login import Login, choose_mechanism
 from forwarder.smtp.stuffing import stuff
 
 __all__ = ["BeforeDot", "Connection", "NoSession", "open_connection"]
@@ -52,16 +55,18 @@ _NEVER = math.inf
 
 @dataclass(frozen=True, slots=True)
 class NoSession:
-    """This host could not be used. ``reached``: there was a TCP connection. ``tls_failed``: and it broke over TLS."""
+    """This host could not be used. ``reached``: there was a TCP connection. ``tls_failed``: and it broke over TLS.
+    ``login_failed``: it does not know us, which is ours to set right; so there is no ``reply``, whatever it said."""
 
     reason: str
     reply: Reply | None = None
     reached: bool = True
     tls_failed: bool = False
+    login_failed: bool = False
 
 
 async def open_connection(target: Target, policy: TlsPolicy, settings: RelaySettings) -> Connection | NoSession:
-    """Connect, be greeted, and start TLS as far as ``policy`` asks and the host goes along."""
+    """Connect, be greeted, start TLS as far as ``policy`` asks and the host goes along, and log in where we have a login."""
     loop = asyncio.get_running_loop()
     connection = Connection(loop, target, settings)
     source = next((str(one) for one in settings.sources if one.version == ip_address(target.address).version), None)
@@ -77,6 +82,8 @@ async def open_connection(target: Target, policy: TlsPolicy, settings: RelaySett
         return NoSession(os.strerror(error.errno) if error.errno else "no connection", reached=False)
     try:
         failure = await connection.greet(policy)
+        if failure is None and settings.smarthost_login is not None:
+            failure = await connection.log_in(settings.smarthost_login)
     except BaseException:
         connection.abort()
         raise
@@ -91,7 +98,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, target: Target, settings: RelaySettings) -> None:
         self._loop = loop
-        self._client = SmtpClient(settings.hostname)
+        self._client = SmtpClient(settings.hostname, implicit_tls=settings.smarthost_implicit)
         self._timeouts = settings.timeouts
         self._seconds = _seconds_by_phase(settings.timeouts)
         self._transport: asyncio.Transport | None = None
@@ -126,6 +133,8 @@ class Connection(asyncio.Protocol):
     async def greet(self, policy: TlsPolicy) -> NoSession | None:
         """From the greeting to the last EHLO; ``None``: now ``send``."""
         self.policy = policy
+        if self._client.phase is Phase.TLS:
+            return await self._start_tls(policy)
         self._arm()
         event = await self._event()
         if not isinstance(event, Ready):
@@ -143,6 +152,27 @@ class Connection(asyncio.Protocol):
         if not isinstance(event, StartTls):
             return _no_session(event)
         return await self._start_tls(policy)
+
+    async def log_in(self, login: Login) -> NoSession | None:
+        """AUTH (RFC 4954); ``None``: done. A password leaves this host over TLS with a verified certificate only."""
+        verified = self.tls is not None and self.policy.verified
+        if not (verified or ip_address(self.target.address).is_loopback):
+            return NoSession("no login without verified TLS", login_failed=True)
+        if choose_mechanism(self.extensions.auth) is None:
+            return NoSession("neither AUTH PLAIN nor LOGIN is offered", login_failed=True)
+        self._client.log_in(login)
+        self._flush()
+        event = await self._event()
+        match event:
+            case LoggedIn():
+                return None
+            case LoginRefused(reply):
+                # Its text may be what we sent.
+                return NoSession(
+                    f"the login was refused: {reply.code} {reply.enhanced or ''}".rstrip(), login_failed=True
+                )
+            case _:
+                return replace(_no_session(event), reply=None, login_failed=True)
 
     async def send(self, mail: Mail, chunks: Sequence[bytes], before_dot: BeforeDot | None = None) -> Finished | Broken:
         """One transaction."""
@@ -376,6 +406,7 @@ def _seconds_by_phase(timeouts: Timeouts) -> dict[Phase, float]:
         Phase.EHLO: timeouts.ehlo,
         Phase.HELO: timeouts.ehlo,
         Phase.STARTTLS: timeouts.ehlo,
+        Phase.AUTH: timeouts.ehlo,
         Phase.RSET: timeouts.mail,
         Phase.MAIL: timeouts.mail,
         Phase.RCPT: timeouts.rcpt,

@@ -49,6 +49,8 @@ class SmtpRelay:
         SmtpClient(settings.hostname)
         if settings.smarthost:
             parse_smarthost(settings.smarthost)
+        elif settings.smarthost_login is not None or settings.smarthost_implicit:
+            raise ValueError("a login and implicit TLS are for a smarthost")
         self._resolver = resolver
         self._settings = settings
         self._journal = journal
@@ -61,7 +63,7 @@ class SmtpRelay:
         a second copy becomes possible. If it raises, the message is not sent and the exception passes; so does the
         cancellation of an attempt that takes too long, and then the message may have been delivered if ``before_dot`` was
         awaited."""
-        attempt = Attempt(delivery)
+        attempt = Attempt(delivery, by_smarthost=bool(self._settings.smarthost))
         if attempt.pending:
             await self._attempt(attempt, before_dot)
         outcome = attempt.outcome()
@@ -130,14 +132,15 @@ class SmtpRelay:
         opened = await open_connection(target, policy, self._settings)
         if isinstance(opened, NoSession) and opened.tls_failed:
             self._journal.event("relay.tls", id=attempt.delivery.id, peer=target.peer, error=opened.reason)
-            if not policy.required:
+            if not (policy.required or self._settings.smarthost_implicit):
                 # RFC 7435: no worse off than without an offer of TLS.
                 opened = await open_connection(target, NoTls(), self._settings)
         if isinstance(opened, NoSession):
             if not opened.reached:
                 self._pool.note_unreachable(target)
             attempt.no_session(target, opened)
-            self._journal.event("relay.connect", id=attempt.delivery.id, peer=target.peer, error=opened.reason)
+            event = "relay.login" if opened.login_failed else "relay.connect"
+            self._journal.event(event, id=attempt.delivery.id, peer=target.peer, error=opened.reason)
             return None
         self._journal.event("relay.connect", id=attempt.delivery.id, peer=target.peer)
         if opened.tls is not None:

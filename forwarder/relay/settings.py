@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from forwarder.relay.rules import TlsRules
+from forwarder.smtp.login import Login
 
 __all__ = ["RelaySettings", "Timeouts"]
 
@@ -35,7 +36,8 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
-    """``hostname`` is what we call ourselves. ``smarthost`` is ``host:port``, or ``""`` for the MX of each domain.
+    """``hostname`` is what we call ourselves. ``smarthost`` is ``host:port``, or ``""`` for the MX of each domain;
+    ``smarthost_login`` is what it knows us by, and ``smarthost_implicit`` that TLS begins before its greeting (RFC 8314).
 
     ``own_hosts`` and ``own_addresses`` are what an MX record may call us, besides ``hostname``: the names, and the addresses
     on which we listen at ``port``. ``sources`` are the addresses to connect from; the first of a family is taken, and without
@@ -45,6 +47,8 @@ class RelaySettings:
     hostname: str
     port: int = 25
     smarthost: str = ""
+    smarthost_implicit: bool = False
+    smarthost_login: Login | None = None
     allow_private: bool = False
     own_hosts: frozenset[str] = frozenset()
     own_addresses: frozenset[IPv4Address | IPv6Address] = frozenset()

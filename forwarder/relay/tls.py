@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, ClassVar
 
 __all__ = ["NoTls", "Opportunistic", "Required", "TlsPolicy", "Verified", "certificate_matches", "client_context"]
@@ -81,8 +82,18 @@ def _context(roots: str | None) -> ssl.SSLContext:
 
 
 def certificate_matches(certificate: Mapping[str, Any], names: tuple[str, ...]) -> bool:
-    """Is this (``SSLObject.getpeercert()``) a certificate for one of these host names? RFC 6125 section 6.4: DNS names of the
-    subjectAltName only; ``*`` stands for the whole leftmost label."""
-    held = {value.lower() for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
-    wanted = {name.lower().rstrip(".") for name in names}
+    """Is this (``SSLObject.getpeercert()``) a certificate for one of these host names or addresses? RFC 6125 section 6.4: DNS
+    names of the subjectAltName only; ``*`` stands for the whole leftmost label. RFC 9525 section 6.5: an address is itself."""
+    sans = certificate.get("subjectAltName", ())
+    if ({_ip(name) for name in names} & {_ip(value) for kind, value in sans if kind == "IP Address"}) - {None}:
+        return True
+    held = {value.lower() for kind, value in sans if kind == "DNS"}
+    wanted = {name.lower().rstrip(".") for name in names if _ip(name) is None}
     return bool(held & (wanted | {f"*.{parent}" for _, dot, parent in (name.partition(".") for name in wanted) if dot}))
+
+
+def _ip(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None

@@ -5,6 +5,7 @@ has its place in a queue of expected replies, so a reply always belongs to one c
 
     connect     ── 220 ──▶ EHLO ──▶ Ready | Refused
     start_tls() ── 220 ──▶ StartTls ─ handshake ─▶ tls_started() ──▶ EHLO ──▶ Ready        or TlsRefused
+    log_in()    ── AUTH, challenges ──▶ LoggedIn        or LoginRefused
     begin(mail) ── MAIL RCPT.. DATA ──▶ GoAhead ─▶ message, finish_message() ──▶ Finished   or Finished without a message
     quit()      ──▶ Closed
 
@@ -21,6 +22,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from forwarder.model import Reply
+from forwarder.smtp.login import Login, choose_mechanism, open_exchange
 from forwarder.smtp.replyparser import BadReply, ReplyParser, ServerReply
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "Extensions",
     "Finished",
     "GoAhead",
+    "LoggedIn",
+    "LoginRefused",
     "Mail",
     "Phase",
     "Ready",
@@ -44,6 +48,7 @@ __all__ = [
 # RFC 3207 section 4.2, CVE-2011-0411: what comes in clear behind the reply to STARTTLS was put there by someone else, and
 # would be read as if it had come through TLS.
 _INJECTED = "bytes in clear after the reply to STARTTLS"
+_IN_CLEAR = "bytes in clear before the TLS handshake"
 
 # What may stand in a command: a path is one line, whatever else is wrong with it.
 _PATH = re.compile(rb"<[^\x00-\x1f\x7f]*>\Z")
@@ -52,13 +57,15 @@ _HOSTNAME = re.compile(r"[!-~]{1,255}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Extensions:
-    """What the server offers (RFC 5321 section 4.1.1.1). ``size``: its limit (RFC 1870), 0 = none stated, ``None`` = no SIZE."""
+    """What the server offers (RFC 5321 section 4.1.1.1). ``size``: its limit (RFC 1870), 0 = none stated, ``None`` = no SIZE.
+    ``auth``: its SASL mechanisms (RFC 4954)."""
 
     pipelining: bool = False
     size: int | None = None
     eight_bit: bool = False
     smtputf8: bool = False
     starttls: bool = False
+    auth: frozenset[str] = frozenset()
 
 
 class Mail(NamedTuple):
@@ -80,6 +87,7 @@ class Phase(StrEnum):
     HELO = "HELO"
     STARTTLS = "STARTTLS"
     TLS = "TLS handshake"
+    AUTH = "AUTH"
     IDLE = "idle"
     RSET = "RSET"
     MAIL = "MAIL"
@@ -130,6 +138,18 @@ class TlsRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """The server knows us now."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRefused:
+    """It does not. What it says may quote what we sent, so ``reply`` is not for a log."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
 class GoAhead:
     """354, and somebody to send it to: now the message, then ``finish_message``."""
 
@@ -159,7 +179,7 @@ class Broken:
     dot_sent: bool = False
 
 
-Event = Ready | Refused | StartTls | TlsRefused | GoAhead | Finished | Closed | Broken
+Event = Ready | Refused | StartTls | TlsRefused | LoggedIn | LoginRefused | GoAhead | Finished | Closed | Broken
 
 # After these nothing follows.
 _LAST = (Broken, Closed)
@@ -170,22 +190,25 @@ _GO_AHEAD = GoAhead()
 
 
 class SmtpClient:
-    """One connection, from the greeting on. ``hostname`` is what we call ourselves in EHLO (RFC 5321 section 4.1.1.1)."""
+    """One connection, from the greeting on. ``hostname`` is what we call ourselves in EHLO (RFC 5321 section 4.1.1.1);
+    ``implicit_tls``: the handshake comes before the greeting (RFC 8314 section 3)."""
 
-    def __init__(self, hostname: str) -> None:
+    def __init__(self, hostname: str, *, implicit_tls: bool = False) -> None:
         if not _HOSTNAME.match(hostname):
             raise ValueError("the host name is not one")
         self._hostname = hostname.encode("ascii")
         self._parser = ReplyParser()
-        self._expected: deque[Phase] = deque((Phase.GREETING,))
+        self._implicit_tls = implicit_tls
+        self._expected: deque[Phase] = deque(() if implicit_tls else (Phase.GREETING,))
         #: Where we are when no reply is owed.
-        self._resting = Phase.IDLE
+        self._resting = Phase.TLS if implicit_tls else Phase.IDLE
         self._output: list[bytes] = []
         self._handlers = {
             Phase.GREETING: self._on_greeting,
             Phase.EHLO: self._on_ehlo,
             Phase.HELO: self._on_helo,
             Phase.STARTTLS: self._on_starttls,
+            Phase.AUTH: self._on_auth,
             Phase.RSET: self._on_rset,
             Phase.MAIL: self._on_mail,
             Phase.RCPT: self._on_rcpt,
@@ -195,6 +218,8 @@ class SmtpClient:
             Phase.QUIT: self._on_quit,
         }
         self._dirty = False
+        #: What answers the challenges of AUTH.
+        self._responses: deque[bytes] = deque()
         self._start(())
         #: Complete replies so far: progress, which a server that sends a byte a minute does not make.
         self.replies = 0
@@ -218,7 +243,7 @@ class SmtpClient:
         if self._resting is Phase.OVER:
             return events
         if self._resting is Phase.TLS:
-            return [self._break(_INJECTED)]
+            return [self._break(_IN_CLEAR if self._implicit_tls else _INJECTED)]
         for reply in self._parser.feed(data):
             self.replies += 1
             event = self._break(reply.reason) if isinstance(reply, BadReply) else self._handle(reply)
@@ -252,7 +277,20 @@ class SmtpClient:
         self._parser = ReplyParser()
         self.extensions = Extensions()
         self._resting = Phase.IDLE
-        self._send(Phase.EHLO, b"EHLO %b\r\n" % self._hostname)
+        if self._implicit_tls:
+            self._expected.append(Phase.GREETING)
+        else:
+            self._send(Phase.EHLO, b"EHLO %b\r\n" % self._hostname)
+
+    def log_in(self, login: Login) -> None:
+        """RFC 4954, where ``extensions.auth`` have a mechanism of ours; ValueError where not."""
+        self._require(Phase.IDLE)
+        mechanism = choose_mechanism(self.extensions.auth)
+        if mechanism is None:
+            raise ValueError("no mechanism of ours is offered")
+        command, responses = open_exchange(login, mechanism)
+        self._responses = deque(responses)
+        self._send(Phase.AUTH, command)
 
     def begin(self, mail: Mail) -> None:
         """Start a transaction."""
@@ -379,6 +417,20 @@ class SmtpClient:
         self._resting = Phase.TLS
         return StartTls()
 
+    def _on_auth(self, answer: ServerReply) -> Event | None:
+        match answer.reply.code // 100:
+            case 2:
+                return LoggedIn()
+            case 3 if self._responses:
+                # RFC 4954 section 4. The challenge says nothing that PLAIN or LOGIN would need.
+                self._send(Phase.AUTH, self._responses.popleft())
+                return None
+            case 4 | 5:
+                self._responses.clear()
+                return LoginRefused(answer.reply)
+            case _:
+                return self._break("unexpected reply", phase=Phase.AUTH)
+
     def _on_rset(self, answer: ServerReply) -> Event | None:
         return None if answer.reply.code // 100 == 2 else self._break("RSET refused", phase=Phase.RSET)
 
@@ -482,4 +534,5 @@ def parse_extensions(lines: tuple[str, ...]) -> Extensions:
         eight_bit="8BITMIME" in offered,
         smtputf8="SMTPUTF8" in offered,
         starttls="STARTTLS" in offered,
+        auth=frozenset(offered.get("AUTH", "").upper().split()),
     )

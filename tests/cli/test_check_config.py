@@ -177,3 +177,26 @@ def test_a_text_that_cannot_be_a_note_is_a_mistake(config: Path, capsys: pytest.
     config.write_text(config.read_text() + '\n[mailkey]\nnote_file = "note.txt"\n')
     assert main(["check-config", str(config)]) == 1
     assert "note.txt: must be ASCII" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "told"),
+    [
+        (b"secret\nsecond line\n", 0o600, "in one line"),
+        (b"", 0o600, "1 to 255 octets"),
+        (b"\xff\xfe\n", 0o600, "not UTF-8"),
+        (b"secret\n", 0o644, "others can use it"),
+    ],
+)
+def test_a_password_file_that_cannot_be_used_is_a_mistake(
+    config: Path, capsys: pytest.CaptureFixture[str], content: bytes, mode: int, told: str
+) -> None:
+    file = config.parent / "password"
+    file.write_bytes(content)
+    file.chmod(mode)
+    relay = 'smarthost = "localhost:2525"\nsmarthost_user = "us"\nsmarthost_password_file = "password"\n'
+    config.write_text(f"{config.read_text()}\n[relay]\n{relay}")
+    assert main(["check-config", str(config)]) == 1
+    said = capsys.readouterr().err
+    assert told in said
+    assert "secret" not in said.replace("srs.secret", "")

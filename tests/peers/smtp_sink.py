@@ -3,8 +3,9 @@
     async with SmtpSink() as sink:                                  # takes everything
     async with SmtpSink({"RCPT": b"550 5.1.1 nobody\\r\\n"}) as sink: # refuses every recipient
 
-The script maps a verb (``CONNECT``, ``EHLO``, ``HELO``, ``STARTTLS``, ``MAIL``, ``RCPT``, ``DATA``, ``DOT``, ``RSET``, ``QUIT``)
-to an action, or to a list of them for its first, second, ... occurrence on this server, the last of which repeats. An action is
+The script maps a verb (``CONNECT``, ``EHLO``, ``HELO``, ``STARTTLS``, ``AUTH``, ``RESPONSE`` (to a challenge), ``MAIL``,
+``RCPT``, ``DATA``, ``DOT``, ``RSET``, ``QUIT``) to an action, or to a list of them for its first, second, ... occurrence on
+this server, the last of which repeats. An action is
 
     bytes              written as they are
     DROP, RESET        close the connection, or reset it
@@ -61,6 +62,8 @@ _DEFAULTS = {
     "CONNECT": b"220 sink.test ESMTP\r\n",
     "HELO": b"250 sink.test\r\n",
     "STARTTLS": b"220 2.0.0 go\r\n",
+    "AUTH": b"235 2.7.0 welcome\r\n",
+    "RESPONSE": b"235 2.7.0 welcome\r\n",
     "MAIL": b"250 2.1.0 Ok\r\n",
     "RCPT": b"250 2.1.5 Ok\r\n",
     "DATA": b"354 go on\r\n",
@@ -198,6 +201,10 @@ class _Session:
                 self.rcpts.append(argument)
             case "DATA" if said.startswith(b"354"):
                 await self.read_message()
+            case "AUTH" | "RESPONSE" if said.startswith(b"334"):
+                line = await self.read_until(b"\r\n")
+                self.sink.commands.append((self.number, line))
+                await self.follow("RESPONSE", line, await self.act("RESPONSE", line))
             case "STARTTLS" if yes and self.sink.tls:
                 await self.writer.start_tls(self.sink.tls)
                 self.tls = self.writer.get_extra_info("ssl_object").version()

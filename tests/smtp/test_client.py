@@ -105,7 +105,8 @@ def test_a_host_name_that_would_break_the_command_is_not_taken(hostname: str) ->
         (("SIZE lots",), Extensions(size=0)),
         (("SIZE " + "9" * 400,), Extensions(size=0)),
         (("SIZE -1",), Extensions(size=0)),
-        (("AUTH PLAIN LOGIN", "", "X-PIPELINING"), Extensions()),
+        (("AUTH plain LOGIN", "", "X-PIPELINING"), Extensions(auth=frozenset({"PLAIN", "LOGIN"}))),
+        (("AUTH",), Extensions()),
     ],
 )
 def test_extensions_are_what_is_offered_in_a_form_we_know(lines: tuple[str, ...], extensions: Extensions) -> None:
