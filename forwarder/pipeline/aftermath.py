@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from forwarder import bounce, retry
 from forwarder.dispatch import pick
+from forwarder.failpoints import reach
 from forwarder.mail.header import parse_message
 from forwarder.model import (
     Address,
@@ -59,6 +60,7 @@ class Aftermath:
     async def settle(self, held: Held, lease: str, outcome: Outcome) -> bool:
         """Record what an attempt under ``lease`` led to. Raises StoreAway; calling again does no harm. False: the lease was
         lost, and whoever has it now goes on from what the store says."""
+        reach("K12")
         results = [result for _, result in outcome.results]
         await self._remember(held, lease, results)
         failed = {index: one for index, one in enumerate(results) if isinstance(one, Failed)}
@@ -76,6 +78,8 @@ class Aftermath:
             reason = "; ".join(sorted({f"{one.reason}: {one.reply}" for one in failed.values()}))
             dead.append(_aside(pick(held, list(failed)), "d", reason[:500]))
         reports = await self._report(held, failed)
+        if reports:
+            reach("K13")
         done = await self._queue.settle(held, lease, left=left, delay=delay, reports=reports, dead=dead)
         self._tell(held, results, delay if left is not None else None, len(reports))
         for letter, reason in dead:

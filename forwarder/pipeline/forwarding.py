@@ -9,6 +9,7 @@ from datetime import datetime
 from forwarder import rewrite, seal
 from forwarder.auth import canonical
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
+from forwarder.failpoints import reach
 from forwarder.mail.report import parse_message_id
 from forwarder.model import (
     Address,
@@ -62,6 +63,7 @@ class Forwarding:
             for target in one.targets
         }
         rewritten = self._rewritten(envelope, forwards, now)
+        reach("K2")
         try:
             for sender in rewritten.values():
                 if sender.token is not None and envelope.sender is not None:
@@ -75,6 +77,7 @@ class Forwarding:
                 self._dispatcher.take_back(list(tickets.values()), envelope.id)
                 return reply.STATE_AWAY
             claims = None
+        reach("K3")
         plans = self._plans(envelope, message, verdict, forwards, rewritten, tickets, claims, now)
         fates = [
             *(Fate(one, known(claims[one])) for one in tickets.values() if claims and claims[one] is not Claim.FRESH),

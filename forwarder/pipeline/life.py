@@ -20,6 +20,7 @@ from datetime import datetime
 from forwarder import route, screen
 from forwarder.auth.verify import verify
 from forwarder.dispatch import Dispatcher, Fate, split
+from forwarder.failpoints import reach
 from forwarder.mail.address import parse_from
 from forwarder.mail.header import MalformedMessage, parse_message
 from forwarder.mail.received import build_received
@@ -78,6 +79,7 @@ class Pipeline:
             recipients=len(envelope.recipients),
             size=len(raw),
         )
+        reach("K1")
         answer = await self._accept(envelope, resolved, raw)
         tell("message.answered", id=envelope.id, code=answer.code, enhanced=answer.enhanced, text=answer.text)
         return answer

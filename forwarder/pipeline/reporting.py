@@ -8,6 +8,7 @@ from typing import assert_never
 
 from forwarder import bounce, route, srs
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
+from forwarder.failpoints import reach
 from forwarder.mail.dsn import parse_report
 from forwarder.model import (
     Address,
@@ -86,6 +87,7 @@ class Reporting:
             settings=self._settings,
             doors=self._doors,
         )
+        reach("K13")
         hold = self._settings.domain_holds.get(alias_domain, self._settings.hold)
         ticket = Ticket(recipient, recipient, b"")
         plan = Plan(held.delivery, (ticket,), (None,), held if hold is not Hold.NEVER else None, hold)

@@ -19,6 +19,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import cast
 
+from forwarder.failpoints import reach
 from forwarder.model import Reply, Tls
 from forwarder.relay.mx import Target
 from forwarder.relay.settings import RelaySettings, Timeouts
@@ -261,6 +262,7 @@ class Connection(asyncio.Protocol):
     def _write_end(self, pieces: list[bytes]) -> None:
         """What there is of the message, and the final dot."""
         assert self._transport is not None
+        reach("K4")
         if not self._transport.is_closing():
             pieces.append(self._client.finish_message())
             self._transport.writelines(pieces)
@@ -350,6 +352,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         client = self._client
+        if client.phase is Phase.END:
+            reach("K5")
         replies = client.replies
         for event in client.receive_data(data):
             if self._message is not None and isinstance(event, GoAhead) and client.phase is Phase.BODY:

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
+from forwarder.failpoints import reach
 from forwarder.ports import Journal
 
 __all__ = ["EmbeddedStore", "StoreStartError", "find_server"]
@@ -215,6 +216,7 @@ class EmbeddedStore:
                 # Ctrl-C in a terminal reaches the whole process group: the store must outlive the drain.
                 start_new_session=True,
             )
+        reach("K14")
 
     async def _until_ready(self, lock: BinaryIO) -> int:
         """The pid of the server that answers: one that has the directory already, or else the one that we launch."""

@@ -7,6 +7,7 @@ is a try without an answer, like 4xx; a 5xx is kept as a refusal and not offered
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -36,13 +37,13 @@ class Never(Exception):
 
 @dataclass
 class Mta:
-    """``workers`` messages at once, one a connection."""
+    """``workers`` messages at once, one a connection. ``recipient`` is an address, or gives that of a message by its name."""
 
     host: str
     port: int
     source: str
     sender: str = "bob@sender.test"
-    recipient: str = "alias@fwd.test"
+    recipient: str | Callable[[str], str] = "alias@fwd.test"
     workers: int = 10
     books: Books = field(default_factory=Books)
 
@@ -56,13 +57,25 @@ class Mta:
 
         await asyncio.gather(*(worker() for _ in range(self.workers)))
 
+    async def send_until(self, over: asyncio.Event, body: bytes = b"Hello.\r\n") -> list[str]:
+        """Messages ``m0``, ``m1``, ... until it is over and each of them has its final answer; their names."""
+        names: list[str] = []
+
+        async def worker() -> None:
+            while not over.is_set():
+                names.append(f"m{len(names)}")
+                await self._send(names[-1], body)
+
+        await asyncio.gather(*(worker() for _ in range(self.workers)))
+        return names
+
     async def _send(self, name: str, body: bytes) -> None:
         books = self.books
         while True:
             books.tries[name] = books.tries.get(name, 0) + 1
             try:
                 async with asyncio.timeout(PATIENCE):
-                    await self._offer(message(name, self.sender, self.recipient, body))
+                    await self._offer(name, body)
                 books.acknowledged.add(name)
                 return
             except NotNow:
@@ -74,23 +87,22 @@ class Mta:
                 books.broken += 1
             await asyncio.sleep(PAUSE)
 
-    async def _offer(self, raw: bytes) -> None:
+    async def _offer(self, name: str, body: bytes) -> None:
+        recipient = self.recipient if isinstance(self.recipient, str) else self.recipient(name)
+        rcpt = f"RCPT TO:<{recipient}>".encode()
         reader, writer = await asyncio.open_connection(self.host, self.port, local_addr=(self.source, 0))
         try:
             await _answer(reader)
-            for command in (b"EHLO mx.sender.test", f"MAIL FROM:<{self.sender}>".encode(), self._rcpt(), b"DATA"):
+            for command in (b"EHLO mx.sender.test", f"MAIL FROM:<{self.sender}>".encode(), rcpt, b"DATA"):
                 writer.write(command + b"\r\n")
                 await _answer(reader)
-            writer.write(raw + b".\r\n")
+            writer.write(message(name, self.sender, recipient, body) + b".\r\n")
             await _answer(reader)
             writer.write(b"QUIT\r\n")
         finally:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
-
-    def _rcpt(self) -> bytes:
-        return f"RCPT TO:<{self.recipient}>".encode()
 
 
 async def _answer(reader: asyncio.StreamReader) -> None:

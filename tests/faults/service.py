@@ -39,7 +39,7 @@ allow_private = true
 [queue]
 first_retry = 0.2
 max_retry = 1
-lease = 2
+lease = {lease}
 {queue}
 [domains."fwd.test".aliases]
 alias = ["dest@sink.test"]
@@ -63,21 +63,26 @@ class Service:
     kills: int = 0
     log: list[Path] = field(default_factory=list)
 
-    async def start(self) -> None:
+    async def start(self, **environment: str) -> None:
         """Returns when it listens."""
+        await self.spawn(**environment)
+        assert self.process is not None
+        async with asyncio.timeout(30):
+            while not await self._listens():
+                if self.process.returncode is not None:
+                    raise AssertionError(self.log[-1].read_text()[-2000:])
+                await asyncio.sleep(0.05)
+
+    async def spawn(self, **environment: str) -> None:
+        """Returns at once; ``environment`` is for this life only."""
         self.log.append(self.folder / f"log.{len(self.log)}")
         with self.log[-1].open("wb") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-P", "-m", "forwarder", "serve", "--config", str(self.folder / "forwarder.toml")),
                 stderr=log,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
             )
-        async with asyncio.timeout(30):
-            while not await self._listens():
-                if self.process.returncode is not None:
-                    raise AssertionError(self.log[-1].read_text()[-2000:])
-                await asyncio.sleep(0.05)
 
     async def _listens(self) -> bool:
         try:
@@ -92,6 +97,13 @@ class Service:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
+        self.kills += 1
+
+    async def died(self, seconds: float = 30) -> None:
+        """Returns when it has ended by itself, as by -9."""
+        assert self.process is not None
+        async with asyncio.timeout(seconds):
+            assert await self.process.wait() == -signal.SIGKILL, self.log[-1].read_text()[-2000:]
         self.kills += 1
 
     async def stop(self) -> None:
@@ -110,17 +122,25 @@ class Service:
 
 @asynccontextmanager
 async def service(
-    folder: Path, *, store: str = "embedded", relay: str = "", queue: str = "", aliases: str = ""
+    folder: Path,
+    *,
+    store: str = "embedded",
+    relay: str = "",
+    queue: str = "",
+    aliases: str = "",
+    lease: float = 2,
+    start: bool = True,
 ) -> AsyncIterator[Service]:
     """Configured and started; ended with the block."""
     demo_lab.make_keys(folder / "keys")
     port = demo_lab.free_port(LISTEN, SINK, SOURCE)
     (folder / "zone.json").write_text(json.dumps(ZONE))
     (folder / "forwarder.toml").write_text(
-        CONFIG.format(listen=LISTEN, port=port, store=store, relay=relay, queue=queue, aliases=aliases)
+        CONFIG.format(listen=LISTEN, port=port, store=store, relay=relay, queue=queue, aliases=aliases, lease=lease)
     )
     it = Service(folder, port)
-    await it.start()
+    if start:
+        await it.start()
     try:
         yield it
     finally:
