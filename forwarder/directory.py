@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -63,9 +63,16 @@ class _Domain(Protocol):
     def plus_addressing(self) -> bool: ...
 
 
+class _LegacySrs(Protocol):
+    @property
+    def domain(self) -> str | None: ...
+
+
 class _Srs(Protocol):
     @property
     def domain(self) -> str: ...
+    @property
+    def legacy(self) -> Sequence[_LegacySrs]: ...
 
 
 class _Admin(Protocol):
@@ -112,6 +119,7 @@ class StaticDirectory:
         srs_domain: str,
         hostname: str | None = None,
         admin: Address | None = None,
+        legacy_domains: Iterable[str] = (),
     ) -> None:
         self._domains = {ascii_domain(spelled): _served(spelled, domain) for spelled, domain in domains.items()}
         self._srs_domain = ascii_domain(srs_domain)
@@ -119,6 +127,8 @@ class StaticDirectory:
             ascii_domain(name): ascii_domain(one.srs_domain) for name, one in domains.items() if one.srs_domain
         }
         self._srs_domains = frozenset({self._srs_domain, *self._own_srs_domain.values()})
+        # Reversible addresses of another program, made before ours; none is minted there.
+        self._srs_domains |= {ascii_domain(name) for name in legacy_domains}
         for name in (*self._srs_domains, *([hostname] if hostname else [])):
             self._domains.setdefault(ascii_domain(name), _served(name, ServedDomain({})))
         self._admin: tuple[Address, ...] = () if admin is None else (admin,)
@@ -135,7 +145,13 @@ class StaticDirectory:
             )
             for name, domain in settings.domains.items()
         }
-        return cls(domains, srs_domain=settings.srs.domain, hostname=settings.hostname, admin=settings.admin.address)
+        return cls(
+            domains,
+            srs_domain=settings.srs.domain,
+            hostname=settings.hostname,
+            admin=settings.admin.address,
+            legacy_domains=[one.domain for one in settings.srs.legacy if one.domain is not None],
+        )
 
     async def look_up(self, address: Address) -> DirectoryAnswer:
         """See ``ports.Directory``."""

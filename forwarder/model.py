@@ -299,10 +299,11 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Say no in session."""
+    """Say no in session. ``forged``: an address that looks like one of ours and is none. Who tries many is guessing."""
 
     reply: Reply
     reason: str
+    forged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

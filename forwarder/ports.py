@@ -6,9 +6,9 @@ The core awaits these and nothing else: no socket, clock, store or random number
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -348,6 +348,27 @@ class SigningKey(Protocol):
         """RSA: PKCS#1 v1.5 over SHA-256 of ``data``. Ed25519: over the SHA-256 digest of ``data`` (RFC 8463 section 3)."""
 
 
+class Dialect(StrEnum):
+    """Which program minted a reversible address before this one took its place (``srslegacy`` knows their shapes)."""
+
+    POSTSRSD = "postsrsd"
+    EXIM = "exim"
+    OPENSMTPD = "opensmtpd"
+
+
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """Its addresses under ``domain`` are honoured through the day ``until``, and no longer than ``max_age`` days after they were
+    minted. ``hash_length``: letters that a MAC of the dialect postsrsd has at least."""
+
+    dialect: Dialect
+    domain: str
+    secrets: tuple[bytes, ...] = field(repr=False)
+    until: date
+    hash_length: int = 4
+    max_age: int = 21
+
+
 class KeyRing(Protocol):
     """Which keys do we sign with, and which secrets mint reversible addresses?"""
 
@@ -362,6 +383,9 @@ class KeyRing(Protocol):
 
     def srs_secrets(self) -> Sequence[bytes]:
         """The first mints, all verify. Never empty."""
+
+    def srs_legacies(self) -> Sequence[Legacy]:
+        """Reversible addresses of another program that are honoured still."""
 
 
 class Clock(Protocol):

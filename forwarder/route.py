@@ -12,9 +12,9 @@ from datetime import date
 from enum import StrEnum
 from typing import assert_never
 
-from forwarder import srs
+from forwarder import srs, srslegacy
 from forwarder.model import Address, Envelope, Forward, Keep, Refuse, Reply, Result, SenderForm, Verdict
-from forwarder.ports import AliasFound, Directory, Ledger, MailboxFound, NoSuchAlias, NotOurDomain, StoreAway
+from forwarder.ports import AliasFound, Directory, Ledger, Legacy, MailboxFound, NoSuchAlias, NotOurDomain, StoreAway
 from forwarder.smtp import reply
 
 __all__ = [
@@ -84,10 +84,12 @@ class ToMailbox:
 
 @dataclass(frozen=True, slots=True)
 class ToSender:
-    """A reversible address that verified: ``sender`` is whom its reports go to."""
+    """A reversible address that verified: ``sender`` is whom its reports go to. ``legacy``: another program minted it, and
+    what it forwarded then is not known here."""
 
     reversible: Address
     sender: Address
+    legacy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,14 @@ async def resolve(
     directory: Directory,
     ledger: Ledger,
     secrets: Sequence[bytes],
+    legacies: Sequence[Legacy] = (),
     today: date,
 ) -> Resolved | Refuse:
     """Where does this recipient lead? Asks the store only for an opaque reversible address."""
     if directory.is_srs_domain(recipient.domain) and srs.is_srs(recipient.local):
-        return await _resolve_reversible(recipient, sender, ledger=ledger, secrets=secrets, today=today)
+        return await _resolve_reversible(
+            recipient, sender, ledger=ledger, secrets=secrets, legacies=legacies, today=today
+        )
     try:
         found = await directory.look_up(recipient)
     except StoreAway as away:
@@ -137,7 +142,13 @@ async def resolve(
 
 
 async def _resolve_reversible(
-    recipient: Address, sender: Address | None, *, ledger: Ledger, secrets: Sequence[bytes], today: date
+    recipient: Address,
+    sender: Address | None,
+    *,
+    ledger: Ledger,
+    secrets: Sequence[bytes],
+    legacies: Sequence[Legacy],
+    today: date,
 ) -> ToSender | ToNowhere | Refuse:
     # Architecture decision 5: reports come from the null sender (RFC 3464 section 2, RFC 5321 section 4.5.5). Said before the
     # MAC is looked at, so that a prober with a sender learns nothing about the address.
@@ -158,9 +169,22 @@ async def _resolve_reversible(
                 return Refuse(reply.BAD_REVERSIBLE, "opaque address unknown to the store")
             return ToSender(recipient, known)
         case srs.WhyNot() as why:
-            return Refuse(reply.BAD_REVERSIBLE, f"reversible address: {why.value}")
+            return _resolve_legacy(recipient, legacies, today, why)
         case _:
             assert_never(decoded)
+
+
+def _resolve_legacy(
+    recipient: Address, legacies: Sequence[Legacy], today: date, why_not_ours: srs.WhyNot
+) -> ToSender | Refuse:
+    """Not minted here; by the program that was here before?"""
+    decoded = srslegacy.decode(recipient, legacies, today)
+    if isinstance(decoded, srs.Reversed):
+        return ToSender(recipient, decoded.sender, legacy=True)
+    # An address that is only old was made by us, or by who knew the secret: nobody guessed it.
+    expired = srs.WhyNot.EXPIRED in (why_not_ours, decoded)
+    why = srs.WhyNot.EXPIRED if expired else why_not_ours
+    return Refuse(reply.BAD_REVERSIBLE, f"reversible address: {why.value}", forged=not expired)
 
 
 # --- after DATA --------------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ __all__ = [
     "decode",
     "encode",
     "encode_one_way",
+    "is_fresh",
     "is_srs",
     "made_with",
     "secret_name",
@@ -149,7 +150,7 @@ def decode(address: Address, secrets: Sequence[bytes], today: date, max_age: int
         key, mac, day, host, local = match.groups()
         if not _verifies(_srs0_fields(host, local, address.domain), key, day, mac, secrets):
             return WhyNot.BAD_MAC
-        if not _fresh(day, today, max_age):
+        if not is_fresh(day, today, max_age):
             return WhyNot.EXPIRED
         if host == _OPAQUE:
             return Token(local.upper())
@@ -159,7 +160,7 @@ def decode(address: Address, secrets: Sequence[bytes], today: date, max_age: int
         key, day, mac, host, rest = match.groups()
         if not _verifies(("1", address.domain, host, rest), key, day, mac, secrets):
             return WhyNot.BAD_MAC
-        if not _fresh(day, today, max_age):
+        if not is_fresh(day, today, max_age):
             return WhyNot.EXPIRED
         return Reversed(Address("SRS0" + rest, host.lower()))
     return WhyNot.MALFORMED
@@ -223,7 +224,8 @@ def _day(today: date) -> str:
     return _BASE32[number >> 5] + _BASE32[number & 31]
 
 
-def _fresh(day: str, today: date, max_age: int) -> bool:
+def is_fresh(day: str, today: date, max_age: int) -> bool:
+    """Was an address with this day of two base32 letters minted in the last ``max_age`` days, as clocks agree?"""
     minted = _BASE32.index(day[0].upper()) << 5 | _BASE32.index(day[1].upper())
     age = ((today - date(1970, 1, 1)).days - minted) % _DAYS
     return age <= max_age or age >= _DAYS - CLOCK_SKEW_DAYS

@@ -21,6 +21,7 @@ LAYERS = {
     "smtp": 1,
     "auth": 2,
     "srs": 2,
+    "srslegacy": 2,
     "retry": 2,
     "ownership": 3,
     "route": 3,
@@ -56,6 +57,7 @@ ADAPTERS = 5
 #: Within a layer: who may use whom.
 SIDEWAYS = {
     ("smtp", "mail"),  # the grammar of MAIL and RCPT is made of addresses
+    ("srslegacy", "srs"),  # one alphabet of days, one set of answers
     ("edge", "handshakes"),  # both listen in TLS, and nothing of the core does
     ("web", "handshakes"),
     ("app", "config"),

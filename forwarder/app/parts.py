@@ -20,11 +20,11 @@ from forwarder.edge.limits import Limits
 from forwarder.edge.submission import Clients
 from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.keyhost import KeyHostClient, KeyHostSettings
-from forwarder.keys import KeyFile, KeyFileError, Keys, mailkey_record, read_private
+from forwarder.keys import KeyFile, KeyFileError, Keys, LegacyFile, mailkey_record, read_private
 from forwarder.model import Identity
 from forwarder.pipeline import Settings as PipelineSettings
 from forwarder.pipeline.submission import SubmissionSettings
-from forwarder.ports import Journal
+from forwarder.ports import Dialect, Journal
 from forwarder.relay import Level, RelaySettings, TlsRules
 from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
 from forwarder.route import Action, Policy
@@ -62,6 +62,17 @@ def load_keys(settings: Settings) -> Keys:
         dkim=[KeyFile(one.domain, one.selector, one.key) for one in settings.keys.dkim],
         arc=KeyFile(arc.domain, arc.selector, arc.key) if arc is not None else None,
         srs_secret_file=settings.srs.secret_file,
+        srs_legacies=[
+            LegacyFile(
+                Dialect(one.dialect),
+                one.domain or settings.srs.domain,
+                one.secret_file,
+                one.until,
+                one.hash_length,
+                one.max_age,
+            )
+            for one in settings.srs.legacy
+        ],
     )
 
 
@@ -272,4 +283,5 @@ def limits_of(settings: Settings) -> Limits:
         message_size=settings.limits.message_size,
         recipients=settings.limits.recipients,
         sessions=settings.limits.sessions,
+        forged_reversible=settings.limits.forged_reversible,
     )

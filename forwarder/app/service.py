@@ -37,6 +37,7 @@ from forwarder.auth.suffix import is_public_suffix
 from forwarder.config import Settings
 from forwarder.directory import StaticDirectory
 from forwarder.dispatch import Dispatcher, UnderWay
+from forwarder.edge.guesses import Guesses
 from forwarder.edge.server import EdgeServer
 from forwarder.edge.session import EdgeSettings
 from forwarder.edge.submission import Clients, SubmissionSession
@@ -171,6 +172,7 @@ class App:
             limits=limits_of(settings),
             tls=lambda: context,
             default_domain=settings.srs.domain,
+            guesses=Guesses(settings.limits.forged_reversible),
         )
         submission = Submission(told, submission_settings(settings, self.addresses), doors, self._dispatcher, pipeline)
         user_session = functools.partial(SubmissionSession, clients=clients)

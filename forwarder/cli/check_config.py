@@ -43,7 +43,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _unusable_keys(loaded: Loaded) -> Iterator[Mistake]:
     """Files that are there but hold no key, or that others can read."""
-    from forwarder.keys import LEAST_DKIM_BITS, LEAST_MAILKEY_BITS, KeyFile, KeyFileError, load_key, load_secrets
+    from forwarder.keys import (
+        LEAST_DKIM_BITS,
+        LEAST_MAILKEY_BITS,
+        KeyFile,
+        KeyFileError,
+        load_key,
+        load_legacy_secrets,
+        load_secrets,
+    )
 
     keys = loaded.settings.keys
     files: list[tuple[tuple[str | int, ...], KeyFile, int]] = [
@@ -65,6 +73,11 @@ def _unusable_keys(loaded: Loaded) -> Iterator[Mistake]:
         load_secrets(loaded.settings.srs.secret_file)
     except KeyFileError as error:
         yield loaded.mistake(("srs", "secret_file"), str(error))
+    for number, legacy in enumerate(loaded.settings.srs.legacy):
+        try:
+            load_legacy_secrets(legacy.secret_file)
+        except KeyFileError as error:
+            yield loaded.mistake(("srs", "legacy", number, "secret_file"), str(error))
 
 
 def _unusable_store(loaded: Loaded) -> Iterator[Mistake]:

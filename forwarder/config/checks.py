@@ -34,6 +34,8 @@ def _missing_files(settings: Settings) -> Iterator[tuple[Path, str]]:
 
 def _files(settings: Settings) -> Iterator[tuple[Path, FilePath | None]]:
     yield ("srs", "secret_file"), settings.srs.secret_file
+    for number, legacy in enumerate(settings.srs.legacy):
+        yield ("srs", "legacy", number, "secret_file"), legacy.secret_file
     yield ("dns", "zone_file"), settings.dns.zone_file
     yield ("tls", "cert"), settings.tls.cert
     yield ("tls", "key"), settings.tls.key

@@ -7,6 +7,7 @@ later part are marked so in docs/config.md.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 from ipaddress import ip_address
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, get_args
@@ -70,11 +71,23 @@ class Tls(_Table):
         return self
 
 
+class LegacySrs(_Table):
+    """Reversible addresses that another program minted under ``domain`` (``None``: that of ``srs.domain``)."""
+
+    dialect: Literal["postsrsd", "exim", "opensmtpd"]
+    domain: Annotated[DomainName | None, BeforeValidator(values.or_none)] = None
+    secret_file: Location
+    until: date
+    hash_length: Annotated[int, BeforeValidator(values.not_bool), Field(ge=4, le=27)] = 4
+    max_age: Annotated[int, BeforeValidator(values.not_bool), Field(ge=1, le=366)] = 21
+
+
 class Srs(_Table):
     """Reversible addresses."""
 
     domain: DomainName
     secret_file: Location = FilePath("keys/srs.secret")
+    legacy: tuple[LegacySrs, ...] = ()
 
 
 class Dns(_Table):
@@ -201,6 +214,7 @@ class Limits(_Table):
     # RFC 5321 section 4.5.3.1.8: a server must take 100 recipients.
     recipients: Annotated[int, BeforeValidator(values.not_bool), Field(ge=1, le=10000)] = 100
     sessions: Count = 2000
+    forged_reversible: Count = 10
 
 
 Action = Literal["reject", "tag", "accept", "one-way"]

@@ -19,6 +19,8 @@ class Limits:
     errors: int = 10
     #: Recipients that do not exist, before a session is ended: address harvesting.
     unknown_recipients: int = 10
+    #: Reversible addresses that did not verify, from one network within an hour, before it hears 421 to any more of them.
+    forged_reversible: int = 10
     #: Commands between two transactions that do nothing (NOOP, RSET, VRFY, EHLO again).
     junk_commands: int = 100
     #: RFC 5321 section 4.5.3.2.7: a server waits at least 5 minutes for the next command.

@@ -18,13 +18,15 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, ClassVar, Protocol, cast
 
 from aiosmtpd.smtp import SMTP
 
+from forwarder import srs
 from forwarder.edge.data import find_end, refuse_bytes, unstuff
+from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
 from forwarder.model import Address, BodyKind, Envelope, Peer, Recipient, Refuse, Reply, Tls
 from forwarder.ports import Clock, Journal
@@ -42,6 +44,8 @@ MAX_COMMAND = 2048
 HIGH_WATER = 1024 * 1024
 #: Octets beyond the size limit that are read and thrown away so that the client hears 552 and not a reset.
 MAX_OVERRUN = 64 * 1024 * 1024
+#: Seconds after which a reversible address that is not valid is refused: more than its MACs and the store take.
+BAD_REVERSIBLE_AFTER = 0.05
 
 #: Parameters that are taken. Those of RFC 3461 are kept and heeded where a report of ours would be written, but DSN is not
 #: announced: a report of success cannot be promised before every next hop can be asked for one.
@@ -70,6 +74,7 @@ class EdgeSettings:
     limits: Limits
     tls: Callable[[], ssl.SSLContext | None]
     default_domain: str
+    guesses: Guesses = field(default_factory=lambda: Guesses(Limits().forged_reversible))
 
 
 @dataclass(slots=True)
@@ -391,6 +396,11 @@ class Session(SMTP):
         if any(one.address == rcpt.address for one in transaction.recipients):
             self.say(reply.RECIPIENT_OK)
             return
+        asked = self.loop.time()
+        if srs.is_srs(rcpt.address.local) and self._settings.guesses.exhausted(self._ip, asked):
+            self._journal.event("rcpt.guessing", ip=str(self._ip))
+            self._end_with(reply.TOO_MANY_GUESSES)
+            return
         try:
             resolved = await self._acceptor.recipient(transaction.mail.sender, rcpt.address)
         except Exception as fault:  # noqa: BLE001 - a fault of ours is 451, never a lost or refused recipient
@@ -398,6 +408,11 @@ class Session(SMTP):
             self.say(reply.FAULT)
             return
         if isinstance(resolved, Refuse):
+            if resolved.forged:
+                self._settings.guesses.note(self._ip, asked)
+            if resolved.reply is reply.BAD_REVERSIBLE:
+                # Forged, expired or unknown to the store: the time an answer takes does not tell which.
+                await asyncio.sleep(asked + BAD_REVERSIBLE_AFTER - self.loop.time())
             self._refuse_recipient(transaction, resolved)
             return
         reports = [isinstance(one, ToSender | ToNowhere) for one in (*transaction.resolved, resolved)]

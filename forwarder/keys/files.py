@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 from dataclasses import dataclass, field
+from datetime import date
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -24,17 +25,22 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 
+from forwarder.ports import Dialect, Legacy
+
 __all__ = [
     "LEAST_DKIM_BITS",
     "LEAST_MAILKEY_BITS",
     "Key",
     "KeyFile",
     "KeyFileError",
+    "LegacyFile",
     "canonical_domain",
     "generate_ed25519",
     "generate_rsa",
     "generate_secret",
     "load_key",
+    "load_legacy",
+    "load_legacy_secrets",
     "load_secrets",
     "read_private",
 ]
@@ -148,8 +154,7 @@ def _parse_private(path: Path, content: bytes) -> RSAPrivateKey | Ed25519Private
 
 def load_secrets(path: Path) -> tuple[bytes, ...]:
     """SRS secrets, one a line, the first mints; empty lines and lines that begin with ``#`` do not count."""
-    lines = [line.strip() for line in read_private(path).splitlines()]
-    found = tuple(line for line in lines if line and not line.startswith(b"#"))
+    found = _lines(read_private(path))
     if not found:
         raise KeyFileError(
             f"{path}: no secret in it; write one of {LEAST_SECRET} octets or more, or run: forwarder init"
@@ -158,6 +163,37 @@ def load_secrets(path: Path) -> tuple[bytes, ...]:
         if len(secret) < LEAST_SECRET:
             raise KeyFileError(f"{path}: secret {number} is shorter than {LEAST_SECRET} octets; lengthen it")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyFile:
+    """Where the secrets of another program's reversible addresses lie, and what counts of them (``ports.Legacy``)."""
+
+    dialect: Dialect
+    domain: str
+    path: Path
+    until: date
+    hash_length: int = 4
+    max_age: int = 21
+
+
+def load_legacy(file: LegacyFile) -> Legacy:
+    """What verifies those addresses. Raises KeyFileError."""
+    secrets = load_legacy_secrets(file.path)
+    return Legacy(file.dialect, canonical_domain(file.domain), secrets, file.until, file.hash_length, file.max_age)
+
+
+def load_legacy_secrets(path: Path) -> tuple[bytes, ...]:
+    """The secrets of another program, one a line as it had them: of any length, all verify."""
+    found = _lines(read_private(path))
+    if not found:
+        raise KeyFileError(f"{path}: no secret in it; copy the one of the program that minted the addresses")
+    return found
+
+
+def _lines(content: bytes) -> tuple[bytes, ...]:
+    lines = [line.strip() for line in content.splitlines()]
+    return tuple(line for line in lines if line and not line.startswith(b"#"))
 
 
 def read_private(path: Path) -> bytes:

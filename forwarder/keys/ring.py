@@ -13,11 +13,14 @@ from forwarder.keys.files import (
     Key,
     KeyFile,
     KeyFileError,
+    LegacyFile,
     canonical_domain,
     load_key,
+    load_legacy,
     load_secrets,
 )
 from forwarder.keys.staged import find_staged
+from forwarder.ports import Legacy
 
 __all__ = ["Keys", "Slot"]
 
@@ -63,7 +66,12 @@ class Keys:
     a message that is being signed keeps the key it was given."""
 
     def __init__(
-        self, mailkey: Iterable[Key], dkim: Iterable[Key], arc: Key | None, srs_secrets: Sequence[bytes]
+        self,
+        mailkey: Iterable[Key],
+        dkim: Iterable[Key],
+        arc: Key | None,
+        srs_secrets: Sequence[bytes],
+        srs_legacies: Sequence[Legacy] = (),
     ) -> None:
         # Several mailkeys of one domain: the first signs.
         slots = [Slot("mailkey", tuple(keys), tuple(keys)) for keys in _by_domain(mailkey).values()]
@@ -72,6 +80,7 @@ class Keys:
         if arc is not None:
             slots.append(Slot("dkim", (arc,), (arc,)))
         self._srs_secrets = tuple(srs_secrets)
+        self._srs_legacies = tuple(srs_legacies)
         if not self._srs_secrets:
             raise ValueError("no SRS secret")
         self.unusable: frozenset[Key] = frozenset()
@@ -85,6 +94,7 @@ class Keys:
         mailkey: Iterable[KeyFile] = (),
         dkim: Iterable[KeyFile] = (),
         arc: KeyFile | None = None,
+        srs_legacies: Iterable[LegacyFile] = (),
     ) -> Keys:
         """Read and try every file. Raises KeyFileError for the first that cannot be used."""
         return cls(
@@ -92,6 +102,7 @@ class Keys:
             [load_key(one) for one in dkim],
             None if arc is None else load_key(arc),
             load_secrets(srs_secret_file),
+            [load_legacy(one) for one in srs_legacies],
         )
 
     @property
@@ -130,6 +141,10 @@ class Keys:
     def srs_secrets(self) -> Sequence[bytes]:
         """See ``ports.KeyRing``."""
         return self._srs_secrets
+
+    def srs_legacies(self) -> Sequence[Legacy]:
+        """See ``ports.KeyRing``."""
+        return self._srs_legacies
 
 
 def _by_domain(keys: Iterable[Key]) -> dict[str, list[Key]]:

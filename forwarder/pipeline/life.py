@@ -64,6 +64,7 @@ class Pipeline:
             directory=doors.directory,
             ledger=doors.ledger,
             secrets=doors.keys.srs_secrets(),
+            legacies=doors.keys.srs_legacies(),
             today=doors.clock.now().date(),
         )
 

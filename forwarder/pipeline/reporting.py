@@ -119,7 +119,8 @@ class Reporting:
             known = await ledger.find_forward(*about) or self._dispatcher.under_way.find(*about)
             returned = bounce.evaluate_report(resolved.reversible, resolved.sender, known)
             self._tell.matched(envelope, returned)
-            if known is None and not self._settings.pass_unmatched:
+            # What another program forwarded before us, the ledger never knew.
+            if known is None and not (self._settings.pass_unmatched or resolved.legacy):
                 return self._tell.refused(
                     envelope, Refuse(reply.UNKNOWN_REPORT, "no message of ours matches the report")
                 )

@@ -22,6 +22,7 @@ HELP = Reply(214, "2.0.0", "see RFC 5321")
 
 SHUTTING_DOWN = Reply(421, "4.3.2", "shutting down, come back soon")
 TIMED_OUT = Reply(421, "4.4.2", "waited too long")
+TOO_MANY_GUESSES = Reply(421, "4.7.0", "too many return addresses that are not valid, come back in an hour")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many errors")
 NOT_SMTP = Reply(421, "4.7.0", "this is not an HTTP server")
 TOO_MANY_SESSIONS = Reply(421, "4.7.0", "too many connections, come back later")

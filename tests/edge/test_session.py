@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
 from forwarder.edge.server import EdgeServer, bind
-from forwarder.edge.session import EdgeSettings
+from forwarder.edge.session import BAD_REVERSIBLE_AFTER, EdgeSettings
 from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.model import Address, BodyKind, Envelope, Refuse, Reply
 from forwarder.route import Resolved, ToAlias, ToSender
@@ -42,6 +44,8 @@ class RecordingAcceptor:
             return Refuse(reply.RELAYING_DENIED, "foreign")
         if address.local == "SRS0=good":
             return ToSender(address, Address("bob", "sender.example"))
+        if address.local.startswith("SRS0="):
+            return Refuse(reply.BAD_REVERSIBLE, "bad MAC or expired", forged=address.local != "SRS0=old")
         if address.local.lower() in ("alias", "other", "postmaster"):
             return ToAlias(address, (Address("dest", "sink.example"),), "fwd.example")
         return Refuse(reply.UNKNOWN_ALIAS, "unknown")
@@ -93,7 +97,8 @@ class Edge:
     acceptor: RecordingAcceptor
     journal: MemoryJournal
     port: int
-    connect: Callable[[], object]
+    connect: Callable[[], Awaitable[Client]]
+    guesses: Guesses
 
 
 @asynccontextmanager
@@ -118,7 +123,7 @@ async def edge(
         return client
 
     try:
-        yield await connect(), Edge(server, acceptor, journal, port, connect)
+        yield await connect(), Edge(server, acceptor, journal, port, connect, settings.guesses)
     finally:
         for writer in writers:
             writer.close()
@@ -317,6 +322,42 @@ async def test_errors_junk_and_unknown_recipients_end_the_session() -> None:
             assert answers[-1].startswith("421 4.7.0")
             assert not any(one.startswith("421") for one in answers[:-1])
             assert await client.answer() == ""
+
+
+async def test_guesses_at_reversible_addresses_are_counted_for_the_network_and_then_cut_off() -> None:
+    async with edge() as (client, it):
+        await client.say(b"EHLO c.example\r\n")
+        await client.say(b"MAIL FROM:<>\r\n")
+        for number in range(9):
+            assert (await client.say(b"RCPT TO:<SRS0=x%d@fwd.example>\r\n" % number)).startswith("550 5.1.1")
+        again = await it.connect()
+        await again.say(b"EHLO c.example\r\n")
+        await again.say(b"MAIL FROM:<>\r\n")
+        # One that is only old was not guessed.
+        assert (await again.say(b"RCPT TO:<SRS0=old@fwd.example>\r\n")).startswith("550 5.1.1")
+        assert (await again.say(b"RCPT TO:<SRS0=x9@fwd.example>\r\n")).startswith("550 5.1.1")
+        # From here on a good one too.
+        assert (await again.say(b"RCPT TO:<SRS0=good@fwd.example>\r\n")).startswith("421 4.7.0")
+        assert await again.answer() == ""
+
+
+async def test_who_guessed_may_still_send_to_an_alias() -> None:
+    async with edge() as (client, it):
+        for _ in range(10):
+            it.guesses.note(ip_address("127.0.0.1"), asyncio.get_running_loop().time())
+        await client.ready()
+        assert (await client.data(HEADER + b".\r\n")).startswith("250")
+
+
+async def test_the_time_until_a_reversible_address_is_refused_tells_nothing() -> None:
+    async with edge() as (client, _):
+        await client.say(b"EHLO c.example\r\n")
+        await client.say(b"MAIL FROM:<>\r\n")
+        loop = asyncio.get_running_loop()
+        for local in (b"SRS0=x", b"SRS0=old"):
+            began = loop.time()
+            assert (await client.say(b"RCPT TO:<%b@fwd.example>\r\n" % local)).startswith("550 5.1.1")
+            assert loop.time() - began >= BAD_REVERSIBLE_AFTER
 
 
 async def test_the_recipient_limit_is_452_and_the_first_stay_valid() -> None:
