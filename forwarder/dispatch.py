@@ -28,6 +28,7 @@ from typing import Protocol
 from forwarder.failpoints import reach
 from forwarder.model import Address, Deferred, Delivered, Delivery, Failed, Outcome, Queued, RecipientOutcome
 from forwarder.ports import Claim, Forwarded, Held, Journal, Ledger, Queue, QueueFull, Relay, StoreAway
+from forwarder.unsettled import Unsettled
 
 __all__ = [
     "ATTEMPT",
@@ -210,11 +211,24 @@ class Dispatcher:
         self._wake = wake
         self._running: set[asyncio.Task[tuple[Fate, ...]]] = set()
         self._behind: set[asyncio.Task[None]] = set()
+        self._unsettled = Unsettled()
 
     async def claim(self, tickets: Sequence[Ticket], attempt: str) -> dict[Ticket, Claim]:
-        """Which of these are still to be delivered? Raises StoreAway; then ``take_back`` what is not delivered without."""
-        claims = await self._ledger.claim([one.fingerprint for one in tickets], attempt)
+        """Which of these are still to be delivered? Raises StoreAway; then ``take_back`` what is not delivered without, and
+        ``recall`` the rest."""
+        fingerprints = [one.fingerprint for one in tickets]
+        claims = self._unsettled.correct(fingerprints, await self._ledger.claim(fingerprints, attempt))
         return dict(zip(tickets, claims, strict=True))
+
+    def recall(self, tickets: Sequence[Ticket]) -> dict[Ticket, Claim]:
+        """The same from memory, while the ledger cannot be asked: what this process delivers or has delivered meanwhile, and what
+        the queue may have."""
+        under_way = {ticket.fingerprint for attempt in self._attempts for ticket in attempt.plan.tickets}
+        claims = {one: self._unsettled.recall(one.fingerprint) for one in tickets}
+        return {
+            one: Claim.BUSY if claim is Claim.FRESH and one.fingerprint in under_way else claim
+            for one, claim in claims.items()
+        }
 
     def take_back(self, tickets: Sequence[Ticket], attempt: str) -> None:
         """Nobody delivers these under ``attempt``. Its claim was not answered, but a store that stood still carries it out when
@@ -223,7 +237,7 @@ class Dispatcher:
 
     async def deliver(self, plans: Sequence[Plan], attempt: str, *, recorded: bool) -> tuple[Fate, ...]:
         """Deliver all plans at once; what is not done at the deadline is queued and goes on behind, or is Deferred.
-        ``recorded``: the tickets were claimed under ``attempt`` and must be settled."""
+        ``recorded``: the tickets were claimed under ``attempt``; if not, the ledger hears of them when it is back."""
         first = [one for one in plans if self._queue_comes_first(one, len(plans))]
         put = await self._put(first, [one.held for one in first if one.held is not None]) if first else False
         now, fates = [one for one in plans if one not in first], []
@@ -322,11 +336,11 @@ class Dispatcher:
             if held is not None and await self._put([plan], [held], delay=self._settler.first_pause()) is _Put.DONE:
                 for index in waits:
                     fates[index] = Fate(plan.tickets[index], Queued(_reason(fates[index])))
-        if recorded:
-            await self._settle(plan, fates, attempt)
+        if any(ticket.fingerprint for ticket in plan.tickets):
+            await self._settle(plan, fates, attempt, recorded)
         return tuple(fates)
 
-    async def _settle(self, plan: Plan, fates: Sequence[Fate], attempt: str) -> None:
+    async def _settle(self, plan: Plan, fates: Sequence[Fate], attempt: str, recorded: bool) -> None:
         delivered = [fate.ticket.fingerprint for fate in fates if isinstance(fate.outcome, Delivered)]
         # What is queued has its mark already, set in the step that queued it.
         released = [fate.ticket.fingerprint for fate in fates if isinstance(fate.outcome, Deferred | Failed)]
@@ -336,12 +350,17 @@ class Dispatcher:
             if forwarded is not None and isinstance(fate.outcome, Delivered)
         ]
         reach("K6")
+        settled = False
         try:
-            await self._ledger.settle(attempt, delivered, released, forwards)
+            if recorded:
+                await self._ledger.settle(attempt, delivered, released, forwards)
+                settled = True
         except StoreAway as away:
             # The next hop has the message: saying anything but 250 now would make a second copy. What may be lost is the memory:
-            # until the store has it, a bounce of it is not matched, and a retry after a lost 250 is not recognised.
+            # until the store has it, a bounce of it is not matched.
             self._journal.event("ledger.away", id=plan.delivery.id, step="settle", reason=str(away))
+        if not settled:
+            self._unsettled.note(delivered, Claim.DELIVERED)
             self._settle_behind(attempt, delivered, released, forwards)
         reach("K7")
 
@@ -365,6 +384,7 @@ class Dispatcher:
             return _Put.REFUSED
         except StoreAway as away:
             self._journal.event("queue.away", id=message, step="put", reason=str(away))
+            self._unsettled.note((each.fingerprint for one in held for each in one.waiting), Claim.BUSY)
             return _Put.UNKNOWN
         for one in held:
             self._journal.event(
@@ -415,6 +435,7 @@ class Dispatcher:
                 await asyncio.sleep(pause)
                 with suppress(StoreAway):
                     await self._ledger.settle(attempt, delivered, released, forwards)
+                    self._unsettled.forget(delivered)
                     return
 
         if len(self._behind) < MAX_CATCH_UP:

@@ -23,6 +23,7 @@ LAYERS = {
     "srs": 2,
     "srslegacy": 2,
     "retry": 2,
+    "unsettled": 2,
     "ownership": 3,
     "route": 3,
     "rewrite": 3,

@@ -51,10 +51,9 @@ class Store:
             url = self._embedded.url
         try:
             # Two connections: a large body must not keep the ledger waiting (docs/decisions/0006).
-            self._clients = [
-                StoreClient(url, journal=self._journal),
-                StoreClient(url, journal=self._journal, timeout=QUEUE_TIMEOUT),
-            ]
+            ledgers = StoreClient(url, journal=self._journal)
+            queues = StoreClient(url, journal=self._journal, timeout=QUEUE_TIMEOUT, scout=ledgers)
+            self._clients = [ledgers, queues]
         except StoreUrlError as error:
             raise StartError(f"store: {error}") from error
         try:

@@ -64,6 +64,7 @@ class Forwarding:
         }
         rewritten = self._rewritten(envelope, forwards, now)
         reach("K2")
+        recorded = True
         try:
             for sender in rewritten.values():
                 if sender.token is not None and envelope.sender is not None:
@@ -76,12 +77,12 @@ class Forwarding:
                 # which have it when the sender comes back.
                 self._dispatcher.take_back(list(tickets.values()), envelope.id)
                 return reply.STATE_AWAY
-            claims = None
+            claims, recorded = self._dispatcher.recall(list(tickets.values())), False
         reach("K3")
         plans = self._plans(envelope, message, verdict, forwards, rewritten, tickets, claims, now)
         fates = [
-            *(Fate(one, known(claims[one])) for one in tickets.values() if claims and claims[one] is not Claim.FRESH),
-            *await self._dispatcher.deliver(plans, envelope.id, recorded=claims is not None),
+            *(Fate(one, known(claims[one])) for one in tickets.values() if claims[one] is not Claim.FRESH),
+            *await self._dispatcher.deliver(plans, envelope.id, recorded=recorded),
         ]
         self._tell.delivered(envelope, fates)
         return fates
@@ -115,14 +116,14 @@ class Forwarding:
         forwards: Sequence[Forward],
         rewritten: dict[Address, rewrite.Rewritten],
         tickets: dict[tuple[Address, Address], Ticket],
-        claims: dict[Ticket, Claim] | None,
+        claims: dict[Ticket, Claim],
         now: datetime,
     ) -> list[Plan]:
         """One plan for each alias and next hop, over the destinations that nobody has delivered yet."""
         plans: list[Plan] = []
         for one in forwards:
             mine = [tickets[one.alias, target] for target in one.targets]
-            fresh = [ticket for ticket in mine if claims is None or claims[ticket] is Claim.FRESH]
+            fresh = [ticket for ticket in mine if claims[ticket] is Claim.FRESH]
             if not fresh:
                 continue
             sender = rewritten[one.alias].sender

@@ -167,6 +167,7 @@ class Submission:
     ) -> list[Fate] | Reply:
         """With the sender's own address: what comes back goes to the sender's domain and not through us."""
         tickets = {one: Ticket(one, one, fingerprint(envelope.sender, one, one, content)) for one in recipients}
+        recorded = True
         try:
             claims = await self._dispatcher.claim(list(tickets.values()), envelope.id) if tickets else {}
         except StoreAway as away:
@@ -175,8 +176,8 @@ class Submission:
                 # Of several recipients nobody would know which have it when the client comes back.
                 self._dispatcher.take_back(list(tickets.values()), envelope.id)
                 return reply.STATE_AWAY
-            claims = None
-        fresh = [one for one in recipients if claims is None or claims[tickets[one]] is Claim.FRESH]
+            claims, recorded = self._dispatcher.recall(list(tickets.values())), False
+        fresh = [one for one in recipients if claims[tickets[one]] is Claim.FRESH]
         plans: list[Plan] = []
         for group in rewrite.group_by_next_hop(fresh):
             mine = tuple(tickets[one] for one in group.recipients)
@@ -193,8 +194,8 @@ class Submission:
             held = self._held(envelope, sealed, delivery, mine, f"{envelope.id}.s{len(plans)}")
             plans.append(Plan(delivery, mine, (None,) * len(mine), held, self._settings.hold))
         fates = [
-            *(Fate(one, known(claim)) for one, claim in (claims or {}).items() if claim is not Claim.FRESH),
-            *await self._dispatcher.deliver(plans, envelope.id, recorded=claims is not None),
+            *(Fate(one, known(claim)) for one, claim in claims.items() if claim is not Claim.FRESH),
+            *await self._dispatcher.deliver(plans, envelope.id, recorded=recorded),
         ]
         self._tell.delivered(envelope, fates)
         return fates

@@ -22,12 +22,14 @@ class Breaker:
 
     def admits(self, now: float) -> bool:
         """True: go ahead. Whoever got True must see to it that ``worked`` or ``failed`` is called afterwards."""
-        if self._open_until is None:
-            return True
-        if self._probing or now < self._open_until:
+        if self.refuses(now):
             return False
-        self._probing = True
+        self._probing = self._open_until is not None
         return True
+
+    def refuses(self, now: float) -> bool:
+        """Would a call be refused now? Asking changes nothing."""
+        return self._open_until is not None and (self._probing or now < self._open_until)
 
     def worked(self) -> bool:
         """An answer came. True when that ends an outage."""

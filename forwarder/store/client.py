@@ -175,7 +175,8 @@ async def _time_limit(seconds: float) -> AsyncIterator[None]:
 class StoreClient:
     """Commands and scripts on one server. Everything raises ``StoreAway`` and no other error of the store's.
 
-    ``replicas``: a write counts only when so many replicas have it (WAIT, on the same connection as the write).
+    ``replicas``: a write counts only when so many replicas have it (WAIT, on the same connection as the write). ``scout``:
+    another client of the same server, with less patience: while that one finds it away, it is not asked here either.
     """
 
     def __init__(
@@ -186,12 +187,14 @@ class StoreClient:
         timeout: float = DEFAULT_TIMEOUT,
         pause: float = DEFAULT_PAUSE,
         replicas: int = 0,
+        scout: StoreClient | None = None,
     ) -> None:
         self._connection = _connection(url, timeout)
         self._where = describe_url(url)
         self._journal = journal
         self._timeout = timeout
         self._breaker = Breaker(pause)
+        self._scout = scout
         self._replicas = replicas
         # WAIT gives up well before we do: servers look at their blocked clients ten times a second only.
         self._wait = _pack(("WAIT", replicas, max(1, int(timeout * 500))))
@@ -214,6 +217,10 @@ class StoreClient:
         """Run one command. Replies are bytes, int, None or lists of them."""
         return await self._ask(command, again)
 
+    def is_away(self) -> bool:
+        """Is it known not to answer, so that it is not asked now?"""
+        return self._breaker.refuses(asyncio.get_running_loop().time())
+
     async def close(self) -> None:
         """Fail what is under way and hang up."""
         self._closed = True
@@ -227,7 +234,8 @@ class StoreClient:
     async def _ask(self, command: Sequence[Argument], again: bool) -> Any:
         loop = asyncio.get_running_loop()
         call = _Call(_pack(command), again, loop.create_future())
-        if self._closed or not self._breaker.admits(loop.time()):
+        known_away = self._scout is not None and self._scout.is_away()
+        if self._closed or known_away or not self._breaker.admits(loop.time()):
             raise StoreAway(f"{self._where} does not answer")
         self._waiting.append(call)
         if self._worker is None or self._worker.done():

@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from forwarder.cli.demo_lab import FORWARDER, SENDER
-from tests.e2e.lab import Lab, lab
+from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.e2e.test_outage import LONG, OTHER, TWO_HOSTS, gone, started, team
 from tests.e2e.test_smuggling import Wire
-from tests.peers.smtp_sink import Drip, SmtpSink
+from tests.peers.chaos import ChaosProxy
+from tests.peers.smtp_sink import DEFAULT, Drip, SmtpSink
+from tests.peers.valkey import valkey
 
 SLOW = 'slow = ["two@other.test"]'
+SOON = "[queue]\nfirst_retry = 0.05\nmax_retry = 0.1\n"
 LATE = Drip(b"250 2.0.0 Ok: queued\r\n", 0.04)
 
 
@@ -117,3 +120,62 @@ async def test_told_to_stop_it_finishes_the_message_on_its_way_and_takes_no_othe
         async with asyncio.timeout(5):
             assert await process.wait() == 0
         assert await gone(it.folder / "state")
+
+
+async def test_what_the_queue_may_have_is_not_delivered_past_a_store_that_is_away(tmp_path: Path) -> None:
+    def lose(_: bytes) -> bytes:
+        # What is said next to the store is that this has to wait; it does as it is told, and the answer never comes.
+        net.lose_next_reply()
+        return b"451 4.2.0 not now\r\n"
+
+    async with (
+        valkey(tmp_path / "valkey") as store,
+        ChaosProxy(("127.0.0.1", store.port)) as net,
+        lab(tmp_path, zone=TWO_HOSTS, aliases=SLOW, store=f"redis://127.0.0.1:{net.port}", extra=SOON) as it,
+        SmtpSink({"DOT": [b"451 4.2.0 not now\r\n", DEFAULT, lose, DEFAULT]}, host=OTHER, port=it.port) as other,
+    ):
+        first, second = (
+            it.signed(MESSAGE.replace(b"<one@", b"<%b@" % one), recipients=("slow@fwd.test",)) for one in (b"1", b"2")
+        )
+        # The store knows the scripts after this one.
+        assert (await it.send(first, recipient="slow@fwd.test")).startswith("250 2.0.0 accepted")
+        await until(lambda: len(other.messages) == 1)
+        assert (await it.send(second, recipient="slow@fwd.test")).startswith("451")
+        assert net.is_down
+        # It comes back while the store is away: nobody can tell whether the queue has it.
+        assert (await it.send(second, recipient="slow@fwd.test")).startswith("451")
+        net.up()
+        await until_250(lambda: it.send(second, recipient="slow@fwd.test"))
+        await until(lambda: len(it.journal.named("queue.outcome")) == 2)
+        assert len(other.messages) == 2
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["still away", "back by then"])
+async def test_what_was_delivered_without_the_store_is_not_delivered_again(tmp_path: Path, back: bool) -> None:
+    async with lab(tmp_path) as it:
+        sent = it.signed()
+        with store_stopped(it):
+            assert (await it.send(sent)).startswith("250 2.0.0 delivered")
+            if not back:
+                # The sender did not hear it.
+                assert (await it.send(sent)).startswith("250")
+        if back:
+            await until_250(lambda: it.send(sent))
+        arrived = await it.next(it.sink)
+        assert it.sink.waiting.empty()
+        # And a report about it finds its way, once the store was told.
+        await until_250(lambda: it.bounce(arrived))
+        assert (await it.next(it.sender)).recipients == ("bob@sender.test",)
+
+
+async def test_a_retry_while_the_first_attempt_goes_on_without_the_store_makes_no_second_one(tmp_path: Path) -> None:
+    async with (
+        lab(tmp_path, zone=TWO_HOSTS, aliases=SLOW, relay="in_session = 0.2") as it,
+        SmtpSink({"DOT": LATE}, host=OTHER, port=it.port) as other,
+    ):
+        sent = it.signed(recipients=("slow@fwd.test",))
+        with store_stopped(it):
+            assert (await it.send(sent, recipient="slow@fwd.test")).startswith("451")
+            await until_250(lambda: it.send(sent, recipient="slow@fwd.test"))
+        await until(lambda: other.messages)
+        assert other.verbs().count("DATA") == 1

@@ -7,7 +7,7 @@ is a try without an answer, like 4xx; a 5xx is kept as a refusal and not offered
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -25,6 +25,8 @@ class Books:
     tries: dict[str, int] = field(default_factory=dict)
     broken: int = 0
     deferred: int = 0
+    #: Each final dot that was answered: when it was sent, and when the answer came (the loop's time).
+    dots: list[tuple[float, float]] = field(default_factory=list)
 
 
 class NotNow(Exception):
@@ -47,13 +49,13 @@ class Mta:
     workers: int = 10
     books: Books = field(default_factory=Books)
 
-    async def send_all(self, names: list[str], body: bytes = b"Hello.\r\n") -> None:
+    async def send_all(self, names: Iterable[str], body: bytes = b"Hello.\r\n") -> None:
         """Returns when each of them has its final answer."""
-        waiting = list(reversed(names))
+        waiting = iter(names)
 
         async def worker() -> None:
-            while waiting:
-                await self._send(waiting.pop(), body)
+            for name in waiting:
+                await self._send(name, body)
 
         await asyncio.gather(*(worker() for _ in range(self.workers)))
 
@@ -97,7 +99,11 @@ class Mta:
                 writer.write(command + b"\r\n")
                 await _answer(reader)
             writer.write(message(name, self.sender, recipient, body) + b".\r\n")
-            await _answer(reader)
+            began = asyncio.get_running_loop().time()
+            try:
+                await _answer(reader)
+            finally:
+                self.books.dots.append((began, asyncio.get_running_loop().time()))
             writer.write(b"QUIT\r\n")
         finally:
             writer.close()

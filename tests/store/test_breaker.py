@@ -20,6 +20,15 @@ def test_after_the_pause_one_probe_is_admitted_and_no_second_one() -> None:
     assert [breaker.admits(10.5), breaker.admits(10.5), breaker.admits(99.0)] == [True, False, False]
 
 
+def test_to_ask_whether_it_refuses_sends_no_probe() -> None:
+    breaker = Breaker(0.5)
+    assert breaker.refuses(10.0) is False
+    breaker.failed(10.0)
+    assert [breaker.refuses(10.4), breaker.refuses(10.5), breaker.refuses(10.5)] == [True, False, False]
+    breaker.admits(10.5)
+    assert breaker.refuses(10.5) is True
+
+
 def test_a_failed_probe_begins_another_pause() -> None:
     breaker = Breaker(0.5)
     breaker.failed(10.0)

@@ -72,6 +72,21 @@ async def test_a_hanging_store_is_away_within_the_time_limit_and_then_at_once(
 
 
 @pytest.mark.usefixtures("frozen")
+async def test_a_patient_client_does_not_wait_for_what_a_hasty_one_knows_to_be_away(
+    server: EmbeddedStore, journal: MemoryJournal
+) -> None:
+    scout = StoreClient(server.url, journal=journal, timeout=LIMIT, pause=60)
+    patient = StoreClient(server.url, journal=journal, timeout=BOUND, scout=scout)
+    with pytest.raises(StoreAway):
+        await scout.command("PING")
+    async with asyncio.timeout(LIMIT):
+        with pytest.raises(StoreAway):
+            await patient.command("PING")
+    await patient.close()
+    await scout.close()
+
+
+@pytest.mark.usefixtures("frozen")
 async def test_everybody_who_waits_for_a_hanging_store_is_told(hasty: StoreClient) -> None:
     async with asyncio.timeout(BOUND):
         answers = await asyncio.gather(*(hasty.command("PING") for _ in range(100)), return_exceptions=True)

@@ -1,0 +1,228 @@
+"""The store is killed, stands still, writes nothing, has no memory, has no disk, while mail flows: nothing is lost, and what
+finishes in session does not even notice.
+
+Two senders at once: eight messages at a time go to a destination that takes them, so they need no store and must hear 250 at
+the first try; two at a time to one that defers each of them at first, so they have to be held, and hear 451 while that
+cannot be. ``./scripts/faults store`` runs the full measure; here a short form of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.faults.copies import count, name_of, settled, unflagged
+from tests.faults.mta import Mta
+from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
+from tests.faults.test_kills import BODY, all_there
+from tests.peers.smtp_sink import DEFAULT, Action, SmtpSink
+from tests.peers.valkey import Valkey, stopped, valkey
+from tests.waiting import until
+
+#: Messages that finish in session, at least; more where the faults last longer. A quarter as many have to be held.
+MESSAGES = int(os.environ.get("FAULT_STORE_MESSAGES", "120"))
+#: How often the store is killed, and for how many seconds any other fault lasts.
+KILLS = int(os.environ.get("FAULT_STORE_KILLS", "2"))
+SECONDS = float(os.environ.get("FAULT_STORE_SECONDS", "0.4"))
+RUN = 100 + MESSAGES / 10 + KILLS * 10 + SECONDS * 20
+#: Seconds until the final dot is answered while the store is away, for 99 of 100: its time limit (0.25), and what the rest
+#: takes on a busy machine.
+BOUND = 0.6
+#: Messages that are answered within each fault, at least.
+ENOUGH = 10
+
+Fault = Callable[[], AbstractAsyncContextManager[None]]
+
+
+@dataclass
+class Window:
+    """From when until when what was wrong; the loop's time."""
+
+    what: str
+    began: float
+    ended: float
+
+
+@dataclass
+class Account:
+    """What a run came to."""
+
+    quick: Mta
+    held: Mta
+    windows: list[Window] = field(default_factory=list)
+
+    def waits(self, what: str) -> list[float]:
+        """Seconds that each answer to a dot took which was sent while this was wrong, in order."""
+        windows = [one for one in self.windows if one.what == what]
+        dots = self.quick.books.dots + self.held.books.dots
+        return sorted(ended - began for began, ended in dots if any(one.began <= began < one.ended for one in windows))
+
+
+def once_deferred() -> Action:
+    """A destination that takes what is called q... at once, and everything else at the second try."""
+    seen: set[str] = set()
+
+    def answer(data: bytes) -> Action:
+        name = name_of(data)
+        if name.startswith("q") or name in seen:
+            return DEFAULT
+        seen.add(name)
+        return b"451 4.2.0 not now\r\n"
+
+    return answer  # type: ignore[return-value]  # DEFAULT is an action, and performed as one
+
+
+def names_until(over: asyncio.Event, first: str, least: int, used: set[str]) -> Iterator[str]:
+    """So many names, and more until it is over; ``used`` tells which were given."""
+    while len(used) < least or not over.is_set():
+        used.add(f"{first}{len(used)}")
+        yield f"{first}{len(used) - 1}"
+
+
+async def run(it: Service, faults: Sequence[tuple[str, Fault]]) -> None:
+    """Mail flows, one fault after the other comes and goes, and in the end everything has arrived once."""
+    quick: set[str] = set()
+    held: set[str] = set()
+    over = asyncio.Event()
+    async with SmtpSink({"DOT": once_deferred()}, host=SINK, port=it.port) as sink:
+        account = Account(Mta(LISTEN, it.port, SOURCE, workers=8), Mta(LISTEN, it.port, SOURCE, workers=2))
+        sending = asyncio.gather(
+            account.quick.send_all(names_until(over, "q", MESSAGES, quick), BODY),
+            account.held.send_all(names_until(over, "h", MESSAGES // 4, held), BODY),
+        )
+        try:
+            await bring(faults, account)
+        finally:
+            over.set()
+        await sending
+        await all_there(sink, [*quick, *held])
+        await settled(it)
+        check(it, account, sink, quick, held)
+
+
+async def bring(faults: Sequence[tuple[str, Fault]], account: Account) -> None:
+    loop, taken = asyncio.get_running_loop(), account.quick.books.acknowledged
+    for number, (what, fault) in enumerate(faults):
+        target = max(MESSAGES * (number + 0.5) / (len(faults) + 1), len(taken) + ENOUGH)
+        await until(lambda: len(taken) >= target, RUN)  # noqa: B023 - waited for at once
+        began, enough, seconds = loop.time(), len(taken) + ENOUGH, 0 if what == KILLED else SECONDS
+        async with fault():
+            await until(lambda: loop.time() > began + seconds and len(taken) >= enough, RUN)  # noqa: B023 - the same
+        account.windows.append(Window(what, began, loop.time()))
+
+
+def check(it: Service, account: Account, sink: SmtpSink, quick: set[str], held: set[str]) -> None:
+    copies = count(sink.messages)
+    extra = sum(copies.values()) - len(copies)
+    flagged = sum(one.get("maybe_dup", False) for one in it.events("queue.outcome"))
+    reports = [one for one in sink.messages if one.mail.startswith(b"FROM:<>")]
+    print(
+        f"\n{len(quick)} + {len(held)} messages: lost {len((quick | held) - copies.keys())}, extra copies {extra}, on record "
+        f"{flagged}, dead letters {len(it.events('queue.dead'))}, reports {len(reports)}; 451 to what finishes in session "
+        f"{account.quick.books.deferred}, to what has to wait {account.held.books.deferred}"
+    )
+    for what in dict.fromkeys(one.what for one in account.windows):
+        waits, times = account.waits(what), [one for one in account.windows if one.what == what]
+        print(
+            f"  {what}, {len(times)} times, {sum(one.ended - one.began for one in times):.1f} s: {len(waits)} answers, "
+            f"median {waits[len(waits) // 2]:.3f} s, p99 {waits[len(waits) * 99 // 100]:.3f} s, most {waits[-1]:.3f} s"
+        )
+    assert account.quick.books.acknowledged == quick
+    assert account.held.books.acknowledged == held
+    assert not account.quick.books.refused
+    assert not account.held.books.refused
+    assert account.quick.books.deferred == account.quick.books.broken == 0
+    assert not (quick | held) - copies.keys()
+    assert not unflagged(it, sink.messages)
+    assert not reports
+    assert not it.events("fault")
+    for what in {one.what for one in account.windows}:
+        waits = account.waits(what)
+        assert waits[len(waits) * 99 // 100] < BOUND, what
+
+
+# --- the embedded store
+
+KILLED = "killed"
+
+
+def pid_of(it: Service) -> int:
+    return int(it.events("store_started")[-1]["pid"])
+
+
+def dies(it: Service) -> Fault:
+    """kill -9; the service starts it again."""
+
+    @asynccontextmanager
+    async def fault() -> AsyncIterator[None]:
+        started = len(it.events("store_started"))
+        os.kill(pid_of(it), signal.SIGKILL)
+        yield
+        await until(lambda: len(it.events("store_started")) > started)
+
+    return fault
+
+
+def stands_still(pid: Callable[[], int]) -> Fault:
+    @asynccontextmanager
+    async def fault() -> AsyncIterator[None]:
+        with stopped(pid()):
+            yield
+
+    return fault
+
+
+@pytest.mark.timeout(RUN)
+async def test_the_embedded_store_fails_in_every_way_and_mail_flows(tmp_path: Path) -> None:
+    async with service(tmp_path) as it:
+        faults = [*[(KILLED, dies(it))] * KILLS, ("standing still", stands_still(lambda: pid_of(it)))]
+        await run(it, faults)
+
+
+# --- a store of the operator's
+
+
+def orders(store: Valkey, begin: str, end: str) -> Fault:
+    """What it is told to be of no use for a while."""
+
+    @asynccontextmanager
+    async def fault() -> AsyncIterator[None]:
+        await store.ask(*begin.split())
+        yield
+        await store.ask(*end.split())
+
+    return fault
+
+
+def is_gone(store: Valkey) -> Fault:
+    """kill -9; somebody starts it again."""
+
+    @asynccontextmanager
+    async def fault() -> AsyncIterator[None]:
+        await store.kill()
+        yield
+        await store.start()
+
+    return fault
+
+
+@pytest.mark.timeout(RUN)
+async def test_a_store_of_ones_own_fails_in_every_way_and_mail_flows(tmp_path: Path) -> None:
+    async with valkey(tmp_path / "valkey") as store, service(tmp_path, store=store.url) as it:
+        no, set_ = ("CONFIG SET min-replicas-to-write", "CONFIG SET maxmemory")
+        faults = [
+            *[(KILLED, is_gone(store))] * KILLS,
+            ("gone", is_gone(store)),
+            ("standing still", stands_still(store.pid)),
+            ("read-only", orders(store, "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")),
+            ("without its replicas", orders(store, f"{no} 1", f"{no} 0")),
+            ("without memory", orders(store, f"{set_} 1", f"{set_} 0")),
+        ]
+        await run(it, faults)
