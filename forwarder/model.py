@@ -68,6 +68,15 @@ class BodyKind(StrEnum):
     EIGHT_BIT_MIME = "8BITMIME"
 
 
+class TlsWish(StrEnum):
+    """RFC 8689: what the sender asks of every hop. ``REQUIRED``: protection against whoever is in between, or no delivery;
+    ``INDIFFERENT``: delivery, whatever protection the destination or the operator asks for."""
+
+    NONE = ""
+    REQUIRED = "required"
+    INDIFFERENT = "indifferent"
+
+
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """One RCPT TO with its RFC 3461 parameters, case and xtext kept as received; ``None`` when the client gave none."""
@@ -80,7 +89,7 @@ class Recipient:
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """One SMTP transaction as the client stated it. ``sender`` is ``None`` for the null reverse-path ``<>``. ``identity`` is
-    who submits it; ``None``: nobody we know (port 25)."""
+    who submits it; ``None``: nobody we know (port 25). ``require_tls`` is MAIL's REQUIRETLS (RFC 8689)."""
 
     id: str
     peer: Peer
@@ -92,6 +101,7 @@ class Envelope:
     envid: str | None = None
     ret: str | None = None
     identity: Identity | None = None
+    require_tls: bool = False
 
 
 # --- the message -------------------------------------------------------------------------------------------------------
@@ -330,6 +340,7 @@ class Delivery:
     smtputf8: bool = False
     body: BodyKind = BodyKind.EIGHT_BIT_MIME
     attempts: int = 0
+    tls: TlsWish = TlsWish.NONE
 
 
 # --- what became of it -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How does a client talk to us? One SMTP session: RFC 5321, 1870, 2034, 2920, 3030, 3207, 6152, 6531.
+"""How does a client talk to us? One SMTP session: RFC 5321, 1870, 2034, 2920, 3030, 3207, 6152, 6531, 8689.
 
     Session.converse   reads a command line, calls ``smtp_<COMMAND>``, collects the replies of a pipelined group
     smtp_MAIL/RCPT     the grammar is smtp.commands', the answer the acceptor's
@@ -50,6 +50,8 @@ BAD_REVERSIBLE_AFTER = 0.05
 #: Parameters that are taken. Those of RFC 3461 are kept and heeded where a report of ours would be written, but DSN is not
 #: announced: a report of success cannot be promised before every next hop can be asked for one.
 _OFFERED = frozenset({"SIZE", "8BITMIME", "SMTPUTF8", "DSN"})
+
+_OFFERED_IN_TLS = frozenset({"REQUIRETLS"})
 
 _HTTP = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"CONNECT ", b"DELETE ", b"PRI ")
 #: Commands that do nothing towards a message.
@@ -353,7 +355,10 @@ class Session(SMTP):
             "ENHANCEDSTATUSCODES",
             "CHUNKING",
         ]
-        if self._tls is None and self._settings.tls() is not None:
+        if self._tls is not None:
+            # RFC 8689 section 2: where TLS is in use, and nowhere else.
+            keywords.append("REQUIRETLS")
+        elif self._settings.tls() is not None:
             keywords.append("STARTTLS")
         return keywords
 
@@ -368,7 +373,8 @@ class Session(SMTP):
         elif self._transaction is not None:
             self._refuse(reply.NESTED_MAIL)
         else:
-            mail = parse_mail(argument, max_size=self._limits.message_size, offered=self.offered)
+            offered = self.offered | _OFFERED_IN_TLS if self._tls is not None else self.offered
+            mail = parse_mail(argument, max_size=self._limits.message_size, offered=offered)
             if (refused := self._refuse_sender(mail.sender)) is not None:
                 self._refuse(refused)
                 return
@@ -564,6 +570,7 @@ class Session(SMTP):
             body=mail.body or BodyKind.SEVEN_BIT,
             envid=mail.envid,
             ret=mail.ret,
+            require_tls=mail.require_tls,
         )
 
     async def smtp_RSET(self, argument: bytes) -> None:

@@ -11,6 +11,7 @@ from forwarder.auth import canonical
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
 from forwarder.failpoints import reach
 from forwarder.mail.report import parse_message_id
+from forwarder.mail.tlswish import tls_wish
 from forwarder.model import (
     Address,
     Delivery,
@@ -161,6 +162,7 @@ class Forwarding:
                     expires_at=now + self._settings.lifetime,
                     smtputf8=envelope.smtputf8,
                     body=envelope.body,
+                    tls=tls_wish(envelope, message),
                 )
                 kept = tuple(by_destination[address] for address in group.recipients)
                 remembered = self._to_remember(envelope, message, one, sender, kept, now)

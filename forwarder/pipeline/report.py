@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forwarder import seal
-from forwarder.model import Address, Delivery, Envelope
+from forwarder.model import Address, Delivery, Envelope, TlsWish
 from forwarder.pipeline.doors import Doors, Settings
 from forwarder.ports import Held, Waiting
 
@@ -40,6 +40,8 @@ def seal_report(
         data=data,
         expires_at=now + settings.lifetime,
         smtputf8=not (to.local.isascii() and to.domain.isascii()),
+        # RFC 8689 section 5: what is told of such a message is protected like it.
+        tls=TlsWish.REQUIRED if cause.require_tls else TlsWish.NONE,
     )
     return Held(
         id=id,

@@ -21,6 +21,7 @@ from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
 from forwarder.mail.address import ascii_domain, parse_from
 from forwarder.mail.date import render_date
 from forwarder.mail.header import MalformedMessage, parse_message
+from forwarder.mail.tlswish import tls_wish
 from forwarder.model import (
     Address,
     Delivery,
@@ -190,6 +191,7 @@ class Submission:
                 expires_at=now + self._settings.lifetime,
                 smtputf8=envelope.smtputf8,
                 body=envelope.body,
+                tls=tls_wish(envelope, sealed.message),
             )
             held = self._held(envelope, sealed, delivery, mine, f"{envelope.id}.s{len(plans)}")
             plans.append(Plan(delivery, mine, (None,) * len(mine), held, self._settings.hold))

@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from forwarder.mail.address import AddressError, wire
-from forwarder.model import BodyKind, Deferred, Delivered, Delivery, Failed, Outcome, RecipientOutcome, Reply, Tls
+from forwarder.model import (
+    BodyKind,
+    Deferred,
+    Delivered,
+    Delivery,
+    Failed,
+    Outcome,
+    RecipientOutcome,
+    Reply,
+    Tls,
+    TlsWish,
+)
 from forwarder.relay.connection import NoSession
 from forwarder.relay.mx import Target
 from forwarder.smtp.client import Answer, Broken, Extensions, Finished, Mail, Phase
@@ -84,6 +95,7 @@ class Attempt:
             # What is 8-bit is declared so even if the client forgot to (RFC 6152 section 3).
             eight_bit=self.delivery.body is BodyKind.EIGHT_BIT_MIME or self._is_eight_bit(),
             smtputf8=self.delivery.smtputf8 or not (self._sender.isascii() and all(map(bytes.isascii, paths))),
+            require_tls=self.delivery.tls is TlsWish.REQUIRED,
         )
 
     def settle_all(self, result: Deferred | Failed) -> None:

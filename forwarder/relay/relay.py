@@ -19,14 +19,14 @@ import asyncio
 import random
 from collections import OrderedDict
 
-from forwarder.model import Deferred, Delivered, Delivery, Failed, Outcome, RecipientOutcome
+from forwarder.model import Deferred, Delivered, Delivery, Failed, Outcome, RecipientOutcome, Reply, TlsWish
 from forwarder.ports import Journal, Resolver
 from forwarder.relay.attempt import Attempt
 from forwarder.relay.connection import BeforeDot, Connection, NoSession, open_connection
 from forwarder.relay.mx import Route, Target, lookup_route, order_targets, parse_smarthost
 from forwarder.relay.pool import Pool, key_of
 from forwarder.relay.settings import RelaySettings
-from forwarder.relay.tls import NoTls, TlsPolicy
+from forwarder.relay.tls import NoTls, Opportunistic, TlsPolicy
 from forwarder.smtp.client import Finished, SmtpClient
 
 __all__ = ["SmtpRelay"]
@@ -37,6 +37,16 @@ _MAX_ROUTE_AGE = 60
 _MAX_ROUTES = 2048
 #: Transactions on one connection for the recipients that the next hop called too many (RFC 5321 section 4.5.3.1.10).
 _MAX_ROUNDS = 20
+# RFC 8689 section 4.2.1: final, when every host is one of these.
+_UNPROTECTED = NoSession(
+    "REQUIRETLS: no policy verifies the host",
+    Reply(550, "5.7.10", "the message requires TLS and nothing vouches for the next hop's certificate"),
+    reached=False,
+)
+_NO_REQUIRETLS = NoSession(
+    "REQUIRETLS not offered",
+    Reply(550, "5.7.30", "the message requires TLS and the next hop does not offer REQUIRETLS"),
+)
 
 
 class SmtpRelay:
@@ -81,7 +91,10 @@ class SmtpRelay:
         if not isinstance(route, Route):
             attempt.settle_all(route)
             return
-        for target, policy in self._order(route)[: self._settings.max_addresses]:
+        for target, policy in self._order(route, attempt.delivery.tls)[: self._settings.max_addresses]:
+            if attempt.delivery.tls is TlsWish.REQUIRED and not policy.verified:
+                attempt.no_session(target, _UNPROTECTED)
+                continue
             await self._try(target, policy, attempt, before_dot)
             if not attempt.pending or attempt.sessions >= self._settings.max_sessions:
                 return
@@ -98,11 +111,14 @@ class SmtpRelay:
                 self._routes.popitem(last=False)
         return route
 
-    def _order(self, route: Route) -> list[tuple[Target, TlsPolicy]]:
+    def _order(self, route: Route, wish: TlsWish) -> list[tuple[Target, TlsPolicy]]:
         """As the RFC has it, but what could not be reached a moment ago comes last, and of equals one with an open connection
         first (connections are closed after a while, so this keeps nobody from its share)."""
         rules, pool = self._settings.tls, self._pool
-        targets = [(one, rules.policy(route.domain, one.host)) for one in order_targets(route, self._rng)]
+        targets = [
+            (one, _as_wished(rules.policy(route.domain, one.host), wish, self._settings))
+            for one in order_targets(route, self._rng)
+        ]
         if len(targets) > 1:
             targets.sort(
                 key=lambda one: (pool.is_unreachable(one[0]), one[0].preference, not pool.has_idle(key_of(*one)))
@@ -181,11 +197,23 @@ class SmtpRelay:
         )
 
 
+def _as_wished(policy: TlsPolicy, wish: TlsWish, settings: RelaySettings) -> TlsPolicy:
+    """RFC 8689 section 4.2.2: who wrote "TLS-Required: No" wants the message delivered whatever a policy says, with TLS
+    where it works. What protects our login at a smarthost is nobody's to give up."""
+    if wish is TlsWish.INDIFFERENT and policy.required and not settings.smarthost:
+        return Opportunistic()
+    return policy
+
+
 async def _transact(
     connection: Connection, attempt: Attempt, before_dot: BeforeDot | None, used_again: bool = False
 ) -> bool:
     """Offer the message to this host. False: the connection died, and that ``used_again`` may be why."""
     target = connection.target
+    if attempt.delivery.tls is TlsWish.REQUIRED and not connection.extensions.requiretls:
+        # RFC 8689 section 4.2.1: the next host may do better.
+        attempt.no_session(target, _NO_REQUIRETLS)
+        return True
     attempt.settle_misfits(connection.extensions)
     asked = list(attempt.pending)
     for _ in range(_MAX_ROUNDS):

@@ -65,18 +65,20 @@ class Extensions:
     eight_bit: bool = False
     smtputf8: bool = False
     starttls: bool = False
+    requiretls: bool = False
     auth: frozenset[str] = frozenset()
 
 
 class Mail(NamedTuple):
     """One transaction: paths in wire form with their brackets, the size of the message in octets before stuffing, whether it
-    holds 8-bit octets (RFC 6152), and whether it needs SMTPUTF8 (RFC 6531)."""
+    holds 8-bit octets (RFC 6152), whether it needs SMTPUTF8 (RFC 6531), and whether it asks for TLS all the way (RFC 8689)."""
 
     sender: bytes
     recipients: tuple[bytes, ...]
     size: int
     eight_bit: bool = False
     smtputf8: bool = False
+    require_tls: bool = False
 
 
 class Phase(StrEnum):
@@ -345,6 +347,9 @@ class SmtpClient:
             command += b" BODY=8BITMIME"
         if self.extensions.smtputf8 and mail.smtputf8:
             command += b" SMTPUTF8"
+        if mail.require_tls:
+            # Not a matter of what is offered: without it, such mail does not go here at all.
+            command += b" REQUIRETLS"
         return command + b"\r\n"
 
     def _send_rcpt(self) -> None:
@@ -534,5 +539,6 @@ def parse_extensions(lines: tuple[str, ...]) -> Extensions:
         eight_bit="8BITMIME" in offered,
         smtputf8="SMTPUTF8" in offered,
         starttls="STARTTLS" in offered,
+        requiretls="REQUIRETLS" in offered,
         auth=frozenset(offered.get("AUTH", "").upper().split()),
     )

@@ -1,4 +1,4 @@
-"""What do EHLO, MAIL and RCPT ask for? RFC 5321 section 4.1.1, with the parameters of RFC 1870, 6152, 6531, 3461, 4954.
+"""What do EHLO, MAIL and RCPT ask for? RFC 5321 section 4.1.1, with the parameters of RFC 1870, 6152, 6531, 3461, 4954, 8689.
 
 Grammar only: bytes in, a value or the refusal out. Parameters keep their case, since ENVID and ORCPT go on to whoever
 writes a report (RFC 3461 section 4.2, 4.4). The text of a refusal quotes nothing of what the client sent.
@@ -32,6 +32,8 @@ _BAD_HELO = Reply(501, "5.5.4", "syntax: a host name or an address literal")
 _BAD_PARAMETER = Reply(501, "5.5.4", "syntax error in the parameters")
 _TWICE = Reply(501, "5.5.4", "a parameter is given twice")
 _UNKNOWN_PARAMETER = Reply(555, "5.5.4", "parameter unknown or not offered")
+# RFC 8689 section 2: within TLS only, which is where it is offered.
+_NOT_IN_CLEAR = Reply(530, "5.7.10", "REQUIRETLS is for encrypted sessions: STARTTLS first")
 _TOO_LARGE = Reply(552, "5.3.4", "message too large")
 _NON_ASCII = Reply(553, "5.6.7", "the address needs SMTPUTF8")
 
@@ -67,6 +69,7 @@ class MailCommand:
     smtputf8: bool = False
     ret: str | None = None
     envid: str | None = None
+    require_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def parse_helo(argument: bytes) -> str:
 def parse_mail(argument: bytes, *, max_size: int, offered: frozenset[str]) -> MailCommand:
     """The argument of MAIL, ``FROM:<...> parameters``; raises CommandError.
 
-    ``offered`` holds the EHLO keywords of this session ("SIZE", "8BITMIME", "SMTPUTF8", "DSN", "AUTH"): empty after
+    ``offered`` holds the EHLO keywords of this session ("SIZE", "8BITMIME", "SMTPUTF8", "DSN", "AUTH", "REQUIRETLS"): empty after
     HELO. ``max_size`` is what SIZE announces; 0 means no limit.
     """
     path = _path(_behind(argument, _FROM, _SYNTAX_MAIL), "5.1.7", smtputf8=True)
@@ -116,6 +119,7 @@ def parse_mail(argument: bytes, *, max_size: int, offered: frozenset[str]) -> Ma
         smtputf8,
         parameters.get("RET"),
         parameters.get("ENVID"),
+        "REQUIRETLS" in parameters,
     )
 
 
@@ -161,10 +165,12 @@ def _path(text: bytes, bad_address: str, *, smtputf8: bool, postmaster_domain: s
 
 @dataclass(frozen=True, slots=True)
 class _Parameter:
-    """``keyword`` is the EHLO keyword that offers it; ``check`` raises CommandError for a bad value."""
+    """``keyword`` is the EHLO keyword that offers it; ``check`` raises CommandError for a bad value; ``missing`` says that it
+    is not offered."""
 
     keyword: str
     check: Callable[[str | None], None]
+    missing: Reply = _UNKNOWN_PARAMETER
 
 
 def _parameters(rest: str, known: Mapping[str, _Parameter], offered: frozenset[str]) -> dict[str, str]:
@@ -182,7 +188,7 @@ def _parameters(rest: str, known: Mapping[str, _Parameter], offered: frozenset[s
         parameter = known.get(name)
         if parameter is None or parameter.keyword not in offered:
             # RFC 5321 section 4.1.1.11
-            raise CommandError(_UNKNOWN_PARAMETER)
+            raise CommandError(_UNKNOWN_PARAMETER if parameter is None else parameter.missing)
         if name in found:
             raise CommandError(_TWICE)
         parameter.check(value)
@@ -258,6 +264,7 @@ _MAIL_PARAMETERS = {
     "RET": _Parameter("DSN", _check_ret),
     "ENVID": _Parameter("DSN", _check_envid),
     "AUTH": _Parameter("AUTH", _check_auth),
+    "REQUIRETLS": _Parameter("REQUIRETLS", _check_no_value, missing=_NOT_IN_CLEAR),
 }
 _RCPT_PARAMETERS = {
     "NOTIFY": _Parameter("DSN", _check_notify),

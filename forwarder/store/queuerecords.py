@@ -14,7 +14,7 @@ from ipaddress import ip_address
 
 import msgspec
 
-from forwarder.model import Address, BodyKind, Delivery, Envelope, Peer, Recipient, Tls
+from forwarder.model import Address, BodyKind, Delivery, Envelope, Peer, Recipient, Tls, TlsWish
 from forwarder.ports import Forwarded, Held, Waiting
 from forwarder.store.records import VERSION, Names
 
@@ -48,6 +48,7 @@ class _Envelope(msgspec.Struct, array_like=True, frozen=True):
     body: str
     envid: str | None
     ret: str | None
+    require_tls: bool = False
 
 
 class _Waiting(msgspec.Struct, array_like=True, frozen=True):
@@ -77,6 +78,7 @@ class _Held(msgspec.Struct, array_like=True, frozen=True):
     maybe_dup: bool
     head_digest: bytes
     body_digest: bytes
+    tls: str = ""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -109,6 +111,7 @@ def seal_held(names: Names, name: bytes, held: Held) -> bytes:
         held.maybe_dup,
         digest(delivery.data[0]),
         digest(delivery.data[1]),
+        delivery.tls.value,
     )
     content = _encode(record)
     return VERSION + names.tag(name, content) + content
@@ -140,6 +143,7 @@ def _held(found: _Held, data: tuple[bytes, ...]) -> Held:
         smtputf8=found.smtputf8,
         body=BodyKind(found.body),
         attempts=found.attempts,
+        tls=TlsWish(found.tls),
     )
     return Held(
         id=found.id,
@@ -195,6 +199,7 @@ def _envelope(envelope: Envelope) -> _Envelope:
         envelope.body.value,
         envelope.envid,
         envelope.ret,
+        envelope.require_tls,
     )
 
 
@@ -210,6 +215,7 @@ def _open_envelope(found: _Envelope) -> Envelope:
         body=BodyKind(found.body),
         envid=found.envid,
         ret=found.ret,
+        require_tls=found.require_tls,
     )
 
 

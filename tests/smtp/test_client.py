@@ -107,6 +107,7 @@ def test_a_host_name_that_would_break_the_command_is_not_taken(hostname: str) ->
         (("SIZE -1",), Extensions(size=0)),
         (("AUTH plain LOGIN", "", "X-PIPELINING"), Extensions(auth=frozenset({"PLAIN", "LOGIN"}))),
         (("AUTH",), Extensions()),
+        (("requiretls",), Extensions(requiretls=True)),
     ],
 )
 def test_extensions_are_what_is_offered_in_a_form_we_know(lines: tuple[str, ...], extensions: Extensions) -> None:

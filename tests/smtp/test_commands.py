@@ -86,6 +86,7 @@ def test_a_well_formed_mail_command_is_read(argument: bytes, expected: MailComma
         (b"FROM:<bob@sender.test> BODY", 501, "5.5.4"),
         (b"FROM:<bob@sender.test> FOO=BAR", 555, "5.5.4"),
         (b"FROM:<bob@sender.test> AUTH=<>", 555, "5.5.4"),
+        (b"FROM:<bob@sender.test> REQUIRETLS", 530, "5.7.10"),
         (b"FROM:<bob@sender.test> NOTIFY=NEVER", 555, "5.5.4"),
         (b"FROM:<bob@sender.test> SIZE=1 SIZE=1", 501, "5.5.4"),
         (b"FROM:<bob@sender.test> SMTPUTF8 smtputf8", 501, "5.5.4"),
@@ -205,7 +206,7 @@ def test_helo_refuses_what_could_mark_up_a_log_or_a_header(argument: bytes) -> N
 def test_no_argument_raises_anything_but_a_command_error_nor_comes_back_in_the_reply(rest: bytes) -> None:
     for parse, argument in ((mail, b"FROM:<" + rest), (rcpt, b"TO:<" + rest), (mail, rest), (rcpt, rest)):
         refusal = refused(parse, argument)
-        assert refusal is None or refusal.code in (501, 552, 553, 555)
+        assert refusal is None or refusal.code in (501, 530, 552, 553, 555)
         assert refusal is None or (refusal.text.isascii() and refusal.text.isprintable())
     try:
         name = parse_helo(rest)

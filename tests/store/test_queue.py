@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from forwarder.model import Address, BodyKind, Delivery, Envelope, Peer, Recipient, Tls
+from forwarder.model import Address, BodyKind, Delivery, Envelope, Peer, Recipient, Tls, TlsWish
 from forwarder.ports import Claim, Claimed, Forwarded, Held, QueueFull, StoreAway, Waiting
 from forwarder.store.client import StoreClient
 from forwarder.store.ledger import RedisLedger
@@ -523,10 +523,32 @@ VERSION_1 = b64decode(
 )
 
 
+#: With what REQUIRETLS made of it.
+VERSION_2 = b64decode(
+    """
+    AUovfAjoOWxr3AASpGUxLjCiZTGSxAZTUlMwPXjEC2Z3ZC5leGFtcGxlrGRlc3QuZXhhbXBsZdb/awrJSMKoOEJJVE1JTUUAkpaSxAJkMMQM
+    ZGVzdC5leGFtcGxlksQFYWxpYXPEC2Z3ZC5leGFtcGxlxCAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAJLEBlNSUzA9eMQLZndk
+    LmV4YW1wbGWSxANib2LEDnNlbmRlci5leGFtcGxlxAU8MUB4PpaSxAJkMcQMZGVzdC5leGFtcGxlksQFYWxpYXPEC2Z3ZC5leGFtcGxlxCAB
+    AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAZLEBlNSUzA9eMQLZndkLmV4YW1wbGWSxANib2LEDnNlbmRlci5leGFtcGxlxAU8MUB4
+    PpqiZTGUqTE5Mi4wLjIuMbFteC5zZW5kZXIuZXhhbXBsZcOSp1RMU3YxLjO2VExTX0FFU18yNTZfR0NNX1NIQTM4NJLEA2JvYsQOc2VuZGVy
+    LmV4YW1wbGWRk5LEBWFsaWFzxAtmd2QuZXhhbXBsZadGQUlMVVJFuHJmYzgyMjthbGlhc0Bmd2QuZXhhbXBsZdb/awQxyMOoOEJJVE1JTUWo
+    UVEzMTQxNTmkSERSU8OSxANib2LEDnNlbmRlci5leGFtcGxlq2Z3ZC5leGFtcGxlANb/awQxyMPEECeYnp5YZ+H4eJqtAA8JNu3EEL895Srg
+    U8h+hJO7MiEjktKocmVxdWlyZWQ=
+    """
+)
+
+
 def test_a_record_of_version_1_is_read() -> None:
     expected = replace(held(recipients=2), maybe_dup=True)
     assert open_held(Names(b"s" * 32), b"name", VERSION_1, (b"Subject: x\r\n\r\n", BODY)) == expected
-    assert seal_held(Names(b"s" * 32), b"name", expected) == VERSION_1
+
+
+def test_a_record_of_version_2_is_read() -> None:
+    first = replace(held(recipients=2), maybe_dup=True)
+    asked, wished = replace(ENVELOPE, require_tls=True), replace(first.delivery, tls=TlsWish.REQUIRED)
+    expected = replace(first, envelope=asked, delivery=wished)
+    assert open_held(Names(b"s" * 32), b"name", VERSION_2, (b"Subject: x\r\n\r\n", BODY)) == expected
+    assert seal_held(Names(b"s" * 32), b"name", expected) == VERSION_2
 
 
 def test_a_record_is_read_back_whole() -> None:
