@@ -462,9 +462,11 @@ def split(fates: Sequence[Fate]) -> tuple[list[Fate], list[Fate], list[Fate]]:
 
 def pick(held: Held, indexes: Sequence[int]) -> Held:
     """The same for some of its recipients only."""
-    recipients = tuple(held.delivery.recipients[one] for one in indexes)
+    delivery = held.delivery
+    recipients = tuple(delivery.recipients[one] for one in indexes)
+    notices = tuple(delivery.notices[one] for one in indexes) if delivery.notices else ()
     waiting = tuple(held.waiting[one] for one in indexes)
-    return replace(held, delivery=replace(held.delivery, recipients=recipients), waiting=waiting)
+    return replace(held, delivery=replace(delivery, recipients=recipients, notices=notices), waiting=waiting)
 
 
 def _some_of(held: Held, indexes: Sequence[int], fates: Sequence[Fate]) -> Held:

@@ -103,6 +103,10 @@ class Envelope:
     identity: Identity | None = None
     require_tls: bool = False
 
+    def recipient(self, address: Address) -> Recipient | None:
+        """The RCPT TO that named this address, letter for letter."""
+        return next((one for one in self.recipients if one.address == address), None)
+
 
 # --- the message -------------------------------------------------------------------------------------------------------
 
@@ -289,13 +293,16 @@ class Forward:
 @dataclass(frozen=True, slots=True)
 class ReturnBounce:
     """A report for a reversible address: ``sender`` is the original sender it goes to, ``reversible`` the address it
-    came to, ``alias`` and ``destination`` the forward it is about (``None``: the state does not know)."""
+    came to, ``alias`` and ``destination`` the forward it is about (``None``: the state does not know). ``orcpt`` and ``envid``
+    are the sender's own."""
 
     reversible: Address
     sender: Address
     alias: Address | None
     destination: Address | None
     reason: str
+    orcpt: str | None = None
+    envid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,9 +334,19 @@ Route = Forward | ReturnBounce | Keep | Refuse | Discard
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """What a next hop is asked for one recipient (RFC 3461 section 4.1, 4.2), in the form of a command; ``None``: nothing."""
+
+    notify: str | None = None
+    orcpt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """One message for one next hop. ``recipients`` share the domain ``next_hop``; ``data`` are the chunks whose
-    concatenation is the message (the body is one chunk, never copied). ``expires_at`` is when giving up is due."""
+    concatenation is the message (the body is one chunk, never copied). ``expires_at`` is when giving up is due.
+    ``notices`` are in the order of ``recipients``, or empty where nothing is asked; with ``envid`` and ``ret`` they go to a
+    next hop that offers DSN."""
 
     id: str
     sender: Address | None
@@ -341,6 +358,9 @@ class Delivery:
     body: BodyKind = BodyKind.EIGHT_BIT_MIME
     attempts: int = 0
     tls: TlsWish = TlsWish.NONE
+    notices: tuple[Notice, ...] = ()
+    envid: str | None = None
+    ret: str | None = None
 
 
 # --- what became of it -------------------------------------------------------------------------------------------------
@@ -348,10 +368,12 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The next hop has it. ``peer`` is the host (``mx.example[192.0.2.1]:25``), ``reply`` what it said."""
+    """The next hop has it. ``peer`` is the host (``mx.example[192.0.2.1]:25``), ``reply`` what it said. ``dsn``: it offers DSN,
+    so what it was asked to report is its to report (RFC 3461 section 5.2.1)."""
 
     peer: str
     reply: Reply
+    dsn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

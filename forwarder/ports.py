@@ -157,7 +157,8 @@ class Claim(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """One message that we delivered to one destination: what a bounce is matched against."""
+    """One message that we delivered to one destination: what a bounce is matched against. ``notify``, ``orcpt`` and ``envid``
+    are what its sender said of reports (RFC 3461), as it came."""
 
     reversible: Address
     sender: Address
@@ -166,6 +167,9 @@ class Forwarded:
     message_id: str | None
     envelope_id: str
     at: datetime
+    notify: str | None = None
+    orcpt: str | None = None
+    envid: str | None = None
 
 
 class Ledger(Protocol):
@@ -189,7 +193,7 @@ class Ledger(Protocol):
         self, reversible: Address, message_id: str | None, destinations: Sequence[Address]
     ) -> Forwarded | None:
         """The forward a report is about: by (reversible address, Message-ID) and the destination, else by (reversible
-        address, destination), else by Message-ID alone where only one destination had it."""
+        address, destination), else by Message-ID and the alias, else by Message-ID alone where only one destination had it."""
 
     async def spend_bounce(self, reversible: Address, message_id: str | None) -> bool:
         """Count one report against the budget of its message and of its reversible address; False: used up."""
@@ -237,7 +241,8 @@ class Held:
     ``delivery.attempts`` counts those that ended without a result. ``envelope`` is that of the message as it came (for a
     report: of the transaction that caused it); ``report_to`` is the verified sender that hears of a failure, ``None``: nobody
     does, and a failure ends in a dead letter. ``header_at`` is where the sender's own header begins in ``delivery.data[0]``.
-    ``maybe_dup``: an earlier final dot was never answered, so that a further attempt may make a second copy.
+    ``maybe_dup``: an earlier final dot was never answered, so that a further attempt may make a second copy. ``delay_told``:
+    its sender knows that the message waits.
     """
 
     id: str
@@ -249,6 +254,7 @@ class Held:
     header_at: int
     queued_at: datetime
     maybe_dup: bool = False
+    delay_told: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forwarder import bounce
+from forwarder import bounce, notify
 from forwarder.bounce.hide import MAX_TEXT, Secrets
 from forwarder.mail.dsn import Action, RecipientStatus, Report, parse_report
 from forwarder.mail.header import parse_message
@@ -463,12 +463,12 @@ def test_the_null_sender_is_never_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("notify", "expected"),
+    ("said", "expected"),
     [(None, True), ("FAILURE", True), ("success,failure", True), ("NEVER", False), ("DELAY", False)],
 )
-def test_a_sender_that_wants_no_failure_reports_gets_none(notify: str | None, expected: bool) -> None:
-    envelope = replace(ENVELOPE, recipients=(Recipient(ALIAS, notify),))
-    assert bounce.wants_failure_report(envelope, ALIAS) is expected
+def test_a_sender_that_wants_no_failure_reports_gets_none(said: str | None, expected: bool) -> None:
+    envelope = replace(ENVELOPE, recipients=(Recipient(ALIAS, said),))
+    assert notify.wants_failure(envelope, ALIAS) is expected
 
 
 # --- the note ----------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ LAYERS = {
     "srslegacy": 2,
     "retry": 2,
     "unsettled": 2,
+    "notify": 2,
     "ownership": 3,
     "route": 3,
     "rewrite": 3,

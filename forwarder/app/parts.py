@@ -227,6 +227,7 @@ def pipeline_settings(settings: Settings, text: str | None) -> PipelineSettings:
         domain_policies={domain: policy_of(settings, domain) for domain in settings.domains},
         trusted_sealers=frozenset(settings.policy.trusted_sealers),
         lifetime=timedelta(seconds=settings.queue.lifetime),
+        delay_report=settings.queue.delay_report,
         hold=Hold(settings.relay.hold),
         domain_holds={domain: Hold(one.hold) for domain, one in settings.domains.items() if one.hold is not None},
         pass_unmatched=settings.bounces.unmatched == "pass",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from forwarder.bounce.compose import compose_failure, compose_return, wants_failure_report
+from forwarder.bounce.compose import compose_delay, compose_failure, compose_return, compose_success
 from forwarder.bounce.hide import scrub
-from forwarder.bounce.match import destinations, evaluate_report
+from forwarder.bounce.match import destinations, evaluate_report, worst_status
 from forwarder.bounce.note import compose_note
 
 __all__ = [
+    "compose_delay",
     "compose_failure",
     "compose_note",
     "compose_return",
+    "compose_success",
     "destinations",
     "evaluate_report",
     "scrub",
-    "wants_failure_report",
+    "worst_status",
 ]

@@ -9,17 +9,19 @@ are left out. So no report can name what is behind the alias, whatever the next 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar
 
 from forwarder.bounce.hide import Secrets, scrub, scrub_of
 from forwarder.bounce.match import destinations, worst_status
 from forwarder.mail.dsn import MAX_RETURNING, Action, RecipientReport, Report, build_dsn
 from forwarder.mail.header import unfold
 from forwarder.mail.received import find_own_received
-from forwarder.model import Address, Envelope, Failed, Field, Message, Reply, ReturnBounce
+from forwarder.model import Address, Deferred, Envelope, Failed, Field, Message, Reply, ReturnBounce
 
-__all__ = ["compose_failure", "compose_return", "wants_failure_report"]
+__all__ = ["compose_delay", "compose_failure", "compose_return", "compose_success"]
 
 #: Fields of a returned header that are the sender's, whoever touched it since. A list of what may be shown, not of what
 #: may not: receivers add fields of their own making, above and below, that name hosts and tenants.
@@ -85,7 +87,9 @@ def compose_return(
     note = _harmless(note, secrets)
 
     def compose(diagnostic: str | None, header: bytes, references: str | None) -> bytes:
-        line = RecipientReport(alias, status.action, status.status or _status_of(status.action), diagnostic)
+        line = RecipientReport(
+            alias, status.action, status.status or _status_of(status.action), diagnostic, returned.orcpt
+        )
         return build_dsn(
             id=id,
             hostname=hostname,
@@ -95,6 +99,7 @@ def compose_return(
             recipients=[line],
             returned_header=header,
             now=now,
+            envelope_id=returned.envid,
             references=references,
         )
 
@@ -138,7 +143,7 @@ def _fields(header: bytes) -> list[Field]:
     return [Field(name, b"\r\n".join((*lines, b""))) for name, lines in found if name]
 
 
-# --- a failure of ours ------------------------------------------------------------------------------------------------
+# --- reports of ours --------------------------------------------------------------------------------------------------
 
 
 def compose_failure(
@@ -152,24 +157,90 @@ def compose_failure(
 ) -> bytes:
     """The report about recipients that failed for good: (alias, destination, what became of it), for the envelope's
     sender. It must not be the null sender (RFC 5321 section 6.1) and must have been verified (architecture, rule 3)."""
-    assert envelope.sender is not None
-    assert failed
+    lines = _by_alias(failed, _failed_line, envelope)
+    # RFC 3461 section 4.3: the whole message where RET=FULL asks for it, and in no other kind of report.
+    full = (envelope.ret or "").upper() == "FULL"
+    return _report(
+        Action.FAILED, lines, [one for _, one, _ in failed], envelope, message, hostname, now, note, full=full
+    )
+
+
+def compose_delay(
+    waiting: Sequence[tuple[Address, Address, Deferred]],
+    envelope: Envelope,
+    message: Message,
+    *,
+    retry_until: datetime,
+    hostname: str,
+    now: datetime,
+    note: str | None = None,
+) -> bytes:
+    """The report about recipients that are still tried for, as ``compose_failure``."""
+
+    def line(alias: Address, destination: Address, outcome: Deferred, envelope: Envelope) -> RecipientReport:
+        return replace(_delayed_line(alias, destination, outcome, envelope), retry_until=retry_until)
+
+    lines = _by_alias(waiting, line, envelope)
+    return _report(Action.DELAYED, lines, [one for _, one, _ in waiting], envelope, message, hostname, now, note)
+
+
+def compose_success(
+    action: Action,
+    alias: Address,
+    destinations: Sequence[Address],
+    envelope: Envelope,
+    message: Message,
+    *,
+    hostname: str,
+    now: datetime,
+    note: str | None = None,
+) -> bytes:
+    """The report about an alias that was delivered (here), relayed or expanded, as ``compose_failure``."""
+    line = RecipientReport(alias, action, _status_of(action), None, _orcpt(envelope, alias))
+    return _report(action, [line], destinations, envelope, message, hostname, now, note)
+
+
+_T = TypeVar("_T")
+
+
+def _by_alias(
+    told: Sequence[tuple[Address, Address, _T]],
+    line: Callable[[Address, Address, _T, Envelope], RecipientReport],
+    envelope: Envelope,
+) -> list[RecipientReport]:
+    """One for each alias: how many there are behind it is nobody's business."""
     lines: dict[Address, RecipientReport] = {}
-    for alias, destination, outcome in failed:
+    for alias, destination, outcome in told:
         if alias not in lines:
-            lines[alias] = _failed_line(alias, destination, outcome, envelope)
+            lines[alias] = line(alias, destination, outcome, envelope)
+    return list(lines.values())
+
+
+def _report(
+    action: Action,
+    lines: Sequence[RecipientReport],
+    destinations: Sequence[Address],
+    envelope: Envelope,
+    message: Message,
+    hostname: str,
+    now: datetime,
+    note: str | None,
+    *,
+    full: bool = False,
+) -> bytes:
+    assert envelope.sender is not None
+    assert lines
     field = message.first(b"message-id")
-    aliases = [alias for alias, _, _ in failed]
-    secrets = Secrets.of([one for _, one, _ in failed], known=(envelope.sender, *aliases), ours=hostname)
-    note = _harmless(note, secrets)
+    secrets = Secrets.of(destinations, known=(envelope.sender, *(one.address for one in lines)), ours=hostname)
     return build_dsn(
         id=envelope.id,
         hostname=hostname,
         to=envelope.sender,
-        subject=_SUBJECTS[Action.FAILED],
-        text=_text(hostname, list(lines.values()), note),
-        recipients=list(lines.values()),
+        subject=_SUBJECTS[action],
+        text=_text(hostname, lines, _harmless(note, secrets)),
+        recipients=lines,
         returned_header=message.header,
+        returned_message=message.header + message.separator + message.body if full else b"",
         now=now,
         envelope_id=envelope.envid,
         arrived_at=envelope.received_at,
@@ -177,19 +248,28 @@ def compose_failure(
     )
 
 
-def wants_failure_report(envelope: Envelope, alias: Address) -> bool:
-    """RFC 3461 section 4.1: did the sender leave failures of this recipient to us to report?"""
-    notify = next((one.notify for one in envelope.recipients if one.address == alias), None)
-    return notify is None or "FAILURE" in notify.upper().split(",")
-
-
 def _failed_line(alias: Address, destination: Address, outcome: Failed, envelope: Envelope) -> RecipientReport:
-    orcpt = next((one.orcpt for one in envelope.recipients if one.address == alias), None)
     enhanced = outcome.reply.enhanced
     status = enhanced if enhanced and _ENHANCED.fullmatch(enhanced) and enhanced[0] == "5" else "5.0.0"
     text = scrub(outcome.reply.text, hidden=destination, alias=alias, peer=outcome.peer)
     diagnostic = str(Reply(outcome.reply.code, status, text)).strip()
-    return RecipientReport(alias, Action.FAILED, status, diagnostic, orcpt)
+    return RecipientReport(alias, Action.FAILED, status, diagnostic, _orcpt(envelope, alias))
+
+
+def _delayed_line(alias: Address, destination: Address, outcome: Deferred, envelope: Envelope) -> RecipientReport:
+    if outcome.reply is None:
+        # RFC 3463 section 3.5: X.4.1, no answer from host.
+        return RecipientReport(alias, Action.DELAYED, "4.4.1", None, _orcpt(envelope, alias))
+    enhanced = outcome.reply.enhanced
+    status = enhanced if enhanced and _ENHANCED.fullmatch(enhanced) and enhanced[0] == "4" else "4.0.0"
+    text = scrub(outcome.reply.text, hidden=destination, alias=alias, peer=outcome.peer)
+    diagnostic = str(Reply(outcome.reply.code, status, text)).strip()
+    return RecipientReport(alias, Action.DELAYED, status, diagnostic, _orcpt(envelope, alias))
+
+
+def _orcpt(envelope: Envelope, alias: Address) -> str | None:
+    asked = envelope.recipient(alias)
+    return asked.orcpt if asked is not None else None
 
 
 # --- common -----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ def evaluate_report(reversible: Address, sender: Address, known: Forwarded | Non
         return ReturnBounce(
             reversible, sender, None, None, "no message in the ledger matches; the address alone counts"
         )
-    return ReturnBounce(reversible, sender, known.alias, known.destination, f"about message {known.envelope_id}")
+    about = f"about message {known.envelope_id}"
+    return ReturnBounce(reversible, sender, known.alias, known.destination, about, known.orcpt, known.envid)
 
 
 def worst_status(report: Report, destination: Address | None) -> RecipientStatus:

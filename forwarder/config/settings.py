@@ -194,6 +194,7 @@ class Queue(_Table):
     first_retry: Seconds = 300.0
     max_retry: Seconds = 14400.0
     lifetime: Seconds = 432000.0
+    delay_report: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0)] = 0.0
     max_body: Count = 8388608
     high_water: Count = 1073741824
     deliveries: Count = 50

@@ -47,8 +47,7 @@ MAX_OVERRUN = 64 * 1024 * 1024
 #: Seconds after which a reversible address that is not valid is refused: more than its MACs and the store take.
 BAD_REVERSIBLE_AFTER = 0.05
 
-#: Parameters that are taken. Those of RFC 3461 are kept and heeded where a report of ours would be written, but DSN is not
-#: announced: a report of success cannot be promised before every next hop can be asked for one.
+#: Parameters that are taken.
 _OFFERED = frozenset({"SIZE", "8BITMIME", "SMTPUTF8", "DSN"})
 
 _OFFERED_IN_TLS = frozenset({"REQUIRETLS"})
@@ -354,6 +353,7 @@ class Session(SMTP):
             "SMTPUTF8",
             "ENHANCEDSTATUSCODES",
             "CHUNKING",
+            "DSN",
         ]
         if self._tls is not None:
             # RFC 8689 section 2: where TLS is in use, and nowhere else.

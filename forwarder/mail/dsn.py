@@ -23,6 +23,7 @@ from forwarder.model import Address, Message
 
 __all__ = [
     "MAX_RETURNING",
+    "MAX_RETURNING_WHOLE",
     "Action",
     "RecipientReport",
     "RecipientStatus",
@@ -35,6 +36,8 @@ __all__ = [
 MAX_RECIPIENTS = 100
 #: Octets of a header that we return. Postfix returns 50 KB of a message in all.
 MAX_RETURNING = 32 * 1024
+#: Octets of a whole message that we return where RET=FULL asks for it (RFC 3461 section 4.3).
+MAX_RETURNING_WHOLE = 1024 * 1024
 #: RFC 5322 section 2.1.1
 _MAX_LINE = 998
 _FOLD_AT = 78
@@ -163,13 +166,14 @@ def _mailbox(value: str | None) -> str | None:
 @dataclass(frozen=True, slots=True)
 class RecipientReport:
     """What we say of one recipient. ``original_recipient`` is the ORCPT of the sender as it came (xtext);
-    ``diagnostic`` is one line of printable ASCII."""
+    ``diagnostic`` is one line of printable ASCII; ``retry_until`` of what is delayed."""
 
     address: Address
     action: Action
     status: str
     diagnostic: str | None = None
     original_recipient: str | None = None
+    retry_until: datetime | None = None
 
 
 def build_dsn(
@@ -181,19 +185,23 @@ def build_dsn(
     text: str,
     recipients: Sequence[RecipientReport],
     returned_header: bytes,
+    returned_message: bytes = b"",
     now: datetime,
     envelope_id: str | None = None,
     arrived_at: datetime | None = None,
     references: str | None = None,
 ) -> bytes:
     """The whole report, header and body. ``text`` is ASCII with ``\\n``; ``envelope_id`` is ENVID as it came (xtext);
-    ``returned_header`` is the header to return, ``b""`` for none; ``references`` is its Message-ID."""
+    ``returned_header`` is the header to return, ``b""`` for none; ``returned_message`` is the whole message, and goes in its
+    place where it is no larger than MAX_RETURNING_WHOLE; ``references`` is its Message-ID."""
     status = _status_part(hostname, recipients, envelope_id, arrived_at)
     parts = [
         _part("text/plain; charset=us-ascii", _lines(text)),
         _part("message/delivery-status", status),
     ]
-    if returned_header:
+    if returned_message and len(returned_message) <= MAX_RETURNING_WHOLE:
+        parts.append(_whole_part(returned_message))
+    elif returned_header:
         parts.append(_returned_part(returned_header))
     # Not random, and not to be guessed by who wrote what is returned: nobody can put a line into it that ends a part.
     boundary = "=_" + hashlib.sha256(b"\0".join((id.encode(), render_date(now).encode(), *parts))).hexdigest()[:40]
@@ -232,6 +240,8 @@ def _status_part(
             group.insert(0, f"Original-Recipient: {kind}; {address}")
         if one.diagnostic:
             group.append(f"Diagnostic-Code: smtp; {one.diagnostic}")
+        if one.retry_until is not None:
+            group.append(f"Will-Retry-Until: {render_date(one.retry_until)}")
         groups.append(group)
     return b"\r\n".join(b"".join(_fold(line) + b"\r\n" for line in group) for group in groups)
 
@@ -266,9 +276,21 @@ def _returned_part(header: bytes) -> bytes:
     lines = b"\r\n".join((*kept, b""))
     if lines.isascii():
         return _part("text/rfc822-headers", lines)
-    encoded = binascii.b2a_base64(lines, newline=False)
+    return _base64_part("message/global-headers", lines)
+
+
+def _whole_part(message: bytes) -> bytes:
+    """RFC 6522 section 3: message/rfc822, which has no encoding of its own (RFC 2046 section 5.2.1). What is not 7-bit or has
+    endless lines could not go to every server so: it is message/global, which may be base64 (RFC 6532 section 3.7)."""
+    if message.isascii() and all(len(line) <= _MAX_LINE for line in message.split(b"\r\n")):
+        return _part("message/rfc822", message)
+    return _base64_part("message/global", message)
+
+
+def _base64_part(content_type: str, content: bytes) -> bytes:
+    encoded = binascii.b2a_base64(content, newline=False)
     wrapped = b"".join(encoded[at : at + 76] + b"\r\n" for at in range(0, len(encoded), 76))
-    return _part("message/global-headers", wrapped, b"Content-Transfer-Encoding: base64\r\n")
+    return _part(content_type, wrapped, b"Content-Transfer-Encoding: base64\r\n")
 
 
 def _part(content_type: str, body: bytes, more: bytes = b"") -> bytes:

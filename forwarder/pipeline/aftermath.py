@@ -1,9 +1,9 @@
 """What becomes of a held delivery after an attempt? Done, tried again, reported to its sender, or a dead letter.
 
-    delivered                      remembered, so that a bounce of it finds its way
+    delivered                      remembered, so that a bounce of it finds its way; told, where nobody behind us does
     refused for good               a report to the verified sender; without one (a report of ours, a sender nobody
                                    verified) a dead letter that the operator sees, and never a bounce
-    not now                        again later, up to its expiry; then as refused
+    not now                        again later, up to its expiry; then as refused; the verified sender is told of it once
     no answer to the final dot     once more, and on record as maybe a second copy; then a dead letter: neither lost nor
                                    sent a third time (RFC 1047)
 
@@ -12,18 +12,21 @@ All of it in one step of the queue, so that a crash leaves either what was befor
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from forwarder import bounce, retry
+from forwarder import bounce, notify, retry
 from forwarder.dispatch import pick
 from forwarder.failpoints import reach
+from forwarder.mail.dsn import Action
 from forwarder.mail.header import parse_message
 from forwarder.model import (
     Address,
     Deferred,
     Delivered,
     Failed,
+    Message,
     Outcome,
     RecipientOutcome,
     Reply,
@@ -31,9 +34,13 @@ from forwarder.model import (
 from forwarder.pipeline.doors import Doors, Settings
 from forwarder.pipeline.notes import note_for
 from forwarder.pipeline.report import seal_report
-from forwarder.ports import Held, Queue, StoreAway
+from forwarder.ports import Claim, Held, Queue, StoreAway
 
 __all__ = ["Aftermath"]
+
+#: Attempts that ended without a result until a sender that asked for it (NOTIFY=DELAY) is told: a quarter of an hour with the
+#: default schedule, in which greylisting is over.
+TOLD_AFTER = 3
 
 
 def _aside(held: Held, mark: str, reason: str) -> tuple[Held, str]:
@@ -77,7 +84,10 @@ class Aftermath:
         if failed and held.report_to is None:
             reason = "; ".join(sorted({f"{one.reason}: {one.reply}" for one in failed.values()}))
             dead.append(_aside(pick(held, list(failed)), "d", reason[:500]))
-        reports = await self._report(held, failed)
+        reports = [*await self._report(held, failed), *await self._report_relayed(held, results)]
+        if left is not None:
+            left, delayed = await self._report_delay(left, lease, list(deferred.values()))
+            reports += delayed
         if reports:
             reach("K13")
         done = await self._queue.settle(held, lease, left=left, delay=delay, reports=reports, dead=dead)
@@ -129,7 +139,7 @@ class Aftermath:
         text = f"not delivered within {days:.3g} days; the last try: {said}"
         return Failed("expired", Reply(554, "5.4.7", text), last.peer)
 
-    # --- failures
+    # --- reports
 
     async def _report(self, held: Held, failed: dict[int, Failed]) -> list[Held]:
         """The report for the verified sender."""
@@ -139,25 +149,84 @@ class Aftermath:
         told = [
             (held.waiting[index].alias, held.delivery.recipients[index], one)
             for index, one in failed.items()
-            if bounce.wants_failure_report(held.envelope, held.waiting[index].alias)
+            if notify.wants_failure(held.envelope, held.waiting[index].alias)
         ]
-        return [await self._compose(held, held.report_to, told)] if told else []
+        if not told:
+            return []
+        names, now, note = self._settings.names, self._doors.clock.now(), await self._note(held, held.report_to)
+        raw = bounce.compose_failure(told, held.envelope, _original(held), hostname=names.hostname, now=now, note=note)
+        return [self._seal(held, held.report_to, raw, f"r{held.delivery.attempts}")]
 
-    async def _compose(self, held: Held, to: Address, told: Sequence[tuple[Address, Address, Failed]]) -> Held:
-        names, now = self._settings.names, self._doors.clock.now()
-        # The body is not returned, and was never parsed: the header alone is a message without one.
-        original = parse_message(held.delivery.data[0][held.header_at :])
-        note = await note_for(to.domain, held.id, self._settings, self._doors)
-        raw = bounce.compose_failure(told, held.envelope, original, hostname=names.hostname, now=now, note=note)
+    async def _report_relayed(self, held: Held, results: Sequence[RecipientOutcome]) -> list[Held]:
+        """RFC 3461 section 5.2.2: success was asked for, and who has it now was not asked for it."""
+        if held.report_to is None or not held.delivery.notices:
+            return []
+        reports = []
+        for index, (one, asked) in enumerate(zip(results, held.delivery.notices, strict=True)):
+            if isinstance(one, Delivered) and not one.dsn and "SUCCESS" in (asked.notify or "").upper():
+                raw = bounce.compose_success(
+                    Action.RELAYED,
+                    held.waiting[index].alias,
+                    [held.delivery.recipients[index]],
+                    held.envelope,
+                    _original(held),
+                    hostname=self._settings.names.hostname,
+                    now=self._doors.clock.now(),
+                    note=await self._note(held, held.report_to),
+                )
+                reports.append(self._seal(held, held.report_to, raw, f"k{held.delivery.attempts}.{index}"))
+        return reports
+
+    def _wants_delay(self, held: Held, alias: Address) -> bool:
+        """Is it time to tell, and does the sender want to hear it?"""
+        wants = notify.wants_delay(held.envelope, alias)
+        waited = (self._doors.clock.now() - held.queued_at).total_seconds()
+        long = 0 < self._settings.delay_report <= waited
+        return long if wants is None else wants and (long or held.delivery.attempts >= TOLD_AFTER)
+
+    async def _report_delay(self, left: Held, lease: str, deferred: Sequence[Deferred]) -> tuple[Held, list[Held]]:
+        """At most one for a message, whatever of it waits where."""
+        waiting = zip(left.waiting, left.delivery.recipients, deferred, strict=True)
+        told = [
+            (one.alias, address, outcome) for one, address, outcome in waiting if self._wants_delay(left, one.alias)
+        ]
+        to = left.report_to
+        if to is None or left.delay_told or not told:
+            return left, []
+        mark = hashlib.sha256(b"report" + Action.DELAYED.encode() + left.envelope.id.encode()).digest()
+        claim = (await self._doors.ledger.claim([mark], lease))[0]
+        if claim is Claim.BUSY:
+            return left, []
+        left = replace(left, delay_told=True)
+        if claim is Claim.DELIVERED:
+            return left, []
+        raw = bounce.compose_delay(
+            told,
+            left.envelope,
+            _original(left),
+            retry_until=left.delivery.expires_at,
+            hostname=self._settings.names.hostname,
+            now=self._doors.clock.now(),
+            note=await self._note(left, to),
+        )
+        # By the message's own id: of two items of it that are settled at once, one report goes in.
+        report = self._seal(replace(left, id=left.envelope.id), to, raw, "w", mark)
+        return left, [report]
+
+    async def _note(self, held: Held, to: Address) -> str | None:
+        return await note_for(to.domain, held.id, self._settings, self._doors)
+
+    def _seal(self, held: Held, to: Address, raw: bytes, mark: str, fingerprint: bytes = b"") -> Held:
+        """The same attempt that is settled twice writes the same report."""
         return seal_report(
             raw,
             to,
             held.envelope,
-            # The same attempt that is settled twice writes the same report.
-            id=f"{held.id}.r{held.delivery.attempts}",
+            id=f"{held.id}.{mark}",
             srs_domain=held.srs_domain,
             settings=self._settings,
             doors=self._doors,
+            fingerprint=fingerprint,
         )
 
     async def _back_off(self, held: Held, results: Sequence[RecipientOutcome], delay: float) -> None:
@@ -188,3 +257,9 @@ class Aftermath:
                 again_in=round(delay) if delay is not None and isinstance(one, Deferred) else None,
                 reports=reports,
             )
+
+
+def _original(held: Held) -> Message:
+    """What the sender sent. The body was never parsed, and need not be."""
+    head, body = held.delivery.data[0], held.delivery.data[1]
+    return replace(parse_message(head[held.header_at :]), body=body)

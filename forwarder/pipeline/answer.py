@@ -24,7 +24,8 @@ __all__ = ["accepted_reply", "deferred_reply", "failed_reply", "known", "scrubbe
 def known(claim: Claim) -> Delivered | Deferred:
     """What the ledger already knows of a destination."""
     if claim is Claim.DELIVERED:
-        return Delivered("ledger", Reply(250, "2.0.0", "delivered by an earlier attempt"))
+        # That attempt has seen to its reports, too.
+        return Delivered("ledger", Reply(250, "2.0.0", "delivered by an earlier attempt"), dsn=True)
     return Deferred(BUSY)
 
 

@@ -51,6 +51,8 @@ class Settings:
     replay_recipients: int = 25
     #: Our mailkey signatures hold for the recipients of one transaction only (rt=).
     bind_recipients: bool = True
+    #: Seconds that a message waits until a sender that said nothing about reports hears of it; 0: never.
+    delay_report: float = 0
     #: What a report to a domain without a mailkey ends with (``bounce.note``), and where it leads; ``None``: nothing.
     note: str | None = None
     note_url: str = ""

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
-from forwarder import rewrite, seal
+from forwarder import notify, rewrite, seal
 from forwarder.auth import canonical
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
 from forwarder.failpoints import reach
@@ -18,6 +18,7 @@ from forwarder.model import (
     Envelope,
     Forward,
     Message,
+    Notice,
     Reply,
     SenderForm,
     Verdict,
@@ -34,6 +35,8 @@ from forwarder.ports import (
 from forwarder.smtp import reply
 
 __all__ = ["Forwarding", "content_of"]
+
+_NO_NOTICE = Notice()
 
 
 class Forwarding:
@@ -141,6 +144,7 @@ class Forwarding:
             self._doors.journal.event("message.sealed", id=envelope.id, alias=one.alias, octets=len(sealed.prefix))
             by_destination = {ticket.destination: ticket for ticket in fresh}
             hold = self._settings.domain_holds.get(one.alias.domain, self._settings.hold)
+            notice = _notice(envelope, one)
             for group in rewrite.group_by_next_hop(list(by_destination)):
                 # The null sender stays null; what vouches for it at the next hop is the name we greet it with.
                 domain = one.srs_domain if sender is not None else self._settings.names.hostname
@@ -163,6 +167,10 @@ class Forwarding:
                     smtputf8=envelope.smtputf8,
                     body=envelope.body,
                     tls=tls_wish(envelope, message),
+                    notices=(notice,) * len(group.recipients) if notice != _NO_NOTICE else (),
+                    envid=envelope.envid if notice.orcpt is not None else None,
+                    # What comes back goes on as its header only: nobody needs to send us the rest.
+                    ret="HDRS" if sender is not None else None,
                 )
                 kept = tuple(by_destination[address] for address in group.recipients)
                 remembered = self._to_remember(envelope, message, one, sender, kept, now)
@@ -198,10 +206,29 @@ class Forwarding:
         if forward.sender_form is not SenderForm.REVERSIBLE or sender is None or envelope.sender is None:
             return (None,) * len(tickets)
         message_id = _message_id(message)
+        asked = envelope.recipient(forward.alias)
         return tuple(
-            Forwarded(sender, envelope.sender, one.alias, one.destination, message_id, envelope.id, now)
+            Forwarded(
+                sender,
+                envelope.sender,
+                one.alias,
+                one.destination,
+                message_id,
+                envelope.id,
+                now,
+                notify=asked.notify if asked is not None else None,
+                orcpt=asked.orcpt if asked is not None else None,
+                envid=envelope.envid,
+            )
             for one in tickets
         )
+
+
+def _notice(envelope: Envelope, forward: Forward) -> Notice:
+    """Only where an answer finds its way back."""
+    if forward.sender_form is not SenderForm.REVERSIBLE:
+        return _NO_NOTICE
+    return notify.for_next_hop(envelope, forward.alias, alone=len(forward.targets) == 1)
 
 
 def content_of(message: Message, envelope: Envelope) -> bytes:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from forwarder import route, screen
+from forwarder import notify, route, screen
 from forwarder.auth.verify import verify
 from forwarder.dispatch import Dispatcher, Fate, split
 from forwarder.failpoints import reach
@@ -112,6 +112,7 @@ class Pipeline:
         self._tell.verified(envelope, verdict)
         if isinstance(resolved[0], route.ToSender):
             return await self._reporting.return_bounce(envelope, message, verdict, resolved[0])
+        aliases: list[Address] = []
         # By alias: however often and in whatever spelling a sender names one, it gets one copy.
         routes: dict[Address, Forward | Keep] = {}
         for one in resolved:
@@ -121,28 +122,31 @@ class Pipeline:
             if isinstance(decided, Refuse):
                 return self._tell.refused(envelope, decided)
             routes[decided.alias] = decided
+            aliases.append(decided.alias)
         loop = screen.screen_loop(message, list(routes))
         if loop is not None:
             return self._tell.refused(envelope, loop)
+        envelope = notify.by_alias(envelope, aliases)
         return await self._forward(envelope, message, verdict, list(routes.values()), now)
 
     async def _forward(
         self, envelope: Envelope, message: Message, verdict: Verdict, routes: Sequence[Forward | Keep], now: datetime
     ) -> Reply:
         forwards = [one for one in routes if isinstance(one, Forward)]
+        verified = verdict.sender_verified_by is not None
         answer = reply.KEPT
         if forwards:
             fates = await self._forwarding.deliver(envelope, message, verdict, forwards, now)
             answer = (
-                fates
-                if isinstance(fates, Reply)
-                else await self.answer(envelope, message, fates, verified=verdict.sender_verified_by is not None)
+                fates if isinstance(fates, Reply) else await self.answer(envelope, message, fates, verified=verified)
             )
         if answer.code == 250:
             # Last, because the ledger does not know mailboxes: a sender that must come back has not written here yet.
             for kept in (one for one in routes if isinstance(one, Keep)):
                 if not await self.keep(envelope, message, kept, now):
                     return reply.FAULT
+                if verified:
+                    await self.report_kept(envelope, message, kept.alias)
         return answer
 
     async def keep(self, envelope: Envelope, message: Message, kept: Keep, now: datetime) -> bool:
@@ -157,9 +161,16 @@ class Pipeline:
         self._doors.journal.event("mailbox.kept", id=envelope.id, mailbox=kept.mailbox)
         return True
 
+    async def report_kept(self, envelope: Envelope, message: Message, alias: Address) -> None:
+        """The verified sender hears of it, where it asked to."""
+        await self._reporting.report_kept(envelope, message, alias)
+
     async def answer(self, envelope: Envelope, message: Message, fates: Sequence[Fate], *, verified: bool) -> Reply:
         """One reply for every destination. 250 only when each of them has the message, or it is durable here, or its sender
         was told."""
+        if verified:
+            # Whatever the answer is: what is delivered is not delivered again.
+            await self._reporting.report_success(envelope, message, fates)
         taken, deferred, failed = split(fates)
         if deferred:
             return deferred_reply(deferred[0])

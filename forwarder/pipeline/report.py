@@ -19,9 +19,10 @@ def seal_report(
     srs_domain: str,
     settings: Settings,
     doors: Doors,
+    fingerprint: bytes = b"",
 ) -> Held:
-    """``raw`` is the whole report; ``cause`` the transaction that it is about; the same ``id`` is the same report. Nobody hears
-    of its failure (RFC 5321 section 6.1)."""
+    """``raw`` is the whole report; ``cause`` the transaction that it is about; the same ``id`` is the same report, and so is
+    the same ``fingerprint`` in the ledger. Nobody hears of its failure (RFC 5321 section 6.1)."""
     now = doors.clock.now()
     data = seal.seal_own(
         raw,
@@ -46,7 +47,7 @@ def seal_report(
     return Held(
         id=id,
         delivery=delivery,
-        waiting=(Waiting(to, b"", None),),
+        waiting=(Waiting(to, fingerprint, None),),
         envelope=cause,
         report_to=None,
         srs_domain=srs_domain,

@@ -1,4 +1,4 @@
-"""What reports do we send? Our own of a failed delivery, and the bounces that come back, each to the original sender."""
+"""What reports do we send? Our own of what became of a delivery, and those that come back, each to the original sender."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Sequence
 from typing import assert_never
 
-from forwarder import bounce, route, srs
+from forwarder import bounce, notify, route, srs
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
 from forwarder.failpoints import reach
-from forwarder.mail.dsn import parse_report
+from forwarder.mail.dsn import Action, parse_report
 from forwarder.model import (
     Address,
     Deferred,
     Delivered,
+    Discard,
     Envelope,
     Failed,
     Message,
@@ -48,7 +49,7 @@ class Reporting:
         """Some have it and some never will: the verified sender gets a report from us, and only then our 250."""
         assert envelope.sender is not None
         # RFC 3461 section 4.1: a sender that asked for no report of this recipient gets none.
-        failed = [one for one in failed if bounce.wants_failure_report(envelope, one.ticket.alias)]
+        failed = [one for one in failed if notify.wants_failure(envelope, one.ticket.alias)]
         if not failed:
             return reply.DELIVERED
         raw = bounce.compose_failure(
@@ -73,6 +74,71 @@ class Reporting:
                 return reply.some_failed(1, len(failed), scrubbed(failed[0]))
             case _:
                 assert_never(outcome)
+
+    async def report_success(self, envelope: Envelope, message: Message, fates: Sequence[Fate]) -> None:
+        """RFC 3461 section 5.2.2 "relayed", 5.2.7.3 "expanded": where NOTIFY=SUCCESS asks, and nobody behind us will tell."""
+        if not notify.asks(envelope):
+            return
+        by_alias: dict[Address, list[Fate]] = {}
+        for one in fates:
+            if notify.wants_success(envelope, one.ticket.alias):
+                by_alias.setdefault(one.ticket.alias, []).append(one)
+        for alias, mine in by_alias.items():
+            if len(mine) > 1 and all(isinstance(one.outcome, Delivered | Queued) for one in mine):
+                await self._report_success(envelope, message, Action.EXPANDED, alias, mine)
+            elif len(mine) == 1 and isinstance(mine[0].outcome, Delivered) and not mine[0].outcome.dsn:
+                await self._report_success(envelope, message, Action.RELAYED, alias, mine)
+
+    async def report_kept(self, envelope: Envelope, message: Message, alias: Address) -> None:
+        """RFC 3461 section 5.2.3: a mailbox of ours is where it ends."""
+        if notify.wants_success(envelope, alias):
+            digest = hashlib.sha256(message.header + message.body).digest()
+            ticket = Ticket(alias, alias, fingerprint(envelope.sender, alias, alias, digest))
+            await self._report_success(envelope, message, Action.DELIVERED, alias, [Fate(ticket, Queued("kept"))])
+
+    async def _report_success(
+        self, envelope: Envelope, message: Message, action: Action, alias: Address, fates: Sequence[Fate]
+    ) -> None:
+        """Once, whatever the sender repeats. The answer does not hang on it: the message has arrived, and a sender that came
+        back for its report could only be told so again."""
+        if envelope.sender is None:
+            return
+        # Made of what stands for the message: a retry of it makes the same.
+        mark = hashlib.sha256(b"report" + action.encode() + min(one.ticket.fingerprint for one in fates)).digest()
+        ticket = Ticket(envelope.sender, envelope.sender, mark)
+        try:
+            claim = (await self._dispatcher.claim([ticket], envelope.id))[ticket]
+        except StoreAway as away:
+            self._doors.journal.event("ledger.away", id=envelope.id, step=f"report {action}", reason=str(away))
+            self._dispatcher.take_back([ticket], envelope.id)
+            return
+        if claim is not Claim.FRESH:
+            return
+        raw = bounce.compose_success(
+            action,
+            alias,
+            [one.ticket.destination for one in fates],
+            envelope,
+            message,
+            hostname=self._settings.names.hostname,
+            now=self._doors.clock.now(),
+            note=await note_for(envelope.sender.domain, envelope.id, self._settings, self._doors),
+        )
+        held = seal_report(
+            raw,
+            envelope.sender,
+            envelope,
+            id=f"{envelope.id}.{mark.hex()[:8]}",
+            srs_domain=self._doors.directory.srs_domain(alias.domain),
+            settings=self._settings,
+            doors=self._doors,
+            fingerprint=mark,
+        )
+        may_hold = self._settings.domain_holds.get(alias.domain, self._settings.hold) is not Hold.NEVER
+        # The queue comes first: the sender waits for its answer and not for its own server.
+        hold = Hold.ALWAYS if may_hold else Hold.NEVER
+        plan = Plan(held.delivery, (ticket,), (None,), held if may_hold else None, hold)
+        self._tell.delivered(envelope, await self._dispatcher.deliver([plan], envelope.id, recorded=True))
 
     async def _send_report(
         self, envelope: Envelope, raw: bytes, recipient: Address, alias_domain: str
@@ -124,6 +190,10 @@ class Reporting:
                 return self._tell.refused(
                     envelope, Refuse(reply.UNKNOWN_REPORT, "no message of ours matches the report")
                 )
+            action = bounce.worst_status(report, returned.destination).action
+            if known is not None and not notify.may_tell(known.notify, action):
+                # RFC 3461 section 5.2.2: a next hop without DSN could not be told.
+                return self._tell.discarded(envelope, Discard(f"its sender asked not to hear that it is {action}"))
             claim = (await self._dispatcher.claim([ticket], envelope.id))[ticket]
             if claim is not Claim.FRESH:
                 return reply.BOUNCE_RETURNED if claim is Claim.DELIVERED else reply.BUSY

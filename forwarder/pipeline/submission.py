@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 
-from forwarder import ownership, rewrite, route, screen, seal
+from forwarder import notify, ownership, rewrite, route, screen, seal
 from forwarder.auth.verify import verify
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
 from forwarder.mail.address import ascii_domain, parse_from
@@ -30,6 +30,7 @@ from forwarder.model import (
     Forward,
     Keep,
     Message,
+    Notice,
     Peer,
     Refuse,
     Reply,
@@ -141,6 +142,7 @@ class Submission:
         now: datetime,
     ) -> Reply:
         """Out to everybody, then one truthful answer. A mailbox of ours comes last, as the ledger does not know it."""
+        envelope = notify.by_alias(envelope, [_named(one) for one in resolved])
         hops = [one.address for one in resolved if isinstance(one, route.ToNextHop)]
         to_hops = await self._to_next_hops(envelope, sealed, hops, content, now, alone=len(resolved) == 1)
         if isinstance(to_hops, Reply):
@@ -154,6 +156,7 @@ class Submission:
                 kept = Keep(one.alias, one.mailbox, "submitted")
                 if not await self._pipeline.keep(self._as_our_own(envelope), sealed.message, kept, now):
                     return reply.FAULT
+                await self._pipeline.report_kept(envelope, sealed.message, one.alias)
         return answer
 
     async def _to_next_hops(
@@ -192,6 +195,10 @@ class Submission:
                 smtputf8=envelope.smtputf8,
                 body=envelope.body,
                 tls=tls_wish(envelope, sealed.message),
+                # RFC 3461 section 5.2.1: a relay hands on what it was asked.
+                notices=_notices(envelope, group.recipients),
+                envid=envelope.envid,
+                ret=envelope.ret,
             )
             held = self._held(envelope, sealed, delivery, mine, f"{envelope.id}.s{len(plans)}")
             plans.append(Plan(delivery, mine, (None,) * len(mine), held, self._settings.hold))
@@ -265,6 +272,19 @@ class Submission:
     def _as_our_own(self, envelope: Envelope) -> Envelope:
         """The envelope as we would hand it to ourselves: the client is not in it any more."""
         return replace(envelope, peer=Peer(self._submission.source, self._settings.names.hostname), identity=None)
+
+
+def _named(one: route.Resolved) -> Address:
+    """As the tickets name it."""
+    if isinstance(one, route.ToNextHop):
+        return one.address
+    assert isinstance(one, route.ToAlias | route.ToMailbox)
+    return one.alias
+
+
+def _notices(envelope: Envelope, recipients: Sequence[Address]) -> tuple[Notice, ...]:
+    notices = tuple(notify.for_next_hop(envelope, one, alone=True) for one in recipients)
+    return notices if any(one != Notice() for one in notices) else ()
 
 
 def complete(message: Message, content: bytes, domain: str, now: datetime) -> Message:

@@ -24,6 +24,7 @@ from forwarder.model import (
 from forwarder.relay.connection import NoSession
 from forwarder.relay.mx import Target
 from forwarder.smtp.client import Answer, Broken, Extensions, Finished, Mail, Phase
+from forwarder.smtp.commands import render_mail_dsn, render_rcpt_dsn
 from forwarder.smtp.stuffing import has_bare_newline
 
 __all__ = ["MAYBE_DELIVERED", "Attempt"]
@@ -73,6 +74,10 @@ class Attempt:
         self._size = sum(map(len, delivery.data))
         self._sender = b"<>"
         self._paths: list[bytes] = []
+        self._dsn = render_mail_dsn(delivery.ret, delivery.envid)
+        self._notices = [render_rcpt_dsn(one.notify, one.orcpt) for one in delivery.notices]
+        #: Does the host that is asked offer DSN?
+        self._offers_dsn = False
         if len(delivery.data) > 1 and _has_broken_lines(delivery.data):
             self.settle_all(_BROKEN_LINES)
         else:
@@ -96,6 +101,8 @@ class Attempt:
             eight_bit=self.delivery.body is BodyKind.EIGHT_BIT_MIME or self._is_eight_bit(),
             smtputf8=self.delivery.smtputf8 or not (self._sender.isascii() and all(map(bytes.isascii, paths))),
             require_tls=self.delivery.tls is TlsWish.REQUIRED,
+            dsn=self._dsn,
+            notices=tuple([self._notices[index] for index in asked]) if self._notices else (),
         )
 
     def settle_all(self, result: Deferred | Failed) -> None:
@@ -105,6 +112,7 @@ class Attempt:
 
     def settle_misfits(self, extensions: Extensions) -> None:
         """Fail what this next hop cannot take. The message is never changed to fit."""
+        self._offers_dsn = extensions.dsn
         if extensions.size and self._size > extensions.size:
             # RFC 1870 section 6.1.
             self.settle_all(_TOO_LARGE)
@@ -161,7 +169,7 @@ class Attempt:
         phase, reply = answer
         match reply.code // 100:
             case 2:
-                self._settle(index, Delivered(target.peer, reply))
+                self._settle(index, Delivered(target.peer, reply, self._offers_dsn))
             case 5 if not (too_many or (self._by_smarthost and reply.code in _WANTS_LOGIN)):
                 self._settle(index, Failed(_REASONS[phase], reply, target.peer))
             case _:

@@ -52,6 +52,7 @@ _IN_CLEAR = "bytes in clear before the TLS handshake"
 
 # What may stand in a command: a path is one line, whatever else is wrong with it.
 _PATH = re.compile(rb"<[^\x00-\x1f\x7f]*>\Z")
+_PARAMETERS = re.compile(rb"[ -~]*\Z")
 _HOSTNAME = re.compile(r"[!-~]{1,255}\Z")
 
 
@@ -67,11 +68,13 @@ class Extensions:
     starttls: bool = False
     requiretls: bool = False
     auth: frozenset[str] = frozenset()
+    dsn: bool = False
 
 
 class Mail(NamedTuple):
     """One transaction: paths in wire form with their brackets, the size of the message in octets before stuffing, whether it
-    holds 8-bit octets (RFC 6152), whether it needs SMTPUTF8 (RFC 6531), and whether it asks for TLS all the way (RFC 8689)."""
+    holds 8-bit octets (RFC 6152), whether it needs SMTPUTF8 (RFC 6531), and whether it asks for TLS all the way (RFC 8689).
+    ``dsn`` and, for each recipient, ``notices`` are parameters of RFC 3461 as ``smtp.commands`` renders them; ``()``: none."""
 
     sender: bytes
     recipients: tuple[bytes, ...]
@@ -79,6 +82,8 @@ class Mail(NamedTuple):
     eight_bit: bool = False
     smtputf8: bool = False
     require_tls: bool = False
+    dsn: bytes = b""
+    notices: tuple[bytes, ...] = ()
 
 
 class Phase(StrEnum):
@@ -299,7 +304,12 @@ class SmtpClient:
         self._require(Phase.IDLE)
         if not mail.recipients or not all(map(_PATH.match, (mail.sender, *mail.recipients))):
             raise ValueError("a path is <...> in one line, and there is at least one recipient")
-        self._start(mail.recipients)
+        if not all(map(_PARAMETERS.match, (mail.dsn, *mail.notices))):
+            raise ValueError("parameters are printable ASCII")
+        paths = mail.recipients
+        if mail.notices and self.extensions.dsn:
+            paths = tuple([path + notice for path, notice in zip(paths, mail.notices, strict=True)])
+        self._start(paths)
         if self._dirty:
             # The last transaction was left open: nobody was accepted in it.
             self._dirty = False
@@ -350,6 +360,8 @@ class SmtpClient:
         if mail.require_tls:
             # Not a matter of what is offered: without it, such mail does not go here at all.
             command += b" REQUIRETLS"
+        if self.extensions.dsn:
+            command += mail.dsn
         return command + b"\r\n"
 
     def _send_rcpt(self) -> None:
@@ -541,4 +553,5 @@ def parse_extensions(lines: tuple[str, ...]) -> Extensions:
         starttls="STARTTLS" in offered,
         requiretls="REQUIRETLS" in offered,
         auth=frozenset(offered.get("AUTH", "").upper().split()),
+        dsn="DSN" in offered,
     )

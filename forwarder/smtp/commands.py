@@ -1,7 +1,8 @@
 """What do EHLO, MAIL and RCPT ask for? RFC 5321 section 4.1.1, with the parameters of RFC 1870, 6152, 6531, 3461, 4954, 8689.
 
-Grammar only: bytes in, a value or the refusal out. Parameters keep their case, since ENVID and ORCPT go on to whoever
-writes a report (RFC 3461 section 4.2, 4.4). The text of a refusal quotes nothing of what the client sent.
+Grammar only: bytes in, a value or the refusal out; and the parameters of RFC 3461 as we write them. They keep their case,
+since ENVID and ORCPT go on to whoever writes a report (RFC 3461 section 4.2, 4.4). The text of a refusal quotes nothing of
+what the client sent.
 """
 
 from __future__ import annotations
@@ -14,13 +15,23 @@ from ipaddress import IPv4Address, IPv6Address
 from forwarder.mail.address import AddressError, NonAsciiAddress, Path, parse_path
 from forwarder.model import Address, BodyKind, Reply
 
-__all__ = ["CommandError", "MailCommand", "RcptCommand", "parse_helo", "parse_mail", "parse_rcpt"]
+__all__ = [
+    "MAX_ORCPT",
+    "CommandError",
+    "MailCommand",
+    "RcptCommand",
+    "parse_helo",
+    "parse_mail",
+    "parse_rcpt",
+    "render_mail_dsn",
+    "render_rcpt_dsn",
+]
 
 #: RFC 5321 section 4.5.3.1.2: octets of a domain.
 _MAX_HELO = 255
 #: RFC 3461 section 4.4 and 4.2: characters of ENVID and of ORCPT, as they stand in the command.
 _MAX_ENVID = 100
-_MAX_ORCPT = 500
+MAX_ORCPT = 500
 #: RFC 1870 section 3: digits of SIZE.
 _MAX_SIZE_DIGITS = 20
 
@@ -236,7 +247,7 @@ def _check_notify(value: str | None) -> None:
 
 def _check_orcpt(value: str | None) -> None:
     # RFC 3461 section 4.2, RFC 6533 section 3
-    if value is None or len(value) > _MAX_ORCPT:
+    if value is None or len(value) > MAX_ORCPT:
         raise CommandError(_BAD_PARAMETER)
     kind, semicolon, address = value.partition(";")
     if not semicolon or not address or not _ATOM.match(kind):
@@ -270,6 +281,24 @@ _RCPT_PARAMETERS = {
     "NOTIFY": _Parameter("DSN", _check_notify),
     "ORCPT": _Parameter("DSN", _check_orcpt),
 }
+
+
+def render_mail_dsn(ret: str | None, envid: str | None) -> bytes:
+    """RET and ENVID, each with a space before it. ``envid`` is xtext already (RFC 3461 section 4.4)."""
+    return _rendered(("RET", ret), ("ENVID", envid))
+
+
+def render_rcpt_dsn(notify: str | None, orcpt: str | None) -> bytes:
+    """NOTIFY and ORCPT, each with a space before it. An ORCPT in UTF-8 becomes the form that needs no SMTPUTF8 (RFC 6533
+    section 3, utf-8-addr-xtext), and is left out where that makes it too long."""
+    if orcpt is not None:
+        orcpt = "".join(one if one.isascii() else f"\\x{{{ord(one):02X}}}" for one in orcpt)
+        orcpt = orcpt if len(orcpt) <= MAX_ORCPT else None
+    return _rendered(("NOTIFY", notify), ("ORCPT", orcpt))
+
+
+def _rendered(*parameters: tuple[str, str | None]) -> bytes:
+    return b"".join(f" {name}={value}".encode("ascii") for name, value in parameters if value is not None)
 
 
 # --- HELO -------------------------------------------------------------------------------------------------------------

@@ -147,14 +147,16 @@ class RedisLedger:
         names = await self.names()
         folded = _fold(reversible)
         keys = [_message_key(names, folded, message_id), *(names.key(b"f", folded, one) for one in asked)]
-        of_message, latest, only = await self._client.run(_FIND, keys, [names.field(one) for one in asked])
-        for value in (*of_message, *latest, only):
+        of_message, latest, rest = await self._client.run(_FIND, keys, [names.field(one) for one in asked])
+        for value in (*of_message, *latest, *rest):
             if value is None:
                 continue
             found = open_forwarded(names, _of(names, folded), value, reversible)
-            if found is not None:
+            if found is None:
+                self._unreadable("forward")
+            elif len(rest) < 2 or _fold(found.alias) in asked:
+                # Where the destination sent it on, its report names the alias (RFC 3461 section 5.2.7.2) and nobody we know.
                 return found
-            self._unreadable("forward")
         return None
 
     # --- who sent it ---

@@ -11,16 +11,18 @@ import hmac
 from datetime import datetime
 from hashlib import blake2b
 from ipaddress import ip_address
+from itertools import repeat
 
 import msgspec
 
-from forwarder.model import Address, BodyKind, Delivery, Envelope, Peer, Recipient, Tls, TlsWish
+from forwarder.model import Address, BodyKind, Delivery, Envelope, Notice, Peer, Recipient, Tls, TlsWish
 from forwarder.ports import Forwarded, Held, Waiting
 from forwarder.store.records import VERSION, Names
 
 __all__ = ["digest", "open_held", "seal_held"]
 
 _TAG = 8
+_NOTHING = Notice()
 
 _Path = tuple[bytes, bytes]
 
@@ -58,6 +60,8 @@ class _Waiting(msgspec.Struct, array_like=True, frozen=True):
     reversible: _Path | None
     sender: _Path | None
     message_id: bytes | None
+    notify: str | None = None
+    orcpt: str | None = None
 
 
 class _Held(msgspec.Struct, array_like=True, frozen=True):
@@ -79,6 +83,9 @@ class _Held(msgspec.Struct, array_like=True, frozen=True):
     head_digest: bytes
     body_digest: bytes
     tls: str = ""
+    envid: str | None = None
+    ret: str | None = None
+    delay_told: bool = False
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -102,7 +109,12 @@ def seal_held(names: Names, name: bytes, held: Held) -> bytes:
         delivery.smtputf8,
         delivery.body.value,
         delivery.attempts,
-        [_waiting(to, one) for to, one in zip(delivery.recipients, held.waiting, strict=True)],
+        [
+            _waiting(to, one, notice)
+            for to, one, notice in zip(
+                delivery.recipients, held.waiting, delivery.notices or repeat(_NOTHING, len(held.waiting)), strict=True
+            )
+        ],
         _envelope(held.envelope),
         _path(held.report_to),
         held.srs_domain,
@@ -112,6 +124,9 @@ def seal_held(names: Names, name: bytes, held: Held) -> bytes:
         digest(delivery.data[0]),
         digest(delivery.data[1]),
         delivery.tls.value,
+        delivery.envid,
+        delivery.ret,
+        held.delay_told,
     )
     content = _encode(record)
     return VERSION + names.tag(name, content) + content
@@ -133,6 +148,7 @@ def open_held(names: Names, name: bytes, record: bytes, data: tuple[bytes, bytes
 
 def _held(found: _Held, data: tuple[bytes, ...]) -> Held:
     envelope = _open_envelope(found.envelope)
+    notices = tuple(Notice(one.notify, one.orcpt) for one in found.waiting)
     delivery = Delivery(
         id=found.delivery_id,
         sender=_address(found.sender),
@@ -144,6 +160,9 @@ def _held(found: _Held, data: tuple[bytes, ...]) -> Held:
         body=BodyKind(found.body),
         attempts=found.attempts,
         tls=TlsWish(found.tls),
+        notices=notices if any(one != _NOTHING for one in notices) else (),
+        envid=found.envid,
+        ret=found.ret,
     )
     return Held(
         id=found.id,
@@ -155,10 +174,11 @@ def _held(found: _Held, data: tuple[bytes, ...]) -> Held:
         header_at=found.header_at,
         queued_at=found.queued_at,
         maybe_dup=found.maybe_dup,
+        delay_told=found.delay_told,
     )
 
 
-def _waiting(destination: Address, one: Waiting) -> _Waiting:
+def _waiting(destination: Address, one: Waiting, notice: Notice) -> _Waiting:
     known = one.forwarded
     return _Waiting(
         _pack(destination),
@@ -167,11 +187,14 @@ def _waiting(destination: Address, one: Waiting) -> _Waiting:
         _path(known.reversible) if known is not None else None,
         _path(known.sender) if known is not None else None,
         _octets(known.message_id) if known is not None and known.message_id is not None else None,
+        notice.notify,
+        notice.orcpt,
     )
 
 
 def _open_waiting(one: _Waiting, envelope: Envelope, at: datetime) -> Waiting:
     alias, forwarded = _needed(one.alias), None
+    asked = envelope.recipient(alias)
     if one.reversible is not None and one.sender is not None:
         forwarded = Forwarded(
             reversible=_needed(one.reversible),
@@ -181,6 +204,9 @@ def _open_waiting(one: _Waiting, envelope: Envelope, at: datetime) -> Waiting:
             message_id=_text(one.message_id) if one.message_id is not None else None,
             envelope_id=envelope.id,
             at=at,
+            notify=asked.notify if asked is not None else None,
+            orcpt=asked.orcpt if asked is not None else None,
+            envid=envelope.envid,
         )
     return Waiting(alias, one.fingerprint, forwarded)
 

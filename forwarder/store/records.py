@@ -53,7 +53,8 @@ T = TypeVar("T")
 
 
 class _Forward(msgspec.Struct, array_like=True, frozen=True):
-    """Forwarded without the reversible address, which its key stands for. Text is bytes: SMTP's need not be UTF-8."""
+    """Forwarded without the reversible address, which its key stands for. Text is bytes: SMTP's need not be UTF-8. It may only
+    grow at its end, with defaults: what an older release has put is read."""
 
     sender_local: bytes
     sender_domain: bytes
@@ -64,6 +65,9 @@ class _Forward(msgspec.Struct, array_like=True, frozen=True):
     message_id: bytes | None
     envelope_id: bytes
     at: datetime
+    notify: str | None = None
+    orcpt: str | None = None
+    envid: str | None = None
 
 
 class _Sender(msgspec.Struct, array_like=True, frozen=True):
@@ -174,6 +178,9 @@ def seal_forwarded(names: Names, name: bytes, forwarded: Forwarded, message_id: 
         None if message_id is None else _bytes(message_id),
         _bytes(forwarded.envelope_id),
         forwarded.at,
+        forwarded.notify,
+        forwarded.orcpt,
+        forwarded.envid,
     )
     return _seal(names, name, record)
 
@@ -193,6 +200,9 @@ def open_forwarded(names: Names, name: bytes, value: bytes, reversible: Address)
             message_id=None if record.message_id is None else _text(record.message_id),
             envelope_id=_text(record.envelope_id),
             at=record.at,
+            notify=record.notify,
+            orcpt=record.orcpt,
+            envid=record.envid,
         )
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None

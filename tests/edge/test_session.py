@@ -142,6 +142,7 @@ async def test_the_greeting_offers_what_is_kept() -> None:
             "SMTPUTF8",
             "ENHANCEDSTATUSCODES",
             "CHUNKING",
+            "DSN",
         }
 
 

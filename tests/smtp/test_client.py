@@ -439,3 +439,29 @@ def test_whatever_a_server_says_every_recipient_is_accounted_for(data: bytes, pi
     for answer in ends[0].answers:
         if answer is not None and answer.reply.code // 100 == 2:
             assert answer.phase is Phase.END, "only the answer to the message is a delivery"
+
+
+# --- reports (RFC 3461)
+
+ASKING = MAIL._replace(dsn=b" RET=HDRS ENVID=Q1", notices=(b" NOTIFY=NEVER", b" ORCPT=rfc822;x@x.test"))
+
+
+def test_what_is_asked_of_reports_is_asked_where_dsn_is_offered() -> None:
+    client = sending(b"250-x\r\n250-PIPELINING\r\n250 DSN\r\n", ASKING)
+    assert client.take_output() == (
+        b"MAIL FROM:<a@a.test> RET=HDRS ENVID=Q1\r\n"
+        b"RCPT TO:<b@b.test> NOTIFY=NEVER\r\nRCPT TO:<c@c.test> ORCPT=rfc822;x@x.test\r\nDATA\r\n"
+    )
+
+
+def test_and_nowhere_else() -> None:
+    client = sending(b"250-x\r\n250 PIPELINING\r\n", ASKING)
+    assert client.take_output() == b"MAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nRCPT TO:<c@c.test>\r\nDATA\r\n"
+
+
+@pytest.mark.parametrize("broken", [b" NOTIFY=NEVER\r\nRSET", b" ORCPT=utf-8;\xc3\xa4", b"\0"])
+def test_a_parameter_that_would_break_the_command_is_not_taken(broken: bytes) -> None:
+    with pytest.raises(ValueError, match="printable"):
+        sending(mail=MAIL._replace(notices=(b"", broken)))
+    with pytest.raises(ValueError, match="printable"):
+        sending(mail=MAIL._replace(dsn=broken))

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwarder.model import Address, BodyKind, Reply
-from forwarder.smtp.commands import CommandError, MailCommand, RcptCommand, parse_helo, parse_mail, parse_rcpt
+from forwarder.smtp.commands import (
+    CommandError,
+    MailCommand,
+    RcptCommand,
+    parse_helo,
+    parse_mail,
+    parse_rcpt,
+    render_mail_dsn,
+    render_rcpt_dsn,
+)
 
 ALL = frozenset({"SIZE", "8BITMIME", "SMTPUTF8", "DSN"})
 BOB = Address("bob", "sender.test")
@@ -235,3 +244,23 @@ def test_long_arguments_cost_linear_time(unit: bytes) -> None:
     with pytest.raises(CommandError):
         parse_helo(argument)
     assert time.process_time() - started < 1
+
+
+# --- as we write them
+
+
+def test_parameters_of_reports_are_written_as_they_came() -> None:
+    assert render_mail_dsn(None, None) == b""
+    assert render_mail_dsn("HDRS", "Q+2B1") == b" RET=HDRS ENVID=Q+2B1"
+    assert (
+        render_rcpt_dsn("SUCCESS,FAILURE", "rfc822;a+2Bb@c.test")
+        == b" NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a+2Bb@c.test"
+    )
+    assert render_rcpt_dsn(None, None) == b""
+
+
+def test_an_orcpt_in_utf_8_is_written_without_it_and_left_out_where_it_grows_too_long() -> None:
+    assert render_rcpt_dsn(None, "utf-8;jürgen@c.test") == rb" ORCPT=utf-8;j\x{FC}rgen@c.test"
+    parsed = rcpt(rb"TO:<a@b.test> ORCPT=utf-8;j\x{FC}rgen@c.test")
+    assert parsed.orcpt == r"utf-8;j\x{FC}rgen@c.test"
+    assert render_rcpt_dsn("NEVER", "utf-8;" + "ü" * 100) == b" NOTIFY=NEVER"

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from forwarder.model import Address, BodyKind, Delivery, Envelope, Peer, Recipient, Tls, TlsWish
+from forwarder.model import Address, BodyKind, Delivery, Envelope, Notice, Peer, Recipient, Tls, TlsWish
 from forwarder.ports import Claim, Claimed, Forwarded, Held, QueueFull, StoreAway, Waiting
 from forwarder.store.client import StoreClient
 from forwarder.store.ledger import RedisLedger
@@ -26,6 +26,8 @@ from tests.store.servers import BOUND
 NOW = datetime(2026, 11, 23, 12, 30, tzinfo=UTC)
 BOB, ALIAS, DEST = Address("bob", "sender.example"), Address("alias", "fwd.example"), Address("d", "dest.example")
 BODY = b"body\r\n"
+#: NOTIFY, ORCPT and ENVID.
+ASKED = ("FAILURE", "rfc822;alias@fwd.example", "QQ314159")
 ENVELOPE = Envelope(
     "e1",
     Peer(IPv4Address("192.0.2.1"), "mx.sender.example", tls=Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384")),
@@ -53,7 +55,7 @@ def held(
         id=id,
         delivery=Delivery("e1", reversible, destinations, next_hop, (head, body), NOW + timedelta(days=5)),
         waiting=tuple(
-            Waiting(ALIAS, bytes([number]) * 32, Forwarded(reversible, BOB, ALIAS, one, "<1@x>", "e1", NOW))
+            Waiting(ALIAS, bytes([number]) * 32, Forwarded(reversible, BOB, ALIAS, one, "<1@x>", "e1", NOW, *ASKED))
             for number, one in enumerate(destinations)
         ),
         envelope=ENVELOPE,
@@ -548,7 +550,33 @@ def test_a_record_of_version_2_is_read() -> None:
     asked, wished = replace(ENVELOPE, require_tls=True), replace(first.delivery, tls=TlsWish.REQUIRED)
     expected = replace(first, envelope=asked, delivery=wished)
     assert open_held(Names(b"s" * 32), b"name", VERSION_2, (b"Subject: x\r\n\r\n", BODY)) == expected
-    assert seal_held(Names(b"s" * 32), b"name", expected) == VERSION_2
+
+
+#: With what the next hop is asked to report, and whether the sender knows of the delay.
+VERSION_3 = b64decode(
+    """
+    AbTvKUuXtgqh3AAVpGUxLjCiZTGSxAZTUlMwPXjEC2Z3ZC5leGFtcGxlrGRlc3QuZXhhbXBsZdb/awrJSMKoOEJJVE1JTUUAkpiSxAJkMMQMZG
+    VzdC5leGFtcGxlksQFYWxpYXPEC2Z3ZC5leGFtcGxlxCAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAJLEBlNSUzA9eMQLZndkLmV4
+    YW1wbGWSxANib2LEDnNlbmRlci5leGFtcGxlxAU8MUB4PqdTVUNDRVNTuHJmYzgyMjthbGlhc0Bmd2QuZXhhbXBsZZiSxAJkMcQMZGVzdC5leG
+    FtcGxlksQFYWxpYXPEC2Z3ZC5leGFtcGxlxCABAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAZLEBlNSUzA9eMQLZndkLmV4YW1wbGWS
+    xANib2LEDnNlbmRlci5leGFtcGxlxAU8MUB4PsDAmqJlMZSpMTkyLjAuMi4xsW14LnNlbmRlci5leGFtcGxlw5KnVExTdjEuM7ZUTFNfQUVTXz
+    I1Nl9HQ01fU0hBMzg0ksQDYm9ixA5zZW5kZXIuZXhhbXBsZZGTksQFYWxpYXPEC2Z3ZC5leGFtcGxlp0ZBSUxVUkW4cmZjODIyO2FsaWFzQGZ3
+    ZC5leGFtcGxl1v9rBDHIw6g4QklUTUlNRahRUTMxNDE1OaRIRFJTwpLEA2JvYsQOc2VuZGVyLmV4YW1wbGWrZndkLmV4YW1wbGUA1v9rBDHIw8
+    QQJ5ienlhn4fh4mq0ADwk27cQQvz3lKuBTyH6Ek7syISOS0qCoUVEzMTQxNTmkSERSU8M=
+    """
+)
+
+
+def asking() -> Held:
+    one = held(recipients=2)
+    notices = (Notice("SUCCESS", "rfc822;alias@fwd.example"), Notice())
+    delivery = replace(one.delivery, notices=notices, envid="QQ314159", ret="HDRS")
+    return replace(one, delivery=delivery, maybe_dup=True, delay_told=True)
+
+
+def test_a_record_of_version_3_is_read() -> None:
+    assert open_held(Names(b"s" * 32), b"name", VERSION_3, (b"Subject: x\r\n\r\n", BODY)) == asking()
+    assert seal_held(Names(b"s" * 32), b"name", asking()) == VERSION_3
 
 
 def test_a_record_is_read_back_whole() -> None:
