@@ -177,6 +177,14 @@ async def test_a_forward_is_found_by_its_destination_when_the_message_is_not_kno
     assert await ledger.find_forward(REVERSIBLE, "<9@else.example>", [DEST]) == later
 
 
+async def test_of_several_that_had_a_message_the_alias_tells_which_where_it_was_sent_on(ledger: RedisLedger) -> None:
+    second = replace(FORWARDED, alias=Address("team", "fwd.test"), destination=OTHER)
+    await ledger.settle("one", [], [], [FORWARDED, second])
+    asked = [Address("Team", "fwd.test"), Address("moved", "three.test")]
+    assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", asked) == second
+    assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", asked[1:]) is None
+
+
 async def test_a_forward_is_found_by_its_message_alone_when_only_one_destination_had_it(ledger: RedisLedger) -> None:
     await ledger.settle("one", [], [], [FORWARDED])
     assert await ledger.find_forward(REVERSIBLE, "<1@sender.example>", []) == FORWARDED

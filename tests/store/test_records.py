@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import UTC
+from base64 import b64decode
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,8 @@ from forwarder.store.records import (
 NAMES = Names(b"s" * 32)
 # Every str, lone surrogates too: that is how octets that are not UTF-8 come in from a wire.
 TEXT = st.text(st.characters(exclude_categories=()), max_size=80)
+# Parameters of RFC 3461: the grammar of the commands lets nothing else through.
+ASCII = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=80)
 ADDRESSES = st.builds(Address, TEXT, TEXT)
 FORWARDED = st.builds(
     Forwarded,
@@ -32,6 +35,17 @@ FORWARDED = st.builds(
     message_id=st.none() | TEXT,
     envelope_id=TEXT,
     at=st.datetimes(timezones=st.just(UTC)),
+    notify=st.none() | ASCII,
+    orcpt=st.none() | ASCII,
+    envid=st.none() | ASCII,
+)
+
+#: Never changed: a release reads what an older one has put.
+FORWARD_1 = b64decode(
+    """
+    AbKL9AmI0IV2mcQDYm9ixAtzZW5kZXIudGVzdMQFYWxpYXPECGZ3ZC50ZXN0xARkZXN0xAlzaW5rLnRlc3TEDzwxQHNlbmRlci50ZXN0PsQCZT
+    HW/2sEMcg=
+    """
 )
 
 
@@ -39,6 +53,20 @@ FORWARDED = st.builds(
 def test_a_forward_comes_back_as_it_was(one: Forwarded) -> None:
     value = seal_forwarded(NAMES, b"name", one, one.message_id)
     assert open_forwarded(NAMES, b"name", value, one.reversible) == one
+
+
+def test_a_forward_of_version_1_is_read() -> None:
+    reversible = Address("SRS0=x", "fwd.test")
+    found = open_forwarded(NAMES, b"name", FORWARD_1, reversible)
+    assert found == Forwarded(
+        reversible,
+        Address("bob", "sender.test"),
+        Address("alias", "fwd.test"),
+        Address("dest", "sink.test"),
+        "<1@sender.test>",
+        "e1",
+        datetime(2026, 11, 23, 12, 30, tzinfo=UTC),
+    )
 
 
 @given(ADDRESSES)
