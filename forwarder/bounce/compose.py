@@ -158,8 +158,9 @@ def compose_failure(
     """The report about recipients that failed for good: (alias, destination, what became of it), for the envelope's
     sender. It must not be the null sender (RFC 5321 section 6.1) and must have been verified (architecture, rule 3)."""
     lines = _by_alias(failed, _failed_line, envelope)
-    # RFC 3461 section 4.3: the whole message where RET=FULL asks for it, and in no other kind of report.
-    full = (envelope.ret or "").upper() == "FULL"
+    # RFC 3461 section 4.3: the whole message where RET=FULL asks for it, and in no other kind of report. RFC 8689 section 5:
+    # never of one that may only travel over TLS.
+    full = (envelope.ret or "").upper() == "FULL" and not envelope.require_tls
     return _report(
         Action.FAILED, lines, [one for _, one, _ in failed], envelope, message, hostname, now, note, full=full
     )
