@@ -32,7 +32,7 @@ class DnsStatus(Enum):
 class Answer(Generic[T]):
     """One DNS answer. ``records`` is empty unless ``status`` is OK. ``ttl`` in seconds. ``authentic`` is the AD bit of a
     resolver that is trusted to set it. ``age`` is how many seconds it has lain in the cache. ``detail`` explains a
-    TEMPERROR in words."""
+    TEMPERROR in words. ``canonical`` is the name at the end of a CNAME chain, ``""`` where there was none."""
 
     status: DnsStatus
     records: tuple[T, ...] = ()
@@ -40,6 +40,17 @@ class Answer(Generic[T]):
     authentic: bool = False
     age: int = 0
     detail: str = ""
+    canonical: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tlsa:
+    """RFC 6698 section 2.1: which certificates a server may have. The numbers are not judged yet."""
+
+    usage: int
+    selector: int
+    matching: int
+    data: bytes
 
 
 class Resolver(Protocol):
@@ -57,6 +68,12 @@ class Resolver(Protocol):
 
     async def mx(self, name: str) -> Answer[tuple[int, str]]:
         """(preference, exchange) pairs; the exchange without its final dot, ``""`` for the root (null MX, RFC 7505)."""
+
+    async def tlsa(self, name: str) -> Answer[Tlsa]:
+        """TLSA records; the name begins with port and transport (``_25._tcp.mx.example.org``)."""
+
+    async def cname(self, name: str) -> Answer[str]:
+        """What this name is an alias of, without its final dot: the first step, and not the end of the chain."""
 
     def prefetch_txt(self, names: Iterable[str]) -> None:
         """Begin to look these TXT records up, those that are not cached, all at once and in the background: what the

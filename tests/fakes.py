@@ -10,7 +10,7 @@ from typing import Any
 
 from forwarder.mail.header import parse_message
 from forwarder.model import Message
-from forwarder.ports import Answer, DnsStatus
+from forwarder.ports import Answer, DnsStatus, Tlsa
 
 Zone = Mapping[str, Mapping[str, Sequence[Any] | str]]
 
@@ -69,6 +69,12 @@ class FakeResolver:
         return Answer(
             answer.status, tuple((int(p), str(x).rstrip(".")) for p, x in pairs), answer.ttl, detail=answer.detail
         )
+
+    async def tlsa(self, name: str) -> Answer[Tlsa]:
+        return self._look_up(name, "TLSA")
+
+    async def cname(self, name: str) -> Answer[str]:
+        return self._look_up(name, "CNAME")
 
     async def ptr(self, ip: IPv4Address | IPv6Address) -> Answer[str]:
         answer = self._look_up(ip.reverse_pointer, "PTR")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.ports import Answer, DnsStatus
+from forwarder.ports import Answer, DnsStatus, Tlsa
 from forwarder.resolver import DnsResolver, system_nameservers
 from forwarder.resolver.caching import FAILURE_TTL, MAX_NEGATIVE_TTL, MAX_STALE, MAX_TTL, MIN_TTL
 from forwarder.resolver.servers import Server, parse_server
@@ -22,7 +22,8 @@ from forwarder.resolver.wire import Fault, parse_response, read_response
 from tests.peers.dns_server import DnsServer, run_dns_server
 from tests.suites import badinputs
 
-ZONE = r"""
+DIGEST = "ab" * 32
+ZONE = rf"""
 $ORIGIN test.
 $TTL 300
 txt       IN TXT  "v=spf1 " "-all"
@@ -45,6 +46,12 @@ zero      0 IN TXT "zero"
 week      604800 IN TXT "week"
 zeroa     0 IN A 192.0.2.9
 a.b       IN TXT "below"
+_25._tcp.host IN TLSA 3 1 1 {DIGEST}
+_25._tcp.odd  IN TLSA 3 1 1 {DIGEST}
+_25._tcp.odd  IN TLSA 3 1 1 ab01
+_25._tcp.bad  IN TLSA 3 1 1 ab01
+_25._tcp.bad  IN TLSA 3 1 2 ab01
+_25._tcp.bare IN CNAME _25._tcp.host
 _dmarc.xn--bcher-kva IN TXT "v=DMARC1; p=none"
 1.2.0.192.in-addr.arpa. IN PTR Host.Test.
 """
@@ -156,6 +163,34 @@ async def test_an_answer_too_large_for_a_datagram_comes_over_tcp(
     assert (await resolver.txt("big.test")).records == (b"x" * 4000,)
     assert [transport for _, _, transport in server.queries] == ["udp", "tcp"]
     assert resolver.stats.queries == 2
+
+
+async def test_tlsa_records_are_read_and_aliases_of_them_followed(resolver: DnsResolver) -> None:
+    assert (await resolver.tlsa("_25._tcp.Host.test")).records == (Tlsa(3, 1, 1, b"\xab" * 32),)
+    assert (await resolver.tlsa("_25._tcp.bare.test")).records == (Tlsa(3, 1, 1, b"\xab" * 32),)
+    assert (await resolver.tlsa("_26._tcp.host.test")).status is DnsStatus.NXDOMAIN
+
+
+async def test_a_malformed_tlsa_record_is_there_and_of_no_use(resolver: DnsResolver) -> None:
+    odd, bad = [(await resolver.tlsa(f"_25._tcp.{name}.test")).records for name in ("odd", "bad")]
+    assert [one.usage for one in odd] == [3, 255]
+    assert [one.usage for one in bad] == [255, 255]
+
+
+async def test_an_alias_can_be_asked_for_by_itself(resolver: DnsResolver) -> None:
+    assert (await resolver.cname("alias2.test")).records == ("alias.test",)
+    assert (await resolver.cname("txt.test")).status is DnsStatus.NODATA
+
+
+@pytest.mark.parametrize("follows", [True, False], ids=["by the server", "by us"])
+async def test_the_name_at_the_end_of_aliases_is_told(
+    server: DnsServer, resolver: DnsResolver, *, follows: bool
+) -> None:
+    server.follows_cnames = follows
+    assert (await resolver.txt("alias2.test")).canonical == "txt.test"
+    assert (await resolver.a("bare.test")).canonical == "host.test"
+    assert (await resolver.a("Host.test")).canonical == ""
+    assert (await resolver.a("nothing.test")).canonical == ""
 
 
 @pytest.mark.parametrize("name", ["txt.test", "host.test", "nothing.test", "alias.test"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from forwarder.ports import DnsStatus
+from forwarder.ports import DnsStatus, Tlsa
 from forwarder.resolver import ZoneError, ZoneResolver
 
 ZONE: dict[str, Any] = {
@@ -33,6 +33,7 @@ ZONE: dict[str, Any] = {
     "txt.test": {"TXT": "SERVFAIL"},
     "*.wild.test": {"A": ["192.0.2.5"]},
     "some.wild.test": {"TXT": ["x"]},
+    "_25._tcp.example.test": {"TLSA": ["3 1 1 ab 01"]},
     "b\u00fccher.test": {"A": ["192.0.2.6"]},
     "1.2.0.192.in-addr.arpa": {"PTR": ["Host.Test."]},
     "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.B.D.0.1.0.0.2.ip6.arpa": {"PTR": ["host6.test"]},
@@ -51,7 +52,9 @@ async def test_each_type_is_read_into_its_values(zone: ZoneResolver) -> None:
     assert (await zone.mx("example.test")).records == ((10, "mx.example.test"), (20, "MX2.example.test"), (0, ""))
     assert (await zone.ptr(IPv4Address("192.0.2.1"))).records == ("Host.Test",)
     assert (await zone.ptr(IPv6Address("2001:db8::1"))).records == ("host6.test",)
-    assert zone.stats.queries == 6
+    assert (await zone.tlsa("_25._tcp.example.test")).records == (Tlsa(3, 1, 1, b"\xab\x01"),)
+    assert (await zone.cname("alias.test")).records == ("alias2.test",)
+    assert zone.stats.queries == 8
 
 
 @pytest.mark.parametrize(
@@ -126,11 +129,50 @@ async def test_a_text_is_in_quotes_or_stands_as_it_is(text: str, octets: bytes) 
         {"a.test": {"MX": ["mx.test"]}},
         {"a.test": {"CNAME": ["."]}},
         {"a.test": {"TXT": ['"\\300"']}},
+        {"a.test": {"TLSA": ["3 1 1 xy"]}},
+        {"a.test": {"TLSA": ["3 1"]}},
+        {"a.test": {"DNSSEC": "broken"}},
+        {"a.test": {"DNSSEC": ["secure"]}},
     ],
 )
 def test_a_zone_that_cannot_be_read_is_refused_and_says_where(zone: Any) -> None:
     with pytest.raises(ZoneError, match=r"a\.+test"):
         ZoneResolver(zone)
+
+
+SIGNED: dict[str, Any] = {
+    "signed.test": {"DNSSEC": "secure", "A": ["192.0.2.1"]},
+    "a.signed.test": {"A": ["192.0.2.1"]},
+    "hole.signed.test": {"DNSSEC": "insecure", "A": ["192.0.2.1"]},
+    "out.signed.test": {"CNAME": ["plain.test"]},
+    "in.signed.test": {"CNAME": ["a.signed.test"]},
+    "plain.test": {"A": ["192.0.2.1"]},
+    "into.test": {"CNAME": ["a.signed.test"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "authentic", "canonical"),
+    [
+        ("signed.test", True, ""),
+        ("A.signed.test", True, ""),
+        ("nothing.signed.test", True, ""),
+        ("hole.signed.test", False, ""),
+        ("b.hole.signed.test", False, ""),
+        ("out.signed.test", False, "plain.test"),
+        ("in.signed.test", True, "a.signed.test"),
+        ("into.test", False, "a.signed.test"),
+        ("plain.test", False, ""),
+        ("test", False, ""),
+    ],
+)
+async def test_what_is_signed_is_said_in_the_zone(name: str, canonical: str, *, authentic: bool) -> None:
+    answer = await ZoneResolver(SIGNED).a(name)
+    assert (answer.authentic, answer.canonical) == (authentic, canonical)
+
+
+async def test_an_alias_may_be_signed_where_it_leads_out() -> None:
+    assert (await ZoneResolver(SIGNED).cname("out.signed.test")).authentic
 
 
 async def test_a_zone_is_read_from_a_file(tmp_path: Path) -> None:

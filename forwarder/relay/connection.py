@@ -21,9 +21,10 @@ from typing import cast
 
 from forwarder.failpoints import reach
 from forwarder.model import Reply, Tls
+from forwarder.relay.certificate import certificate_fault
 from forwarder.relay.mx import Target
 from forwarder.relay.settings import RelaySettings, Timeouts
-from forwarder.relay.tls import NoTls, TlsPolicy, Verified, certificate_matches, client_context
+from forwarder.relay.tls import Dane, NoTls, TlsPolicy, client_context
 from forwarder.smtp.client import (
     Broken,
     Closed,
@@ -218,7 +219,8 @@ class Connection(asyncio.Protocol):
             # Bytes came in clear behind the reply to STARTTLS.
             return _no_session(self._events.popleft())
         assert self._transport is not None
-        host = self.target.host
+        # RFC 7672 section 8.1: the name under which the records are.
+        host = policy.base if isinstance(policy, Dane) else self.target.host
         try:
             transport = await self._loop.start_tls(
                 self._transport,
@@ -235,8 +237,8 @@ class Connection(asyncio.Protocol):
         session: ssl.SSLObject = transport.get_extra_info("ssl_object")
         cipher = session.cipher()
         self.tls = Tls(session.version() or "", cipher[0] if cipher else "")
-        if isinstance(policy, Verified) and not certificate_matches(session.getpeercert() or {}, policy.names):
-            return NoSession("TLS certificate is for another name", tls_failed=True)
+        if fault := certificate_fault(policy, session):
+            return NoSession(fault, tls_failed=True)
         self._client.tls_started()
         self._flush()
         event = await self._event()

@@ -21,10 +21,13 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain, zip_longest
 from typing import Any
 
+from forwarder.auth.dnsname import dns_name
 from forwarder.model import Deferred, Failed, Reply
 from forwarder.ports import Answer, DnsStatus, Resolver
 from forwarder.public import is_public
+from forwarder.relay.dane import DaneAnswer, Place, lookup_dane
 from forwarder.relay.settings import RelaySettings
+from forwarder.relay.tls import Dane, Required
 
 __all__ = ["Host", "Route", "Target", "lookup_route", "order_targets", "parse_smarthost"]
 
@@ -47,12 +50,14 @@ _BAD_DOMAIN = Reply(550, "5.1.2", "the domain is malformed")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One address to try. ``host`` is its name, for SNI and logs; ``peer`` is how an Outcome names it."""
+    """One address to try. ``host`` is its name, for SNI and logs; ``peer`` is how an Outcome names it. ``dane`` is what TLSA
+    records ask for, ``None`` where there are none that the DNS vouches for."""
 
     host: str
     address: str
     port: int
     preference: int
+    dane: Dane | Required | None = None
 
     @property
     def peer(self) -> str:
@@ -101,7 +106,7 @@ async def lookup_route(
             if not any(name for _, name in exchanges):
                 # RFC 7505 section 3.
                 return Failed("null MX", _NULL_MX)
-    return await _lookup_hosts(resolver, domain, exchanges, _remaining(answer), settings, rng)
+    return await _lookup_hosts(resolver, domain, exchanges, answer, settings, rng)
 
 
 def order_targets(route: Route, rng: random.Random) -> list[Target]:
@@ -137,11 +142,13 @@ async def _lookup_smarthost(resolver: Resolver, settings: RelaySettings) -> Rout
     if name.lower() == "localhost":
         # RFC 6761 section 6.3: not a question for the DNS.
         return Route(name, (_host(0, name, port, [IPv4Address("127.0.0.1"), IPv6Address("::1")]),), ttl=86400)
-    found = await _lookup_addresses(resolver, name)
+    found = await _lookup_addresses(resolver, name, port, ())
     if not found.addresses:
         # Whatever the DNS says of our own smarthost, it is not the sender's fault.
         return Deferred(f"the smarthost has no address: {found.trouble or 'no record'}")
-    return Route(name, (_host(0, name, port, found.addresses),), found.ttl)
+    if found.dane.trouble:
+        return Deferred(found.dane.trouble)
+    return Route(name, (_host(0, name, port, found.addresses, found.dane.policy),), found.ttl)
 
 
 def _route_literal(domain: str, settings: RelaySettings) -> Route | Failed:
@@ -162,7 +169,7 @@ async def _lookup_hosts(
     resolver: Resolver,
     domain: str,
     exchanges: list[tuple[int, str]],
-    ttl: int,
+    answer: Answer[tuple[int, str]],
     settings: RelaySettings,
     rng: random.Random,
 ) -> Route | Deferred | Failed:
@@ -172,24 +179,27 @@ async def _lookup_hosts(
     # RFC 5321 section 5.1: names first, over the whole list; then addresses, of those that will be asked.
     chosen = [one for one in exchanges if (limit is None or one[0] < limit) and _HOST_NAME.match(one[1])]
     chosen = chosen[: settings.max_hosts]
-    found = await asyncio.gather(*(_lookup_addresses(resolver, name) for _, name in chosen))
+    # RFC 7672 section 2.2.1: TLSA records count where the DNS vouches for the MX records. Else nothing more is asked.
+    domains = _names(domain, answer) if answer.authentic else None
+    found = await asyncio.gather(*(_lookup_addresses(resolver, name, settings.port, domains) for _, name in chosen))
     for (preference, _), host in zip(chosen, found, strict=True):
         if settings.own_addresses.intersection(host.addresses):
             limit = preference if limit is None else min(limit, preference)
 
     hosts: list[Host] = []
     private = False
+    ttl = _remaining(answer)
     for (preference, name), host in zip(chosen, found, strict=True):
         if limit is not None and preference >= limit:
             continue
         allowed = [one for one in host.addresses if settings.allow_private or is_public(one)]
         private = private or len(allowed) < len(host.addresses)
-        if allowed:
-            hosts.append(_host(preference, name, settings.port, allowed))
+        if allowed and not host.dane.trouble:
+            hosts.append(_host(preference, name, settings.port, allowed, host.dane.policy))
             ttl = min(ttl, host.ttl)
     if hosts:
         return Route(domain, tuple(hosts), ttl)
-    trouble = next((host.trouble for host in found if host.trouble), None)
+    trouble = next((host.trouble or host.dane.trouble for host in found if host.trouble or host.dane.trouble), None)
     if trouble:
         return Deferred(trouble)
     if limit is not None and all(preference >= limit for preference, _ in chosen):
@@ -200,26 +210,39 @@ async def _lookup_hosts(
 
 @dataclass(frozen=True, slots=True)
 class _Addresses:
-    """``trouble``: a look-up that failed, so that ``addresses`` may not be all."""
+    """``trouble``: a look-up that failed, so that ``addresses`` may not be all. ``dane`` is what TLSA records ask for."""
 
     addresses: list[Ip]
     ttl: int
     trouble: str | None
+    dane: DaneAnswer
 
 
-async def _lookup_addresses(resolver: Resolver, name: str) -> _Addresses:
+async def _lookup_addresses(resolver: Resolver, name: str, port: int, domains: tuple[str, ...] | None) -> _Addresses:
+    """``domains``: a certificate may be for one of these too; ``None``: TLSA records do not count."""
     v4, v6 = await asyncio.gather(resolver.a(name), resolver.aaaa(name))
     trouble = next((_dns_trouble("address", one).reason for one in (v4, v6) if one.status is DnsStatus.TEMPERROR), None)
     # IPv4 first, then in turns: a receiver that refuses IPv6 clients without a PTR or SPF for it does so with 5xx, which
     # is final, and a host that forwards has these things in order for IPv4 if for anything.
     pairs = zip_longest(v4.records[:_MAX_HOST_ADDRESSES], v6.records[:_MAX_HOST_ADDRESSES])
     addresses: list[Ip] = [one for one in chain.from_iterable(pairs) if one is not None]
-    ttl = min((_remaining(one) for one in (v4, v6) if one.records), default=0)
-    return _Addresses(addresses, ttl, trouble)
+    answers = [one for one in (v4, v6) if one.records]
+    dane = DaneAnswer(None)
+    if domains is not None and answers:
+        secure = all(one.authentic for one in answers)
+        dane = await lookup_dane(resolver, Place(name, port, answers[0].canonical, secure, domains))
+    ttl = min(dane.ttl, *map(_remaining, answers)) if answers else 0
+    return _Addresses(addresses, ttl, trouble, dane)
 
 
-def _host(preference: int, name: str, port: int, addresses: list[Ip]) -> Host:
-    return Host(preference, tuple(Target(name, str(address), port, preference) for address in addresses))
+def _names(domain: str, answer: Answer[tuple[int, str]]) -> tuple[str, ...]:
+    """RFC 7672 section 3.2.2: the next-hop domain, and what it is an alias of."""
+    name = dns_name(domain) or domain
+    return (name, answer.canonical) if answer.canonical else (name,)
+
+
+def _host(preference: int, name: str, port: int, addresses: list[Ip], dane: Dane | Required | None = None) -> Host:
+    return Host(preference, tuple(Target(name, str(address), port, preference, dane) for address in addresses))
 
 
 def _dns_trouble(what: str, answer: Answer[Any]) -> Deferred:

@@ -116,7 +116,7 @@ class SmtpRelay:
         first (connections are closed after a while, so this keeps nobody from its share)."""
         rules, pool = self._settings.tls, self._pool
         targets = [
-            (one, _as_wished(rules.policy(route.domain, one.host), wish, self._settings))
+            (one, _as_wished(rules.policy(route.domain, one.host, one.dane), wish, self._settings))
             for one in order_targets(route, self._rng)
         ]
         if len(targets) > 1:

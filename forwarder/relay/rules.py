@@ -1,4 +1,11 @@
-"""Which TLS policy holds for this host of this domain? What the operator decided (RFC 7435 section 4, RFC 8314 section 1)."""
+"""Which TLS policy holds for this host of this domain? What the operator decided, and what the domain publishes.
+
+the operator named this domain, with less than TLS in any case      that: it is an exception, made on purpose
+usable TLSA records                                                 a certificate that they are for
+the operator asks for TLS                                           that
+TLSA records that cannot be used                                    TLS
+else                                                                opportunistic, or none if that is the default
+"""
 
 from __future__ import annotations
 
@@ -7,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from forwarder.auth.dnsname import dns_name, parent
-from forwarder.relay.tls import NoTls, Opportunistic, Required, TlsPolicy, Verified
+from forwarder.relay.tls import Dane, NoTls, Opportunistic, Required, TlsPolicy, Verified
 
 __all__ = ["Level", "TlsRules"]
 
@@ -21,7 +28,9 @@ class Level(StrEnum):
     VERIFY = "verify"
 
 
-_OPPORTUNISTIC = Opportunistic()
+#: Where the operator says so of one domain, nothing that it publishes counts: else broken records could not be got around.
+_EXCEPTIONS = (Level.NONE, Level.OPPORTUNISTIC)
+_NO_TLS, _OPPORTUNISTIC, _REQUIRED = NoTls(), Opportunistic(), Required()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +52,21 @@ class TlsRules:
             found = self.domains.get(f".{name}")
         return found
 
-    def policy(self, domain: str, host: str) -> TlsPolicy:
-        """For connections to the mail host ``host`` of ``domain``."""
-        match self.named(domain) or self.default:
-            case Level.NONE:
-                return NoTls()
-            case Level.OPPORTUNISTIC:
-                return _OPPORTUNISTIC
-            case Level.REQUIRE:
-                return Required()
+    def policy(self, domain: str, host: str, dane: Dane | Required | None = None) -> TlsPolicy:
+        """For connections to the mail host ``host`` of ``domain``; ``dane`` is what its TLSA records ask for."""
+        named = self.named(domain)
+        if named in _EXCEPTIONS:
+            return _NO_TLS if named is Level.NONE else _OPPORTUNISTIC
+        if isinstance(dane, Dane):
+            return dane
+        match named or self.default:
             case Level.VERIFY:
                 return Verified((host,), self.roots)
+            case Level.REQUIRE:
+                return _REQUIRED
+            case _ if dane is not None:
+                return dane
+            case Level.OPPORTUNISTIC:
+                return _OPPORTUNISTIC
+            case Level.NONE:
+                return _NO_TLS

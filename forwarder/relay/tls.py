@@ -1,8 +1,8 @@
 """How is a connection to the next hop protected? RFC 3207 STARTTLS, RFC 7435.
 
 ``Opportunistic`` is RFC 7435: encrypt where it is offered, whoever the peer is, and go on in clear where it fails, because an
-attacker who can break the handshake could have removed the offer. ``Required`` never goes on in clear. ``Verified`` is for a
-domain of which it is known what to expect: no mail without a certificate for one of ``names``.
+attacker who can break the handshake could have removed the offer. ``Required`` never goes on in clear. ``Verified`` and ``Dane``
+are for a domain of which it is known what to expect: no mail without the certificate that was named.
 
 Which of them holds for a host is said by ``forwarder.relay.rules``.
 """
@@ -10,13 +10,35 @@ Which of them holds for a host is said by ``forwarder.relay.rules``.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, ClassVar
+from hashlib import sha256, sha512
+from typing import ClassVar
 
-__all__ = ["NoTls", "Opportunistic", "Required", "TlsPolicy", "Verified", "certificate_matches", "client_context"]
+from forwarder.ports import Tlsa
+
+__all__ = [
+    "DIGESTS",
+    "Dane",
+    "NoTls",
+    "Opportunistic",
+    "Required",
+    "TlsPolicy",
+    "Usage",
+    "Verified",
+    "client_context",
+]
+
+#: RFC 6698 section 2.1.3: the matching types that are digests, the stronger the higher.
+DIGESTS = {1: sha256, 2: sha512}
+
+
+class Usage(IntEnum):
+    """RFC 7218 section 2.1: those of TLSA that count for mail."""
+
+    DANE_TA = 2
+    DANE_EE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +79,20 @@ class Verified:
     verified: ClassVar[bool] = True
 
 
-TlsPolicy = NoTls | Opportunistic | Required | Verified
+@dataclass(frozen=True, slots=True)
+class Dane:
+    """TLS with a certificate that one of these TLSA records is for, or no delivery. ``base`` is the name under which they are,
+    ``names`` are those that count where a record is for an authority."""
+
+    records: tuple[Tlsa, ...]
+    base: str
+    names: tuple[str, ...]
+
+    required: ClassVar[bool] = True
+    verified: ClassVar[bool] = True
+
+
+TlsPolicy = NoTls | Opportunistic | Required | Verified | Dane
 
 
 def client_context(policy: TlsPolicy) -> ssl.SSLContext:
@@ -79,21 +114,3 @@ def _context(roots: str | None) -> ssl.SSLContext:
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context
-
-
-def certificate_matches(certificate: Mapping[str, Any], names: tuple[str, ...]) -> bool:
-    """Is this (``SSLObject.getpeercert()``) a certificate for one of these host names or addresses? RFC 6125 section 6.4: DNS
-    names of the subjectAltName only; ``*`` stands for the whole leftmost label. RFC 9525 section 6.5: an address is itself."""
-    sans = certificate.get("subjectAltName", ())
-    if ({_ip(name) for name in names} & {_ip(value) for kind, value in sans if kind == "IP Address"}) - {None}:
-        return True
-    held = {value.lower() for kind, value in sans if kind == "DNS"}
-    wanted = {name.lower().rstrip(".") for name in names if _ip(name) is None}
-    return bool(held & (wanted | {f"*.{parent}" for _, dot, parent in (name.partition(".") for name in wanted) if dot}))
-
-
-def _ip(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from forwarder.auth.dnsname import dns_name
-from forwarder.ports import Answer, DnsStatus
+from forwarder.ports import Answer, DnsStatus, Tlsa
 from forwarder.resolver.servers import parse_server
 from forwarder.resolver.stats import ResolverStats
 
@@ -124,6 +124,14 @@ class DnsResolver:
 
     async def mx(self, name: str) -> Answer[tuple[int, str]]:
         key = (dns_name(name), "MX")
+        return self._cached(key) or await self._look_up(key)
+
+    async def tlsa(self, name: str) -> Answer[Tlsa]:
+        key = (dns_name(name), "TLSA")
+        return self._cached(key) or await self._look_up(key)
+
+    async def cname(self, name: str) -> Answer[str]:
+        key = (dns_name(name), "CNAME")
         return self._cached(key) or await self._look_up(key)
 
     def prefetch_txt(self, names: Iterable[str]) -> None:

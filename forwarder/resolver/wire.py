@@ -20,7 +20,7 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 
-from forwarder.ports import Answer, DnsStatus
+from forwarder.ports import Answer, DnsStatus, Tlsa
 from forwarder.resolver.servers import Server
 from forwarder.resolver.stats import ResolverStats
 
@@ -38,8 +38,11 @@ _ROUNDS = 2
 #: RFC 2181 section 8.
 _MAX_TTL = (1 << 31) - 1
 
+#: What stands in for a TLSA record that cannot be read: no usage that anybody uses.
+_MALFORMED_TLSA = Tlsa(255, 255, 255, b"")
+
 _ROOT = dns.name.root
-_TYPES = {one: dns.rdatatype.from_text(one) for one in ("A", "AAAA", "MX", "PTR", "TXT")}
+_TYPES = {one: dns.rdatatype.from_text(one) for one in ("A", "AAAA", "CNAME", "MX", "PTR", "TLSA", "TXT")}
 
 
 class Fault(Exception):
@@ -73,7 +76,7 @@ class Exchange:
 
     async def _follow(self, name: dns.name.Name, rdtype: str) -> Answer[Any]:
         """Ask, and ask again for the target where the server left the end of a CNAME chain to us."""
-        seen = {name}
+        asked, seen = name, {name}
         ttl = _MAX_TTL
         authentic = self.trust_ad
         for _ in range(_MAX_CNAMES):
@@ -82,7 +85,8 @@ class Exchange:
             ttl = min(ttl, reading.ttl)
             authentic = authentic and bool(response.flags & dns.flags.AD)
             if reading.status is not None:
-                return Answer(reading.status, reading.records, ttl, authentic)
+                end = "" if reading.target == asked else _host(reading.target)
+                return Answer(reading.status, reading.records, ttl, authentic, canonical=end)
             name = reading.target
             if name in seen:
                 break
@@ -193,7 +197,9 @@ def parse_response(query: dns.message.QueryMessage, data: bytes) -> dns.message.
     if data[:2] != query.id.to_bytes(2, "big"):
         return None
     try:
-        response = dns.message.from_wire(data)
+        # One malformed TLSA record takes nothing from the others (RFC 7671 section 4.3), and there are some.
+        lenient = query.question[0].rdtype == dns.rdatatype.TLSA
+        response = dns.message.from_wire(data, continue_on_error=lenient)
     except Exception:  # noqa: BLE001 - hostile octets: whatever the parser raises, they are no answer
         return None
     if not isinstance(response, dns.message.QueryMessage):
@@ -225,8 +231,9 @@ def read_response(response: dns.message.QueryMessage, rdtype: str) -> Reading:
     except dns.exception.DNSException as error:
         raise Fault("a contradictory answer") from error
     ttl, target = chain.minimum_ttl, chain.canonical_name
-    if chain.answer is not None:
-        return Reading(DnsStatus.OK, ttl, target, tuple(map(_READERS[rdtype], chain.answer)))
+    malformed = (_MALFORMED_TLSA,) * len(response.errors) if rdtype == "TLSA" else ()
+    if chain.answer is not None or malformed:
+        return Reading(DnsStatus.OK, ttl, target, tuple(map(_READERS[rdtype], chain.answer or ())) + malformed)
     if not _has(response, dns.rdatatype.SOA):
         if response.rcode() == dns.rcode.NOERROR and chain.cnames:
             return Reading(None, ttl, target)
@@ -262,4 +269,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "AAAA": lambda rdata: IPv6Address(rdata.address),
     "MX": lambda rdata: (int(rdata.preference), _host(rdata.exchange)),
     "PTR": lambda rdata: _host(rdata.target),
+    "CNAME": lambda rdata: _host(rdata.target),
+    "TLSA": lambda rdata: Tlsa(int(rdata.usage), int(rdata.selector), int(rdata.mtype), bytes(rdata.cert)),
 }

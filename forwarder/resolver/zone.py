@@ -2,7 +2,8 @@
 
 A zone maps a name to a type to a list of presentation data. It answers as a resolver in front of such a zone would: a
 CNAME is followed, a name that is not there is NXDOMAIN, one that only has names below it is NODATA, and a ``*`` label
-stands for what is missing (RFC 4592). A word in place of a list is a fault to rehearse.
+stands for what is missing (RFC 4592). A word in place of a list is a fault to rehearse. ``"DNSSEC": "secure"`` at a name
+makes answers for it and all below authentic, until ``"insecure"`` further down.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar
 
 from forwarder.auth.dnsname import dns_name, parent
-from forwarder.ports import Answer, DnsStatus
+from forwarder.ports import Answer, DnsStatus, Tlsa
 from forwarder.resolver.stats import ResolverStats
 
 __all__ = ["ZoneError", "ZoneResolver"]
@@ -27,6 +29,9 @@ _TTL = 300
 _MAX_CNAMES = 8
 _FAULTS = ("SERVFAIL", "TIMEOUT")
 _EVERY_TYPE = "*"
+#: No type: what a validating resolver would find from this name down.
+_DNSSEC = "DNSSEC"
+_FINDINGS = {"secure": True, "insecure": False}
 
 _NXDOMAIN: Answer[Any] = Answer(DnsStatus.NXDOMAIN, ttl=_TTL)
 _NODATA: Answer[Any] = Answer(DnsStatus.NODATA, ttl=_TTL)
@@ -44,6 +49,7 @@ class ZoneResolver:
     def __init__(self, zone: Zone) -> None:
         self.stats = ResolverStats()
         self._names: dict[str, dict[str, Answer[Any]]] = {}
+        self._secure: dict[str, bool] = {}
         for owner, types in zone.items():
             name = dns_name(owner)
             if name is None:
@@ -52,7 +58,10 @@ class ZoneResolver:
                 raise ZoneError(f"{name}: type -> list of data expected")
             answers = self._names.setdefault(name, {})
             for rdtype, data in types.items():
-                answers[rdtype.upper()] = _answer(name, rdtype.upper(), data)
+                if rdtype.upper() == _DNSSEC:
+                    self._secure[name] = _finding(name, data)
+                else:
+                    answers[rdtype.upper()] = _answer(name, rdtype.upper(), data)
         # RFC 8020: what has a name below it exists.
         self._parents = {above for name in self._names for above in _ancestors(name)}
 
@@ -79,6 +88,12 @@ class ZoneResolver:
     async def mx(self, name: str) -> Answer[tuple[int, str]]:
         return self._look_up(name, "MX")
 
+    async def tlsa(self, name: str) -> Answer[Tlsa]:
+        return self._look_up(name, "TLSA")
+
+    async def cname(self, name: str) -> Answer[str]:
+        return self._look_up(name, "CNAME")
+
     def prefetch_txt(self, names: Iterable[str]) -> None:
         """Nothing to do: a zone answers at once."""
 
@@ -86,22 +101,35 @@ class ZoneResolver:
         return self._look_up(ip.reverse_pointer, "PTR")
 
     def _look_up(self, text: str, rdtype: str) -> Answer[Any]:
-        name = dns_name(text)
+        name = asked = dns_name(text)
         if name is None:
             return _NXDOMAIN
         self.stats.queries += 1
+        authentic = bool(self._secure)
         for _ in range(_MAX_CNAMES + 1):
+            authentic = authentic and self._is_secure(name)
             types = self._types_of(name)
-            if types is None:
-                return _NODATA if name in self._parents else _NXDOMAIN
-            answer = types.get(rdtype)
-            if answer is not None:
-                return answer
-            alias = types.get("CNAME")
-            if alias is None or not alias.records:
-                return types.get(_EVERY_TYPE, _NODATA)
-            name = str(alias.records[0])
+            answer, target = self._step(name, types, rdtype)
+            if target is None:
+                end = "" if name == asked else name
+                return replace(answer, authentic=authentic, canonical=end) if authentic or end else answer
+            name = target
         return Answer(DnsStatus.TEMPERROR, detail="CNAME loop")
+
+    def _step(self, name: str, types: Mapping[str, Answer[Any]] | None, rdtype: str) -> tuple[Answer[Any], str | None]:
+        """The answer at this name, or the name that it is an alias of."""
+        if types is None:
+            return (_NODATA if name in self._parents else _NXDOMAIN), None
+        answer = types.get(rdtype)
+        if answer is not None:
+            return answer, None
+        alias = types.get("CNAME")
+        if alias is None or not alias.records:
+            return types.get(_EVERY_TYPE, _NODATA), None
+        return alias, str(alias.records[0])
+
+    def _is_secure(self, name: str) -> bool:
+        return next((self._secure[one] for one in (name, *_ancestors(name)) if one in self._secure), False)
 
     def _types_of(self, name: str) -> dict[str, Answer[Any]] | None:
         types = self._names.get(name)
@@ -131,6 +159,13 @@ def _answer(name: str, rdtype: str, data: object) -> Answer[Any]:
     except ValueError as error:
         raise ZoneError(f"{name} {rdtype}: {error}") from error
     return Answer(DnsStatus.OK, records, _TTL) if records else _NODATA
+
+
+def _finding(name: str, data: object) -> bool:
+    finding = _FINDINGS.get(data) if isinstance(data, str) else None
+    if finding is None:
+        raise ZoneError(f"{name} {_DNSSEC}: one of {', '.join(_FINDINGS)} expected")
+    return finding
 
 
 # --- presentation data ------------------------------------------------------------------------------------------------
@@ -167,6 +202,12 @@ def _parse_host(text: str) -> str:
     return text.strip().removesuffix(".")
 
 
+def _parse_tlsa(text: str) -> Tlsa:
+    # RFC 6698 section 2.2: the data may stand in several pieces.
+    usage, selector, matching, *data = text.split()
+    return Tlsa(int(usage), int(selector), int(matching), bytes.fromhex("".join(data)))
+
+
 def _parse_cname(text: str) -> str:
     target = dns_name(text.strip())
     if target is None:
@@ -181,4 +222,5 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "MX": _parse_mx,
     "PTR": _parse_host,
     "CNAME": _parse_cname,
+    "TLSA": _parse_tlsa,
 }

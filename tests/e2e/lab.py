@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ secret_file = "keys/srs.secret"
 [dns]
 nameservers = ["{dns}"]
 timeout = {dns_timeout}
+{dns_more}
 
 [[keys.mailkey]]
 domain = "fwd.test"
@@ -166,9 +167,12 @@ async def lab(
     listeners: str = "",
     zone: dict[str, dict[str, list[str]]] | None = None,
     dns_timeout: float = 2.5,
+    resolver: Callable[[str], AbstractAsyncContextManager[str]] | None = None,
+    port: int | None = None,
 ) -> AsyncIterator[Lab]:
     """The whole lab, started and stopped. ``listeners``: more of them, as in the file. ``zone`` adds names or replaces them; the
-    rest goes into the configuration."""
+    rest goes into the configuration. ``resolver`` makes of the zone's text the address of one that validates; without it the
+    lab's own server is asked. ``port`` is where everybody listens."""
     demo_lab.make_keys(folder / "keys")
     at = folder / "keys"
     texts = {}
@@ -183,18 +187,21 @@ async def lab(
         texts[f"mailkey.{who}.test"] = mailkey_record(mailkey)
         texts |= {f"{one.selector}._domainkey.{who}.test": dkim_record(one) for one in keys.dkim(f"{who}.test")}
     records = demo_lab.zone(texts) | (zone or {})
-    port = free_port(FORWARDER, SENDER, SINK, "127.0.0.51")
+    port = port or free_port(FORWARDER, SENDER, SINK, "127.0.0.51")
     sink, sender = Receiver(SINK, port, "mx.sink.test"), Receiver(SENDER, port, "mx.sender.test")
     await sink.start()
     await sender.start()
     config = folder / "forwarder.toml"
     journal = MemoryJournal()
-    async with run_dns_server(zone_text(records)) as dns:
+    async with AsyncExitStack() as stack:
+        dns = await stack.enter_async_context(run_dns_server(zone_text(records)))
+        asked = await stack.enter_async_context(resolver(zone_text(records))) if resolver else dns.address
         config.write_text(
             CONFIG.format(
                 port=port,
-                dns=dns.address,
+                dns=asked,
                 dns_timeout=dns_timeout,
+                dns_more="trust_ad = true" if resolver else "",
                 store=store,
                 top=top,
                 relay=relay,

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import trustme
 
+from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, free_port
+from tests.authority import Issued, issue, server_with
 from tests.e2e.lab import Lab, lab
+from tests.peers.programs import needs
+from tests.peers.servers import knot, unbound
 from tests.peers.smtp_sink import SmtpSink
 
 #: Where the destination of these tests listens.
@@ -61,3 +69,95 @@ async def test_mail_waits_while_the_certificate_is_the_wrong_one(tmp_path: Path,
     assert sink.messages == []
     (event,) = it.journal.named("relay.deferred")
     assert event["reason"] == "TLS certificate is for another name"
+
+
+# --- what the DNS publishes (DANE), behind a resolver that validates
+
+#: Another key's record.
+OTHERS = f"3 1 1 {'11' * 32}"
+#: A DS record for a key that nobody has: all below it is forged.
+FORGED = f"12345 13 2 {'22' * 32}"
+
+
+def key_record(leaf: Issued) -> str:
+    return f"3 1 1 {sha256(leaf.spki).hexdigest()}"
+
+
+def validating(
+    folder: Path, more: str, unsigned: Mapping[str, str]
+) -> Callable[[str], AbstractAsyncContextManager[str]]:
+    """Knot, which signs test. and the records of ``more`` in it, and Unbound in front of it."""
+
+    @asynccontextmanager
+    async def start(zone: str) -> AsyncIterator[str]:
+        records = f"ns.test. 300 IN A 127.0.0.1\n{zone}\n{more}"
+        async with knot(folder, records, unsigned) as (address, anchor), unbound(folder, address, anchor) as asked:
+            yield asked
+
+    return start
+
+
+@dataclass(frozen=True)
+class DaneCase:
+    """``signed`` and ``unsigned`` are zone text with the port and the record of the certificate that is shown to be put in."""
+
+    outcome: str
+    tls: list[str | None]
+    signed: str = ""
+    unsigned: Mapping[str, str] = field(default_factory=dict)
+    domain: str = "other.test"
+    reason: str = ""
+
+
+DANE = {
+    "the right key": DaneCase("delivered", ["TLSv1.3"], "_{port}._tcp.mx.other.test. 300 IN TLSA {shown}"),
+    "another key": DaneCase(
+        "accepted",
+        [],
+        "_{port}._tcp.mx.other.test. 300 IN TLSA {others}",
+        reason="TLS certificate is not what DANE asks for: no record is for it",
+    ),
+    "an alias": DaneCase(
+        "delivered",
+        ["TLSv1.3"],
+        "_{port}._tcp.mx.other.test. 300 IN CNAME keys.test.\nkeys.test. 300 IN TLSA {shown}",
+    ),
+    "forged records": DaneCase(
+        "accepted",
+        [],
+        "_tcp.mx.other.test. 300 IN NS ns.test.\n_tcp.mx.other.test. 300 IN DS {forged}",
+        {"_tcp.mx.other.test": "_{port}._tcp.mx.other.test. 300 IN TLSA {shown}"},
+        reason="TLSA look-up failed: ",
+    ),
+    "another key in a zone that is not signed": DaneCase(
+        "delivered",
+        ["TLSv1.3"],
+        "plain.test. 300 IN NS ns.test.",
+        {
+            "plain.test": "plain.test. 300 IN MX 10 mx.plain.test.\nmx.plain.test. 300 IN A 127.0.0.51\n"
+            "_{port}._tcp.mx.plain.test. 300 IN TLSA {others}"
+        },
+        domain="plain.test",
+    ),
+}
+
+
+@needs("unbound")
+@needs("knotd", "knot")
+@pytest.mark.parametrize("name", DANE)
+async def test_what_the_dns_publishes_is_held_to_where_it_is_signed(tmp_path: Path, name: str) -> None:
+    case, port, shown = DANE[name], free_port(FORWARDER, SENDER, SINK, OTHER), issue("anything")
+    known = {"port": port, "shown": key_record(shown), "others": OTHERS, "forged": FORGED}
+    unsigned = {zone: text.format(**known) for zone, text in case.unsigned.items()}
+    resolver = validating(tmp_path, case.signed.format(**known), unsigned)
+    alias = f'elsewhere = ["one@{case.domain}"]'
+    async with (
+        lab(tmp_path, zone=ZONE, aliases=alias, resolver=resolver, port=port) as it,
+        SmtpSink(tls=server_with(shown, tmp_path), host=OTHER, port=port) as sink,
+    ):
+        reply = await send(it)
+    assert reply.startswith(f"250 2.0.0 {case.outcome}")
+    reasons = [event["reason"] for event in it.journal.named("relay.deferred")]
+    assert bool(reasons) is bool(case.reason)
+    assert all(reason.startswith(case.reason) for reason in reasons)
+    assert [one.tls for one in sink.messages] == case.tls

@@ -13,6 +13,7 @@ from typing import Any
 from forwarder.mail.address import parse_address
 from forwarder.model import Delivery, Outcome, RecipientOutcome
 from forwarder.relay import RelaySettings, SmtpRelay, Timeouts
+from forwarder.resolver import ZoneResolver
 from tests.fakes import FakeResolver, MemoryJournal, Zone
 
 MESSAGE = (b"From: a@a.test\r\nSubject: hello\r\n", b"\r\n", b"one\r\n.two\r\n..\r\n")
@@ -48,7 +49,7 @@ class Bench:
     """A relay with what it stands on."""
 
     relay: SmtpRelay
-    resolver: FakeResolver
+    resolver: FakeResolver | ZoneResolver
     journal: MemoryJournal
 
     async def deliver(self, *recipients: str, **more: Any) -> Outcome:
@@ -57,7 +58,9 @@ class Bench:
 
 @asynccontextmanager
 async def bench(zone: Zone, port: int, timeouts: Timeouts | None = None, **settings: Any) -> AsyncIterator[Bench]:
-    resolver, journal = FakeResolver(zone), MemoryJournal()
+    """``signed=True`` takes the zone as a zone file has it, with what DNSSEC vouches for."""
+    resolver = ZoneResolver(zone) if settings.pop("signed", False) else FakeResolver(zone)
+    journal = MemoryJournal()
     given = {"hostname": "us.test", "port": port, "allow_private": True} | settings
     relay = SmtpRelay(
         resolver, RelaySettings(timeouts=timeouts or SHORT, **given), journal, given.pop("rng", None) or Random(1)

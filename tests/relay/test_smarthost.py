@@ -15,9 +15,10 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from forwarder.model import Deferred, Delivered, Failed
 from forwarder.relay import Level, RelaySettings, SmtpRelay, TlsRules
+from forwarder.relay.certificate import certificate_matches
 from forwarder.relay.connection import Connection, NoSession
 from forwarder.relay.mx import Target
-from forwarder.relay.tls import NoTls, Opportunistic, Required, certificate_matches
+from forwarder.relay.tls import NoTls, Opportunistic, Required
 from forwarder.smtp.login import Login
 from tests.fakes import FakeResolver, MemoryJournal
 from tests.peers.smtp_sink import DROP, SmtpSink

@@ -9,7 +9,7 @@ import pytest
 
 from forwarder.model import Deferred
 from forwarder.relay import Level, TlsRules
-from forwarder.relay.tls import certificate_matches
+from forwarder.relay.certificate import certificate_matches
 from tests.peers.smtp_sink import DEFAULT, DROP, HANG, RESET, Action, Script, SmtpSink, Then
 from tests.relay.bench import ONE, bench, mx, results, short, summary
 from tests.relay.conftest import Certificates
