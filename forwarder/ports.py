@@ -277,10 +277,11 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """``held`` is ours until the lease ends. ``dots``: under how many leases since it was settled last a final dot was on its
-    way, and the lease ended without a word (a crash)."""
+    way, and the lease ended without a word (a crash). ``given_up``: the operator wants it tried no more, and its sender told."""
 
     held: Held
     dots: int
+    given_up: bool = False
 
 
 class Queue(Protocol):
@@ -301,7 +302,8 @@ class Queue(Protocol):
 
     async def claim(self, lease: str, *, seconds: float, limit: int, per_destination: int) -> Sequence[Claimed]:
         """Up to ``limit`` due ones for this lease, destinations taken in turn, never more than ``per_destination`` of one next
-        hop under lease at a time. Leases that ran out are taken back first."""
+        hop under lease at a time, nor more a minute than it may have. Leases that ran out are taken back first. The same
+        ``lease`` again is given the same: its answer was lost."""
 
     async def next_due(self) -> float | None:
         """Seconds until something can be claimed (0: now); ``None``: the queue is empty or all of it is under lease."""

@@ -44,6 +44,7 @@ __all__ = [
     "is_srs",
     "made_with",
     "secret_name",
+    "token_in",
 ]
 
 #: RFC 5321 section 4.5.3.1.1. Beyond it the address is opaque, whatever the sender's own length was.
@@ -164,6 +165,12 @@ def decode(address: Address, secrets: Sequence[bytes], today: date, max_age: int
             return WhyNot.EXPIRED
         return Reversed(Address("SRS0" + rest, host.lower()))
     return WhyNot.MALFORMED
+
+
+def token_in(address: Address) -> str | None:
+    """The token of an opaque address, not verified: for addresses of our own records."""
+    match = _OUR_SRS0.match(address.local)
+    return match["local"].upper() if match and match["host"] == _OPAQUE else None
 
 
 def made_with(address: Address, secrets: Sequence[bytes], today: date) -> bytes | None:

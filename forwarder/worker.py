@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from forwarder.dispatch import ATTEMPT, CATCH_UP, LEASE, RENEWALS, Settler, UnderWay
 from forwarder.failpoints import reach
-from forwarder.model import Deferred, Outcome
+from forwarder.model import Deferred, Failed, Outcome, Reply
 from forwarder.ports import Claimed, Held, Journal, Queue, Relay, StoreAway
 
 __all__ = ["Worker", "WorkerSettings"]
@@ -31,6 +31,10 @@ class WorkerSettings:
     deliveries: int = 50
     per_destination: int = 5
     lease: float = LEASE
+
+
+#: RFC 3463 section 3.4: X.3.0, other or undefined mail system status. What the sender of a given-up message reads.
+GIVEN_UP = Reply(554, "5.3.0", "not delivered: the operator of the forwarding service has given this message up")
 
 
 class _LeaseLost(Exception):
@@ -58,6 +62,8 @@ class Worker:
         self._running: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
         self._stopping = False
+        #: Of a claim that was not answered: the same again is given what that one was.
+        self._unanswered: str | None = None
 
     def wake(self) -> None:
         """Something may be due, or there is room for more."""
@@ -82,10 +88,11 @@ class Worker:
         room = self._settings.deliveries - len(self._running)
         if room <= 0:
             return POLL
-        lease = secrets.token_hex(8)
+        self._unanswered = lease = self._unanswered or secrets.token_hex(8)
         claimed = await self._queue.claim(
             lease, seconds=self._settings.lease, limit=room, per_destination=self._settings.per_destination
         )
+        self._unanswered = None
         for one in claimed:
             task = asyncio.ensure_future(self._work(one, lease))
             self._running.add(task)
@@ -109,6 +116,10 @@ class Worker:
         renewals = asyncio.ensure_future(self._renew(held, lease))
         try:
             reach("K10")
+            if claimed.given_up:
+                failed = Failed("given up by the operator", GIVEN_UP)
+                await self._settle(held, lease, Outcome(tuple((one, failed) for one in held.delivery.recipients)))
+                return
             if claimed.dots + held.maybe_dup > 1:
                 await self._queue.bury(held, lease, "two final dots were not answered: it may have arrived")
                 self._journal.event("queue.dead", id=held.delivery.id, item=held.id, reason="two unanswered dots")

@@ -112,6 +112,8 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
         )
         ledger = RedisLedger(client, journal=journal)
         yield State(ledger, _queue(client, settings, ledger, journal))
+    except BrokenPipeError:
+        raise  # whoever reads what the command prints has seen enough
     except (StoreStartError, StoreUrlError, StoreAway, OSError) as error:
         raise StartError(f"the store cannot be reached: {error}") from error
     finally:

@@ -7,22 +7,44 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import secrets
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from forwarder.app import StartError, open_state
+from forwarder.app import StartError, State, SystemClock, open_state
+from forwarder.cli.queuecarry import export_items, import_items
+from forwarder.cli.queueselection import Chosen, SelectionError, add_selection, choose, selection
+from forwarder.cli.queueview import COLUMNS, NextHop, Table, counted, facts, plain, row
 from forwarder.config import ConfigError, load
-from forwarder.ports import Held
-from forwarder.store.queue import Listed, RedisQueue
+from forwarder.store.queue import Did, Do
 from forwarder.telemetry import SilentJournal
 
 __all__ = ["add_arguments", "run"]
 
-Action = Callable[[argparse.Namespace, RedisQueue], Awaitable[int]]
+Action = Callable[[argparse.Namespace, State], Awaitable[int]]
+
+#: Items that are moved at once: they share trips to the store, and its disk.
+_AT_ONCE = 50
+_WORDS = {
+    Do.DROP: "dropped",
+    Do.RETRY: "due now",
+    Do.HOLD: "on hold",
+    Do.RELEASE: "released",
+    Do.RETURN: "given up: its sender gets a report",
+}
+_WHY_NOT = {
+    Did.MISSING: "not here",
+    Did.BUSY: "under way just now: try again in a moment",
+    Did.LATER: "on hold as soon as the attempt that is under way ends without a result",
+    Did.DEAD: "a dead letter waits for nothing: retry or drop it",
+    Did.HELD: "on hold: release it first",
+    Did.FREE: "not on hold",
+}
+#: It is as the operator wants it, whoever made it so.
+_AS_WANTED = {(Do.HOLD, Did.LATER), (Do.HOLD, Did.HELD), (Do.RELEASE, Did.FREE)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,156 +57,150 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.set_defaults(action=action)
         return command
 
-    def chosen(command: argparse.ArgumentParser) -> None:
-        command.add_argument("id", nargs="*", help="as `ls` shows it")
-        command.add_argument("--to", metavar="DOMAIN", help="all for this domain or address")
-        command.add_argument("--dead", action="store_true", help="with --to: of the dead letters")
-
-    listing = add("ls", "list what waits", _ls)
-    listing.add_argument(
-        "--dead", action="store_true", help="the dead letters: what could be neither delivered nor returned"
-    )
-    listing.add_argument("--to", metavar="DOMAIN", help="only for this domain or address")
+    add_selection(add("ls", "list what waits", _ls), ids=False)
+    add_selection(add("summary", "count what waits by next hop and age", _summary), ids=False)
     show = add("show", "tell all about one, its header and why it waits", _show)
     show.add_argument("id")
     show.add_argument("--message", action="store_true", help="print the message as it would leave, and nothing else")
-    chosen(add("retry", "make it due now, a dead letter too", _retry))
-    chosen(add("drop", "take it out; nobody is told", _drop))
+    add_selection(add("retry", "make it due now, a dead letter too", _retry))
+    add_selection(add("hold", "keep it, and try it no more until it is released", _hold))
+    add_selection(add("release", "end a hold: it is due now", _release))
+    drop = add("drop", "take it out; nobody is told", _drop)
+    add_selection(drop)
+    drop.add_argument("--report", action="store_true", help="tell its verified sender, as if it had failed")
+    exporting = add("export", "write it whole into a file, to be imported elsewhere", export_items)
+    add_selection(exporting)
+    exporting.add_argument(
+        "--output", metavar="FILE", required=True, help="a new file, for our eyes only; - is standard output"
+    )
+    exporting.add_argument(
+        "--remove", action="store_true", help="take out what is in the file, once that is on the disk"
+    )
+    importing = add(
+        "import", "put in what was exported; what is here, or was delivered meanwhile, is left alone", import_items
+    )
+    importing.add_argument("file", metavar="FILE", help="- is standard input")
 
 
 def run(args: argparse.Namespace) -> int:
     async def main() -> int:
         async with open_state(load(args.config), SilentJournal()) as state:
             action: Action = args.action
-            return await action(args, state.queue)
+            return await action(args, state)
 
     try:
         return asyncio.run(main())
+    except SelectionError as error:
+        print(f"forwarder queue: {error}", file=sys.stderr)
+        return 2
     except (ConfigError, StartError) as error:
         print(f"forwarder queue: {error}", file=sys.stderr)
         return 1
 
 
-async def _ls(args: argparse.Namespace, queue: RedisQueue) -> int:
+async def _ls(args: argparse.Namespace, state: State) -> int:
     count = octets = 0
-    async for one in queue.list(dead=args.dead):
-        # A dead letter is an item too: without --dead only what still has its turn is shown.
-        if (one.dead is not None) is not args.dead or not _is_for(one, args.to):
-            continue
-        count, octets = count + 1, octets + one.octets
-        print(msgspec.json.encode(_facts(one)).decode() if args.json else _line(one))
+    wanted, now = selection(args), SystemClock().now()
+    with Table(COLUMNS) as table:
+        async for one in state.queue.list(dead=args.dead):
+            if not wanted.takes(one, now):
+                continue
+            count, octets = count + 1, octets + one.octets
+            if args.json:
+                print(msgspec.json.encode(facts(one)).decode())
+            else:
+                table.add(row(one))
     if not args.json:
         print(f"{count} {'dead letters' if args.dead else 'waiting'}, {octets} octets")
     return 0
 
 
-async def _show(args: argparse.Namespace, queue: RedisQueue) -> int:
-    held = await queue.read(args.id)
+async def _summary(args: argparse.Namespace, state: State) -> int:
+    hops: dict[str, NextHop] = {}
+    wanted, now, total = selection(args), SystemClock().now(), NextHop()
+    with counted(None, "counted") as progress:
+        async for one in state.queue.list(dead=args.dead):
+            progress.step()
+            if wanted.takes(one, now):
+                name = one.held.delivery.next_hop.lower() if one.held is not None else "(damaged)"
+                hops.setdefault(name, NextHop()).add(one, now)
+                total.add(one, now)
+    ordered = sorted(hops.items(), key=lambda hop: (-hop[1].total, hop[0]))
+    if args.json:
+        for name, hop in ordered:
+            print(msgspec.json.encode(hop.facts(name)).decode())
+        return 0
+    with Table(NextHop.COLUMNS) as table:
+        table.add(total.row("all"))
+        for name, hop in ordered:
+            table.add(hop.row(name))
+    return 0
+
+
+async def _show(args: argparse.Namespace, state: State) -> int:
+    held = await state.queue.read(args.id)
     if held is None:
         print(f"forwarder queue: nothing readable here is called {args.id}", file=sys.stderr)
         return 1
     if args.message:
         sys.stdout.buffer.write(b"".join(held.delivery.data))
         return 0
-    listed = [one async for one in queue.list() if one.id == args.id]
-    facts = _facts(listed[0]) if listed else {}
-    facts |= {"header": held.delivery.data[0].decode("utf-8", "replace")}
+    listed = [one async for one in state.queue.list() if one.id == args.id]
+    shown = facts(listed[0]) if listed else {}
+    shown |= {"header": held.delivery.data[0].decode("utf-8", "replace")}
     if args.json:
-        print(msgspec.json.encode(facts).decode())
+        print(msgspec.json.encode(shown).decode())
         return 0
-    for name, value in facts.items():
-        print(f"{name}:\n{_indented(value)}" if name == "header" else f"{name + ':':<14}{_plain(value)}")
+    for name, value in shown.items():
+        print(f"{name}:\n{_indented(value)}" if name == "header" else f"{name + ':':<14}{plain(value)}")
     return 0
 
 
-async def _retry(args: argparse.Namespace, queue: RedisQueue) -> int:
-    return await _each(args, queue, queue.retry, "due now")
+async def _retry(args: argparse.Namespace, state: State) -> int:
+    return await _each(args, state, Do.RETRY)
 
 
-async def _drop(args: argparse.Namespace, queue: RedisQueue) -> int:
-    return await _each(args, queue, queue.drop, "dropped")
+async def _hold(args: argparse.Namespace, state: State) -> int:
+    return await _each(args, state, Do.HOLD)
 
 
-async def _each(
-    args: argparse.Namespace, queue: RedisQueue, do: Callable[[str], Awaitable[bool | None]], done: str
-) -> int:
-    ids = list(args.id)
-    if args.to is not None:
-        ids += [
-            one.id
-            async for one in queue.list(dead=args.dead)
-            if (one.dead is not None) is args.dead and _is_for(one, args.to)
-        ]
-    elif not ids:
-        print("forwarder queue: name an id, or --to a domain", file=sys.stderr)
-        return 2
-    failed = 0
-    for id_ in ids:
-        result = await do(id_)
-        word = done if result else "not here" if result is False else "under way just now: try again in a moment"
-        failed += result is not True
-        print(msgspec.json.encode({"id": id_, "result": word}).decode() if args.json else f"{id_}  {word}")
+async def _release(args: argparse.Namespace, state: State) -> int:
+    return await _each(args, state, Do.RELEASE)
+
+
+async def _drop(args: argparse.Namespace, state: State) -> int:
+    return await _each(args, state, Do.RETURN if args.report else Do.DROP)
+
+
+async def _each(args: argparse.Namespace, state: State, what: Do) -> int:
+    chosen = await choose(args, state.queue, SystemClock().now())
+    operation, failed = secrets.token_hex(8), 0
+    with counted(len(chosen), "looked at") as progress:
+        for at in range(0, len(chosen), _AT_ONCE):
+            some = chosen[at : at + _AT_ONCE]
+            results = await asyncio.gather(*(_one(state, one, what, operation) for one in some))
+            progress.step(len(some))
+            for one, (word, is_well) in zip(some, results, strict=True):
+                failed += not is_well
+                print(
+                    msgspec.json.encode({"id": one.id, "result": word}).decode() if args.json else f"{one.id}  {word}"
+                )
     return 1 if failed else 0
 
 
-# --- what is shown ----------------------------------------------------------------------------------------------------
-
-
-def _is_for(one: Listed, to: str | None) -> bool:
-    if to is None:
-        return True
-    wanted = to.lower()
-    return one.held is not None and (
-        one.held.delivery.next_hop.lower() == wanted
-        or any(str(address).lower() == wanted for address in one.held.delivery.recipients)
-    )
-
-
-def _facts(one: Listed) -> dict[str, Any]:
-    state = "dead" if one.dead is not None else "under way" if one.leased else "waiting"
-    facts: dict[str, Any] = {"id": one.id, "state": state, "due_in": one.due_in, "octets": one.octets}
-    return facts | _of(one.held) | ({"reason": one.dead} if one.dead is not None else {})
-
-
-def _of(held: Held | None) -> dict[str, Any]:
-    if held is None:
-        return {"damaged": True}
-    return {
-        "message": held.envelope.id,
-        "next_hop": held.delivery.next_hop,
-        "sender": str(held.delivery.sender or "<>"),
-        "recipients": [str(one) for one in held.delivery.recipients],
-        "for": sorted({str(one.alias) for one in held.waiting}),
-        "attempts": held.delivery.attempts,
-        "maybe_dup": held.maybe_dup,
-        "queued_at": held.queued_at,
-        "expires_at": held.delivery.expires_at,
-        "report_to": str(held.report_to) if held.report_to is not None else None,
-    }
-
-
-def _line(one: Listed) -> str:
-    if one.held is None:
-        return f"{one.id}  damaged in the store"
-    held = one.held
-    when = one.dead or ("under way" if one.leased else f"in {_seconds(one.due_in or 0)}")
-    recipients = str(held.delivery.recipients[0])
-    if len(held.delivery.recipients) > 1:
-        recipients += f" and {len(held.delivery.recipients) - 1} more"
-    return f"{one.id}  {held.queued_at:%Y-%m-%d %H:%M}  {held.delivery.attempts} tries  {_plain(recipients)}  {_plain(when)}"
-
-
-def _seconds(count: float) -> str:
-    if count <= 0:
-        return "0 s"
-    return f"{count:.0f} s" if count < 120 else f"{count / 60:.0f} min" if count < 7200 else f"{count / 3600:.1f} h"
+async def _one(state: State, one: Chosen, what: Do, operation: str) -> tuple[str, bool]:
+    """What came of it in words, and whether it is as it was wanted."""
+    if what is Do.RETURN and one.held is not None and one.held.report_to is None:
+        return "not dropped: no check vouched for its sender, so nobody may be told; drop it without --report", False
+    if what is Do.RETURN and one.held is None:
+        return _WHY_NOT[Did.MISSING], False
+    did = await state.queue.do(one.id, what, operation)
+    if did is Did.DONE:
+        return _WORDS[what], True
+    if (what, did) == (Do.HOLD, Did.HELD):
+        return "on hold already", True
+    return _WHY_NOT[did], (what, did) in _AS_WANTED
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"    {_plain(line)}" for line in text.splitlines())
-
-
-def _plain(value: object) -> str:
-    """What strangers wrote does not reach the terminal as they wrote it."""
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if text.isprintable() else ascii(text)
+    return "\n".join(f"    {plain(line)}" for line in text.splitlines())

@@ -235,7 +235,7 @@ class Aftermath:
         try:
             if unreachable and delay:
                 await self._queue.back_off(held.delivery.next_hop, delay)
-            elif held.delivery.attempts and not unreachable:
+            elif held.delivery.attempts and any(one.peer is not None for one in results):
                 await self._queue.back_off(held.delivery.next_hop, 0)
         except StoreAway:
             # A convenience: without it each delivery finds out by itself.

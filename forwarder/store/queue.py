@@ -7,18 +7,20 @@ noticed. Such an item becomes a dead letter, with an event, and is never deliver
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
-from typing import Any
 
-from forwarder.ports import Claimed, Held, Journal, QueueFull
+from forwarder.dispatch import pick
+from forwarder.ports import Claim, Claimed, Held, Journal, QueueFull
 from forwarder.store.client import StoreClient, load_script
 from forwarder.store.ledger import DELIVERED_FOR, RedisLedger, claim_key
 from forwarder.store.queuerecords import digest, open_held, seal_held
 from forwarder.store.records import HASH_TAG, Names
 
-__all__ = ["Listed", "RedisQueue"]
+__all__ = ["Brought", "Carried", "Did", "Do", "Listed", "Pace", "RedisQueue"]
 
 #: Seconds that dead letters are kept.
 DEAD_FOR = 30 * 86400
@@ -31,13 +33,15 @@ _load = partial(load_script, behind="queue_common")
 _PUT, _CLAIM, _SETTLE, _MARK = _load("queue_put"), _load("queue_claim"), _load("queue_settle"), _load("queue_mark")
 _BURY, _QUIET, _NEXT = _load("queue_bury"), _load("queue_quiet"), _load("queue_next")
 _DO, _LIST, _RENEW = _load("queue_do"), _load("queue_list"), _load("queue_renew")
+_TAKE, _AWAY, _BRING = _load("queue_take"), _load("queue_away"), _load("queue_bring")
 _KEYS = (HASH_TAG,)
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
     """An item as an operator sees it. ``id`` is that of ``held``, or ``?`` and its name where its record is damaged and ``held``
-    is ``None``; ``held`` has no data; ``due_in`` is in seconds, ``None`` while it is under lease or dead; ``dead`` says why."""
+    is ``None``; ``held`` has no data; ``due_in`` is in seconds, ``None`` while it is under lease, on hold or dead; ``dead`` says
+    why; ``given_up``: it goes back to its sender next."""
 
     id: str
     held: Held | None
@@ -45,19 +49,86 @@ class Listed:
     leased: bool
     octets: int
     dead: str | None
+    on_hold: bool
+    given_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What one next hop is given: deliveries at once, and messages a minute (0: any number)."""
+
+    deliveries: int
+    per_minute: int = 0
+
+
+class Do(Enum):
+    """What an operator does to an item. ``RETURN``: it is given up, and goes back to its sender as if it had failed."""
+
+    DROP = "drop"
+    RETRY = "retry"
+    HOLD = "hold"
+    RELEASE = "release"
+    RETURN = "return"
+
+
+class Did(Enum):
+    """What came of it. ``BUSY``: it is under way just now; ``LATER``: it is, and will be on hold when the attempt ends; ``HELD``
+    and ``FREE``: it is on hold, it is not, and so nothing was done; ``DEAD``: a dead letter is nobody's turn anyway."""
+
+    DONE = "done"
+    MISSING = "missing"
+    BUSY = "busy"
+    LATER = "later"
+    DEAD = "dead"
+    HELD = "held"
+    FREE = "free"
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """An item whole, on its way from one store to another. ``due_in`` and ``dead_for`` in seconds; ``dots`` as in ``Claimed``."""
+
+    held: Held
+    due_in: float = 0
+    dots: int = 0
+    dead: str | None = None
+    dead_for: float = 0
+    on_hold: bool = False
+    given_up: bool = False
+
+
+class Brought(Enum):
+    """What became of an item that was carried here. ``KNOWN``: it is here, or was within the last minutes; ``DELIVERED``: by what
+    is known here, all of its recipients were taken care of meanwhile; ``BUSY``: the same message is under way just now."""
+
+    DONE = "done"
+    KNOWN = "known"
+    DELIVERED = "delivered"
+    BUSY = "busy"
 
 
 class RedisQueue:
-    """``client`` should be a connection of its own, with time for large bodies. ``max_body`` and ``high_water`` in octets."""
+    """``client`` should be a connection of its own, with time for large bodies. ``max_body`` and ``high_water`` in octets.
+    ``per_minute`` is the pace of every next hop, ``paces`` are those of next hops that differ, by domain."""
 
     def __init__(
-        self, client: StoreClient, ledger: RedisLedger, *, journal: Journal, max_body: int, high_water: int
+        self,
+        client: StoreClient,
+        ledger: RedisLedger,
+        *,
+        journal: Journal,
+        max_body: int,
+        high_water: int,
+        per_minute: int = 0,
+        paces: Mapping[str, Pace] | None = None,
     ) -> None:
         self._client = client
         self._ledger = ledger
         self._journal = journal
         self._max_body = max_body
         self._high_water = high_water
+        self._per_minute = per_minute
+        self._paces = paces or {}
 
     # --- ports.Queue
 
@@ -80,15 +151,20 @@ class RedisQueue:
     async def claim(self, lease: str, *, seconds: float, limit: int, per_destination: int) -> Sequence[Claimed]:
         """See ``ports.Queue``."""
         names = await self._ledger.names()
-        arguments = (lease, _number(seconds), limit, per_destination, MAX_CLAIMED, DEAD_FOR)
+        arguments = (lease, _number(seconds), limit, per_destination, self._per_minute, MAX_CLAIMED, DEAD_FOR)
+        differ = [
+            one
+            for domain, pace in self._paces.items()
+            for one in (_destination(names, domain), pace.deliveries, pace.per_minute)
+        ]
         claimed = []
-        for name, record, head, body, dots in await self._client.run(_CLAIM, _KEYS, arguments, again=False):
+        for name, record, head, body, dots, given_up in await self._client.run(_CLAIM, _KEYS, (*arguments, *differ)):
             held = open_held(names, name, record, (head, body))
             if held is None:
                 self._journal.event("store_value_unreadable", kind="queue", item=_short(name))
                 await self._client.run(_BURY, _KEYS, (name, lease, "damaged in the store"))
             else:
-                claimed.append(Claimed(held, int(dots) if dots.isdigit() else 1))
+                claimed.append(Claimed(held, int(dots) if dots.isdigit() else 1, given_up == b"1"))
         return claimed
 
     async def next_due(self) -> float | None:
@@ -142,7 +218,7 @@ class RedisQueue:
         names, at = await self._ledger.names(), 0
         while True:
             page = await self._client.run(_LIST, _KEYS, ("dead" if dead else "all", at, _PAGE))
-            for name, record, due, leased, octets, why in page:
+            for name, record, due, leased, octets, why, on_hold, given_up in page:
                 held = open_held(names, name, record, None)
                 yield Listed(
                     held.id if held is not None else f"?{_short(name)}",
@@ -151,6 +227,8 @@ class RedisQueue:
                     leased == b"1",
                     octets,
                     why.decode("utf-8", "replace") or None,
+                    on_hold == b"1",
+                    given_up == b"1",
                 )
             if len(page) < _PAGE:
                 return
@@ -164,22 +242,100 @@ class RedisQueue:
         body = await self._client.command("HGET", body_name, "o") if body_name else None
         return open_held(names, name, record or b"", (head or b"", body or b""))
 
-    async def drop(self, id: str) -> bool | None:  # noqa: A002 - what Held calls it
-        """Gone, with no word to anyone. False: not there; ``None``: under way just now."""
-        return await self._do(id, "drop")
-
-    async def retry(self, id: str) -> bool | None:  # noqa: A002 - what Held calls it
-        """Due now, a dead letter too. As ``drop``."""
-        return await self._do(id, "retry")
+    async def do(self, id: str, what: Do, operation: str | None = None) -> Did:  # noqa: A002 - what Held calls it
+        """One thing to one item. ``operation`` names this doing: the same name again does nothing, and hears the same answer."""
+        name = _named(await self._ledger.names(), id)
+        answer: bytes = await self._client.run(_DO, _KEYS, (name, what.value, operation or secrets.token_hex(8)))
+        return Did(answer.decode())
 
     async def held_octets(self) -> int:
         """Octets held, bodies once."""
         return int(await self._client.command("HGET", HASH_TAG + b":qn", "octets") or 0)
 
-    async def _do(self, id: str, what: str) -> bool | None:  # noqa: A002 - what Held calls it
-        name = _named(await self._ledger.names(), id)
-        done: Any = await self._client.run(_DO, _KEYS, (name, what), again=False)
-        return None if done < 0 else bool(done)
+    # --- from one store to another
+
+    async def take(
+        self,
+        ids: Sequence[str],
+        lease: str = "",
+        seconds: float = 0,
+    ) -> dict[str, Carried | Did]:
+        """Items whole, under ``lease`` where one is named; as many of the first as fit into memory, one at least. ``MISSING``:
+        not there, or damaged; ``BUSY``: under way just now."""
+        names = await self._ledger.names()
+        wanted = {_named(names, one): one for one in ids}
+        answer = await self._client.run(_TAKE, _KEYS, (lease, _number(seconds), MAX_CLAIMED, *wanted))
+        found: dict[str, Carried | Did] = {}
+        for name, record, head, body, busy, due, dots, why, died, on_hold, given_up in answer:
+            held = open_held(names, name, record, (head, body))
+            if held is None:
+                found[wanted[name]] = Did.MISSING
+            elif busy:
+                found[wanted[name]] = Did.BUSY
+            else:
+                found[wanted[name]] = Carried(
+                    held,
+                    due_in=int(due or 0) / 1000,
+                    dots=int(dots) if dots.isdigit() else 1,
+                    dead=why.decode("utf-8", "replace") or None,
+                    dead_for=int(died or 0) / 1000,
+                    on_hold=on_hold == b"1",
+                    given_up=given_up == b"1",
+                )
+        # What was looked for before the last that was found, and was not, is not there.
+        order = list(wanted.values())
+        last = max((order.index(one) for one in found), default=len(order) - 1)
+        return {one: found.get(one, Did.MISSING) for one in order[: last + 1]}
+
+    async def carried_away(self, ids: Sequence[str], lease: str) -> Sequence[bool]:
+        """They are safe elsewhere, and no more here. False: the lease had lost that one, and it stays."""
+        names = await self._ledger.names()
+        gone = await self._client.run(_AWAY, _KEYS, (lease, DELIVERED_FOR, *(_named(names, one) for one in ids)))
+        return [bool(one) for one in gone]
+
+    async def bring(self, one: Carried) -> Brought:
+        """Put in what was carried here, for those of its recipients that nobody took care of meanwhile: twice does no harm.
+        Raises ``QueueFull``, also for a body that is too large here."""
+        held, names = one.held, await self._ledger.names()
+        if len(held.delivery.data[1]) > self._max_body:
+            raise QueueFull("its body is larger than queue.max_body")
+        suffix = _item(names, held.id).removeprefix(_PREFIX)
+        gone, here, away = [HASH_TAG + kind + suffix for kind in (b":qt:", b":qi:", b":qe:")]
+        if await self._client.command("EXISTS", gone, here):
+            return Brought.KNOWN
+        attempt = f"import {held.id}"
+        lacking = await self._lacking(held, attempt, own_marks=bool(await self._client.command("EXISTS", away)))
+        if not isinstance(lacking, Held):
+            return lacking
+        seconds = (_number(one.due_in), DELIVERED_FOR, self._high_water)
+        facts = (one.dots, _octets(one.dead or ""), _number(one.dead_for), int(one.on_hold), int(one.given_up))
+        answer = await self._client.run(_BRING, _KEYS, (*seconds, *facts, *_items(names, [lacking])))
+        if answer == b"full":
+            await self._ledger.settle(attempt, [], [each.fingerprint for each in lacking.waiting], [])
+            raise QueueFull("the queue is at its high-water mark")
+        return Brought(answer.decode())
+
+    async def _lacking(self, held: Held, attempt: str, *, own_marks: bool) -> Held | Brought:
+        """For whom is it still to be delivered, by the ledger (48 hours) and by what was remembered for bounces (10 days)?
+        ``own_marks``: it was carried away from here, and the marks in the ledger are those that it left."""
+        marked = [] if own_marks else [one.fingerprint for one in held.waiting if one.fingerprint]
+        claims = dict(zip(marked, await self._ledger.claim(marked, attempt), strict=True))
+        left = []
+        for index, one in enumerate(held.waiting):
+            if claims.get(one.fingerprint) is not Claim.DELIVERED and not await self._was_forwarded(held, index):
+                left.append(index)
+        busy = Claim.BUSY in claims.values()
+        if busy or not left:
+            await self._ledger.settle(attempt, [], [one for one, claim in claims.items() if claim is Claim.FRESH], [])
+            return Brought.BUSY if busy else Brought.DELIVERED
+        return pick(held, left)
+
+    async def _was_forwarded(self, held: Held, index: int) -> bool:
+        known, destination = held.waiting[index].forwarded, held.delivery.recipients[index]
+        if known is None:
+            return False
+        found = await self._ledger.find_forward(known.reversible, known.message_id, [destination])
+        return found is not None and (found.envelope_id, found.destination) == (held.envelope.id, destination)
 
 
 def _items(names: Names, held: Sequence[Held]) -> list[bytes | str | int]:

@@ -19,7 +19,7 @@ from forwarder.model import Address, BodyKind, Delivery, Envelope, Notice, Peer,
 from forwarder.ports import Forwarded, Held, Waiting
 from forwarder.store.records import VERSION, Names
 
-__all__ = ["digest", "open_held", "seal_held"]
+__all__ = ["digest", "open_held", "pack_held", "seal_held", "unpack_held"]
 
 _TAG = 8
 _NOTHING = Notice()
@@ -99,6 +99,12 @@ def digest(octets: bytes) -> bytes:
 
 def seal_held(names: Names, name: bytes, held: Held) -> bytes:
     """The record under ``name``."""
+    content = pack_held(held)
+    return VERSION + names.tag(name, content) + content
+
+
+def pack_held(held: Held) -> bytes:
+    """The record's content: no store's, and so without its seal."""
     delivery = held.delivery
     record = _Held(
         held.id,
@@ -128,8 +134,7 @@ def seal_held(names: Names, name: bytes, held: Held) -> bytes:
         delivery.ret,
         held.delay_told,
     )
-    content = _encode(record)
-    return VERSION + names.tag(name, content) + content
+    return _encode(record)
 
 
 def open_held(names: Names, name: bytes, record: bytes, data: tuple[bytes, bytes] | None) -> Held | None:
@@ -137,6 +142,11 @@ def open_held(names: Names, name: bytes, record: bytes, data: tuple[bytes, bytes
     content = record[1 + _TAG :]
     if record[:1] != VERSION or not hmac.compare_digest(record[1 : 1 + _TAG], names.tag(name, content)):
         return None
+    return unpack_held(content, data)
+
+
+def unpack_held(content: bytes, data: tuple[bytes, bytes] | None) -> Held | None:
+    """``None``: damaged, or no record."""
     try:
         found = _decode(content)
         if data is not None and (digest(data[0]), digest(data[1])) != (found.head_digest, found.body_digest):

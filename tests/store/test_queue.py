@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from base64 import b64decode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,8 @@ from forwarder.model import Address, BodyKind, Delivery, Envelope, Notice, Peer,
 from forwarder.ports import Claim, Claimed, Forwarded, Held, QueueFull, StoreAway, Waiting
 from forwarder.store.client import StoreClient
 from forwarder.store.ledger import RedisLedger
-from forwarder.store.queue import RedisQueue
+from forwarder.store.queue import Brought, Carried, Did, Do, Pace, RedisQueue
+from forwarder.store.queuefile import LineError, build_line, parse_line
 from forwarder.store.queuerecords import open_held, seal_held
 from forwarder.store.records import Names
 from forwarder.store.server import EmbeddedStore
@@ -186,7 +188,8 @@ async def test_what_is_left_waits_for_its_time_and_reports_go_out_in_the_same_st
     )
     report = held("e1.0.r0", "sender.example", body=b"report\r\n")
     assert await queue.settle(one, "one", left=left, delay=0.02, reports=[report])
-    assert await queue.settle(one, "one", left=left, delay=0.02, reports=[report]) is False
+    # Asked again after a lost answer, the answer is the same, and nothing is done twice.
+    assert await queue.settle(one, "one", left=left, delay=0.02, reports=[report])
     assert await claim(queue, "two") == [Claimed(report, dots=0)]
     due = await queue.next_due()
     assert due is not None
@@ -219,7 +222,7 @@ async def test_a_store_without_memory_takes_nothing_in_and_still_lets_everything
         assert await queue.settle(first.held, "one", left=None, delay=0, reports=[held("r.0", "sender.example")])
         assert await queue.settle(second.held, "one", left=second.held, delay=60, reports=())
         assert await queue.bury(third.held, "one", "no way")
-        assert await queue.drop(third.held.id)
+        assert await queue.do(third.held.id, Do.DROP) is Did.DONE
     finally:
         await client.command("CONFIG", "SET", "maxmemory", "0")
     assert [one.held.id for one in await claim(queue, "two")] == ["r.0"]
@@ -411,8 +414,8 @@ async def test_a_dead_letter_is_seen_and_waits_for_the_operator(queue: RedisQueu
     assert (dead.id, dead.dead, dead.due_in, dead.leased) == ("e1.0", "nobody may be told", None, False)
     (leased,) = [item async for item in queue.list() if item.dead is None]
     assert (leased.id, leased.leased) == ("e2.0", True)
-    assert await queue.drop(leased.id) is None
-    assert await queue.retry(dead.id) is True
+    assert await queue.do(leased.id, Do.DROP) is Did.BUSY
+    assert await queue.do(dead.id, Do.RETRY) is Did.DONE
     assert await claim(queue, "three") == [Claimed(one, dots=0)]
     assert [item async for item in queue.list(dead=True)] == []
 
@@ -422,11 +425,11 @@ async def test_an_operator_reads_drops_and_hurries(queue: RedisQueue) -> None:
     await queue.put([one], delay=300)
     assert await queue.read(one.id) == one
     assert await queue.read("nothing") is None
-    assert await queue.retry(one.id) is True
+    assert await queue.do(one.id, Do.RETRY) is Did.DONE
     assert await claim(queue) == [Claimed(one, dots=0)]
     await queue.settle(one, "one", left=one, delay=300, reports=())
-    assert await queue.drop(one.id) is True
-    assert await queue.drop(one.id) is False
+    assert await queue.do(one.id, Do.DROP) is Did.DONE
+    assert await queue.do(one.id, Do.DROP) is Did.MISSING
     assert await queue.held_octets() == 0
 
 
@@ -434,6 +437,438 @@ async def test_a_long_list_comes_in_pages(queue: RedisQueue) -> None:
     await queue.put([held(f"m{number}.0", f"d{number}.example") for number in range(450)])
     ids = [one.id async for one in queue.list()]
     assert (len(ids), len(set(ids))) == (450, 450)
+
+
+async def test_what_is_on_hold_stays_and_is_nobodys_turn_until_it_is_released(queue: RedisQueue) -> None:
+    one = held()
+    await queue.put([one])
+    assert await queue.do(one.id, Do.HOLD) is Did.DONE
+    assert await queue.do(one.id, Do.HOLD) is Did.HELD
+    assert await claim(queue) == []
+    assert await queue.next_due() is None
+    (listed,) = [item async for item in queue.list()]
+    assert (listed.on_hold, listed.due_in, listed.dead) == (True, None, None)
+    assert await queue.do(one.id, Do.RETRY) is Did.HELD
+    assert await queue.do(one.id, Do.RELEASE) is Did.DONE
+    assert await queue.do(one.id, Do.RELEASE) is Did.FREE
+    assert await claim(queue) == [Claimed(one, dots=0)]
+
+
+@pytest.mark.parametrize("ends", ["settled", "lease over"])
+async def test_what_is_under_way_is_on_hold_when_its_attempt_ends_without_a_result(
+    queue: RedisQueue, client: StoreClient, ends: str
+) -> None:
+    one = held()
+    await queue.put([one])
+    await claim(queue, "one")
+    assert await queue.do(one.id, Do.HOLD) is Did.LATER
+    if ends == "settled":
+        assert await queue.settle(one, "one", left=one, delay=0)
+    else:
+        await end_leases(client)
+    assert await claim(queue, "two") == []
+    assert [item.on_hold async for item in queue.list()] == [True]
+    assert await queue.do(one.id, Do.RELEASE) is Did.DONE
+    assert len(await claim(queue, "three")) == 1
+
+
+async def test_what_is_under_way_and_then_delivered_is_gone_hold_or_not(queue: RedisQueue, client: StoreClient) -> None:
+    one = held()
+    await queue.put([one])
+    await claim(queue, "one")
+    await queue.do(one.id, Do.HOLD)
+    assert await queue.settle(one, "one", left=None, delay=0)
+    assert await keys(client, b"qi") == await keys(client, b"qw") == []
+
+
+async def test_a_hold_of_one_does_not_keep_the_others_of_its_next_hop(queue: RedisQueue) -> None:
+    await queue.put([held("m1.0"), held("m2.0")])
+    await queue.do("m1.0", Do.HOLD)
+    assert [one.held.id for one in await claim(queue)] == ["m2.0"]
+
+
+async def test_a_dead_letter_is_not_put_on_hold(queue: RedisQueue) -> None:
+    one = held()
+    await queue.put([one])
+    await claim(queue, "one")
+    await queue.bury(one, "one", "no way")
+    assert await queue.do(one.id, Do.HOLD) is Did.DEAD
+    assert await queue.do(one.id, Do.RELEASE) is Did.DEAD
+    assert await queue.do("nothing", Do.HOLD) is Did.MISSING
+
+
+@pytest.mark.parametrize("state", ["waiting", "on hold", "dead", "next hop left alone"])
+async def test_what_is_given_up_is_the_workers_at_once(queue: RedisQueue, state: str) -> None:
+    one = held()
+    await queue.put([one], delay=300)
+    match state:
+        case "on hold":
+            await queue.do(one.id, Do.HOLD)
+        case "dead":
+            await queue.do(one.id, Do.RETRY)
+            await claim(queue, "one")
+            await queue.bury(one, "one", "no way")
+        case "next hop left alone":
+            await queue.back_off("dest.example", 300)
+    assert await queue.do(one.id, Do.RETURN) is Did.DONE
+    assert [item.given_up async for item in queue.list()] == [True]
+    assert await claim(queue, "two") == [Claimed(one, dots=0, given_up=True)]
+    assert await queue.settle(one, "two", left=None, delay=0)
+    assert await queue.next_due() is None
+
+
+# --- a lost answer ----------------------------------------------------------------------------------------------------
+
+
+async def everything(client: StoreClient) -> dict[bytes, object]:
+    """All that the store holds; of what counts down only that it is there."""
+    found: dict[bytes, object] = {}
+    for name in await client.command("KEYS", "*"):
+        kind = await client.command("TYPE", name)
+        match kind:
+            case b"string":
+                found[name] = await client.command("GET", name)
+            case b"hash":
+                values = await client.command("HGETALL", name)
+                found[name] = dict(zip(values[::2], values[1::2], strict=True))
+            case b"list":
+                found[name] = await client.command("LRANGE", name, 0, -1)
+            case _:
+                found[name] = sorted(await client.command("ZRANGE", name, 0, -1))
+    return found
+
+
+Step = Callable[[RedisQueue], Awaitable[object]]
+_ONE, _REPORT = held("m1.0"), held("r1.0", "sender.example", body=b"report\r\n")
+_LETTER = held("m1.0.d0")
+
+
+@pytest.mark.parametrize(
+    ("under_lease", "step"),
+    [
+        pytest.param(False, lambda queue: queue.put([held("m3.0"), held("m4.0")], delay=60), id="put"),
+        pytest.param(False, lambda queue: queue.put([held("m3.0")], lease="mine", seconds=60), id="put under a lease"),
+        pytest.param(False, lambda queue: claim(queue, "mine", limit=1), id="claim"),
+        pytest.param(True, lambda queue: queue.mark_dot("m1.0", "mine"), id="mark"),
+        pytest.param(True, lambda queue: queue.renew(["m1.0"], "mine", 60), id="renew"),
+        pytest.param(True, lambda queue: queue.settle(_ONE, "mine", left=None, delay=0), id="settle done"),
+        pytest.param(True, lambda queue: queue.settle(_ONE, "mine", left=_ONE, delay=60), id="settle left"),
+        pytest.param(
+            True,
+            lambda queue: queue.settle(_ONE, "mine", left=None, delay=0, reports=[_REPORT], dead=[(_LETTER, "no")]),
+            id="settle with report and dead letter",
+        ),
+        pytest.param(True, lambda queue: queue.bury(_ONE, "mine", "no way"), id="bury"),
+        pytest.param(False, lambda queue: queue.back_off("dest.example", 0), id="back off"),
+        *(
+            pytest.param(False, lambda queue, what=what: queue.do("m1.0", what, "op"), id=what.value)
+            for what in Do
+            if what is not Do.RELEASE
+        ),
+        pytest.param(True, lambda queue: queue.do("m1.0", Do.HOLD, "op"), id="hold under way"),
+        pytest.param(False, lambda queue: queue.take(["m1.0", "m2.0"], "mine", 60), id="take"),
+        pytest.param(True, lambda queue: queue.carried_away(["m1.0"], "mine"), id="carried away"),
+    ],
+)
+async def test_a_step_that_is_asked_for_again_is_done_once_and_answered_the_same(
+    queue: RedisQueue, client: StoreClient, under_lease: bool, step: Step
+) -> None:
+    if under_lease:
+        await queue.put([_ONE], lease="mine", seconds=60)
+        await queue.put([held("m2.0", "other.example")])
+    else:
+        await queue.put([_ONE, held("m2.0", "other.example")])
+    first = await step(queue)
+    after = await everything(client)
+    assert await step(queue) == first
+    assert await everything(client) == after
+
+
+async def test_a_release_that_is_asked_for_again_is_done_once(queue: RedisQueue) -> None:
+    await queue.put([held()])
+    await queue.do("e1.0", Do.HOLD)
+    assert await queue.do("e1.0", Do.RELEASE, "op") is Did.DONE
+    assert await queue.do("e1.0", Do.RELEASE, "op") is Did.DONE
+    assert len(await claim(queue)) == 1
+
+
+async def test_a_claim_whose_answer_was_lost_is_given_what_it_still_has(queue: RedisQueue, client: StoreClient) -> None:
+    several = [held(f"m{number}.0", f"d{number}.example") for number in range(3)]
+    await queue.put(several)
+    first = await claim(queue, "one", limit=2)
+    await queue.settle(first[0].held, "one", left=None, delay=0)
+    assert await claim(queue, "one", limit=2) == first[1:]
+    await end_leases(client)
+    # The lease is over: what it had may be another's now.
+    assert len(await claim(queue, "two")) == 2
+
+
+# --- a pace -----------------------------------------------------------------------------------------------------------
+
+
+def paced(client: StoreClient, ledger: RedisLedger, journal: MemoryJournal, **settings: Any) -> RedisQueue:
+    return RedisQueue(client, ledger, journal=journal, max_body=1000, high_water=100_000, **settings)
+
+
+async def test_a_next_hop_with_a_pace_gets_one_after_the_other_and_others_do_not_wait(
+    client: StoreClient, ledger: RedisLedger, journal: MemoryJournal
+) -> None:
+    queue = paced(client, ledger, journal, paces={"slow.example": Pace(5, per_minute=60)})
+    await queue.put([held(f"s{number}.0", "slow.example") for number in range(3)])
+    await queue.put([held(f"f{number}.0", "fast.example") for number in range(3)])
+    hops = sorted(one.held.delivery.next_hop for one in await claim(queue, "one"))
+    assert hops == ["fast.example"] * 3 + ["slow.example"]
+    due = await queue.next_due()
+    assert due is not None
+    # Nobody looks before its second is over.
+    assert 0.8 < due <= 1
+    assert await claim(queue, "two") == []
+    await pass_time(client, due)
+    assert len(await claim(queue, "three")) == 1
+    assert await claim(queue, "four") == []
+
+
+async def test_an_empty_queue_in_between_does_not_quicken_the_pace(
+    client: StoreClient, ledger: RedisLedger, journal: MemoryJournal
+) -> None:
+    queue = paced(client, ledger, journal, per_minute=60)
+    for number in range(3):
+        one = held(f"s{number}.0")
+        await queue.put([one])
+        claimed = await claim(queue, f"lease{number}")
+        assert len(claimed) == (1 if number == 0 else 0)
+        if claimed:
+            await queue.settle(one, f"lease{number}", left=None, delay=0)
+
+
+async def test_a_high_pace_is_given_in_helpings_and_is_not_exceeded(
+    client: StoreClient, ledger: RedisLedger, journal: MemoryJournal
+) -> None:
+    queue = paced(client, ledger, journal, per_minute=1200)
+    await queue.put([held(f"m{number}.0") for number in range(100)])
+    first = await claim(queue, "one", limit=100, each=100)
+    # What a second holds may go at once: 20, and the one that is always free.
+    assert 20 <= len(first) <= 21
+    due = await queue.next_due()
+    assert due is not None
+    assert due > 0.15
+    await pass_time(client, 0.5)
+    assert 8 <= len(await claim(queue, "two", limit=100, each=100)) <= 12
+
+
+async def test_a_next_hop_may_have_fewer_deliveries_at_once(
+    client: StoreClient, ledger: RedisLedger, journal: MemoryJournal
+) -> None:
+    queue = paced(client, ledger, journal, paces={"slow.example": Pace(2), "quick.example": Pace(7)})
+    for hop in ("slow", "quick", "other"):
+        await queue.put([held(f"{hop}{number}.0", f"{hop}.example") for number in range(9)])
+    hops = [one.held.delivery.next_hop for one in await claim(queue, "one", limit=50, each=5)]
+    assert [hops.count(f"{hop}.example") for hop in ("slow", "quick", "other")] == [2, 7, 5]
+
+
+# --- from one store to another ----------------------------------------------------------------------------------------
+
+
+async def carried(queue: RedisQueue, id: str = "e1.0", lease: str = "") -> Carried:  # noqa: A002 - what Held calls it
+    (one,) = (await queue.take([id], lease, 60)).values()
+    assert isinstance(one, Carried)
+    return one
+
+
+async def wiped(client: StoreClient, ledger: RedisLedger) -> None:
+    """Another store, as far as anybody can tell: with a salt of its own."""
+    await client.command("FLUSHALL")
+    ledger._names, ledger._check_at = None, 0
+
+
+async def test_what_is_carried_to_another_store_is_there_as_it_was(
+    queue: RedisQueue, client: StoreClient, ledger: RedisLedger
+) -> None:
+    one = held(recipients=3)
+    await queue.put([one], delay=300)
+    taken = await carried(queue)
+    assert (taken.held, taken.dots, taken.dead, taken.on_hold) == (one, 0, None, False)
+    assert 299 < taken.due_in <= 300
+    await wiped(client, ledger)
+    assert await queue.bring(taken) is Brought.DONE
+    assert await queue.bring(taken) is Brought.KNOWN
+    due = await queue.next_due()
+    assert due is not None
+    assert 299 < due <= 300
+    assert await queue.read(one.id) == one
+    # A sender that comes back to the new host gets no second copy.
+    assert await ledger.claim([bytes([0]) * 32], "retry") == [Claim.DELIVERED]
+
+
+@pytest.mark.parametrize("state", ["dead", "on hold", "given up", "dotted"])
+async def test_every_state_comes_along(queue: RedisQueue, client: StoreClient, ledger: RedisLedger, state: str) -> None:
+    one = held()
+    await queue.put([one])
+    match state:
+        case "dead":
+            await claim(queue, "one")
+            await queue.bury(one, "one", "nobody may be told")
+            await client.command("ZINCRBY", "{fwd0}:qx", -3_600_000, *await keys(client, b"qi"))
+        case "on hold":
+            await queue.do(one.id, Do.HOLD)
+        case "given up":
+            await queue.do(one.id, Do.RETURN)
+        case _:
+            await claim(queue, "one")
+            await queue.mark_dot(one.id, "one")
+            await end_leases(client)
+            await claim(queue, "two", limit=0)
+    taken = await carried(queue)
+    await wiped(client, ledger)
+    assert await queue.bring(taken) is Brought.DONE
+    (listed,) = [item async for item in queue.list()]
+    assert listed.dead == ("nobody may be told" if state == "dead" else None)
+    assert (listed.on_hold, listed.given_up) == (state == "on hold", state == "given up")
+    if state == "dead":
+        assert 3590 < (await carried(queue)).dead_for < 3700
+    expected = {"dotted": [Claimed(one, 1)], "given up": [Claimed(one, 0, given_up=True)]}
+    assert await claim(queue, "three") == expected.get(state, [])
+
+
+async def test_what_was_delivered_meanwhile_is_not_brought_back(queue: RedisQueue, client: StoreClient) -> None:
+    one = held()
+    await queue.put([one])
+    taken = await carried(queue)
+    await claim(queue)
+    await queue.settle(one, "one", left=None, delay=0)
+    assert await queue.bring(taken) is Brought.KNOWN
+    await client.command("DEL", *await keys(client, b"qt"))
+    assert await queue.bring(taken) is Brought.DELIVERED
+    assert await keys(client, b"qi") == []
+
+
+async def test_what_was_delivered_days_ago_is_not_brought_back_either(
+    queue: RedisQueue, client: StoreClient, ledger: RedisLedger
+) -> None:
+    one = held(recipients=2)
+    await queue.put([one])
+    taken = await carried(queue)
+    await claim(queue)
+    assert one.waiting[0].forwarded is not None
+    await ledger.settle("one", [], [], [one.waiting[0].forwarded])
+    await queue.settle(one, "one", left=None, delay=0)
+    # The marks are gone after two days; what a bounce is matched against stays for ten.
+    await client.command("DEL", *await keys(client, b"qt"), *await keys(client, b"c"))
+    assert await queue.bring(taken) is Brought.DONE
+    (again,) = await claim(queue, "two")
+    assert again.held.delivery.recipients == one.delivery.recipients[1:]
+    assert again.held.waiting == one.waiting[1:]
+
+
+async def test_what_is_carried_away_is_gone_and_may_come_back(
+    queue: RedisQueue, client: StoreClient, ledger: RedisLedger
+) -> None:
+    one = held()
+    await queue.put([one])
+    taken = await carried(queue, lease="mine")
+    assert await claim(queue) == []
+    assert await queue.carried_away([one.id], "mine") == [True]
+    assert await keys(client, b"qi") == await keys(client, b"qb") == await keys(client, b"qw") == []
+    assert await queue.held_octets() == 0
+    # The sender's retry still makes no second copy: who has it has it.
+    assert await ledger.claim([bytes([0]) * 32], "retry") == [Claim.DELIVERED]
+    assert await queue.bring(taken) is Brought.DONE
+    assert await queue.bring(taken) is Brought.KNOWN
+    assert await claim(queue, "two") == [Claimed(one, dots=0)]
+    await queue.settle(one, "two", left=None, delay=0)
+    await client.command("DEL", *await keys(client, b"qt"))
+    assert await queue.bring(taken) is Brought.DELIVERED
+
+
+async def test_what_a_lease_lost_is_not_removed(queue: RedisQueue, client: StoreClient) -> None:
+    one = held()
+    await queue.put([one])
+    await carried(queue, lease="mine")
+    await end_leases(client)
+    assert len(await claim(queue)) == 1
+    assert await queue.carried_away([one.id], "mine") == [False]
+    assert await queue.read(one.id) == one
+
+
+@pytest.mark.parametrize("state", ["on hold", "dead"])
+async def test_whom_an_exporter_leaves_behind_is_what_it_was(
+    queue: RedisQueue, client: StoreClient, state: str
+) -> None:
+    one = held()
+    await queue.put([one])
+    if state == "dead":
+        await claim(queue, "one")
+        await queue.bury(one, "one", "no way")
+    else:
+        await queue.do(one.id, Do.HOLD)
+    await carried(queue, lease="mine")
+    await end_leases(client)
+    assert await claim(queue, "two") == []
+    (listed,) = [item async for item in queue.list()]
+    assert (listed.leased, listed.on_hold, listed.dead is not None) == (False, state == "on hold", state == "dead")
+
+
+async def test_what_is_under_way_or_missing_is_not_taken(queue: RedisQueue) -> None:
+    await queue.put([held("m1.0"), held("m2.0")])
+    await claim(queue, limit=1)
+    taken = await queue.take(["nothing", "m1.0", "m2.0", "nor this"], "mine", 60)
+    assert sorted(map(str, taken)) == ["m1.0", "m2.0", "nothing"]
+    assert {Did.BUSY, Did.MISSING} == {one for one in taken.values() if isinstance(one, Did)}
+    assert await queue.take(["nor this"], "mine", 60) == {"nor this": Did.MISSING}
+
+
+async def test_what_is_under_way_in_a_session_is_not_brought_in(
+    queue: RedisQueue, client: StoreClient, ledger: RedisLedger
+) -> None:
+    one = held(recipients=2)
+    await queue.put([one])
+    taken = await carried(queue)
+    await wiped(client, ledger)
+    await ledger.claim([one.waiting[1].fingerprint], "a session")
+    assert await queue.bring(taken) is Brought.BUSY
+    await ledger.settle("a session", [], [one.waiting[1].fingerprint], [])
+    assert await ledger.claim([one.waiting[0].fingerprint], "another") == [Claim.FRESH]
+
+
+async def test_what_finds_no_room_is_not_brought_in_and_claims_nothing(
+    queue: RedisQueue, client: StoreClient, ledger: RedisLedger, journal: MemoryJournal
+) -> None:
+    one = held()
+    await queue.put([one])
+    taken = await carried(queue)
+    await wiped(client, ledger)
+    with pytest.raises(QueueFull):
+        await RedisQueue(client, ledger, journal=journal, max_body=1000, high_water=10).bring(taken)
+    with pytest.raises(QueueFull):
+        await RedisQueue(client, ledger, journal=journal, max_body=2, high_water=1000).bring(taken)
+    assert await keys(client, b"qi") == []
+    assert await ledger.claim([one.waiting[0].fingerprint], "retry") == [Claim.FRESH]
+
+
+def test_a_line_of_a_file_is_read_back_whole() -> None:
+    one = Carried(held(recipients=2), 60, 1, "why", 3600, on_hold=True, given_up=True)
+    assert parse_line(build_line(one, NOW), NOW) == replace(one, due_in=0)
+    waiting = Carried(held(), due_in=60)
+    assert parse_line(build_line(waiting, NOW), NOW + timedelta(seconds=20)) == replace(waiting, due_in=40)
+
+
+def test_whatever_is_changed_in_a_line_is_noticed() -> None:
+    line = build_line(Carried(held()), NOW)
+    about = line.index(b'"about"'), line.index(b'"due_at"')
+    rng = random.Random(3)
+    for _ in range(500):
+        changed, at = bytearray(line), rng.randrange(len(line) - 1)
+        changed[at] ^= 1 << rng.randrange(7)
+        if about[0] <= at < about[1]:
+            continue
+        with pytest.raises(LineError):
+            parse_line(bytes(changed), NOW)
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b"{}", b"[]", b"\xff", b'{"format":1}', b"x" * 1000])
+def test_what_is_no_line_is_said_so(text: bytes) -> None:
+    with pytest.raises(LineError):
+        parse_line(text, NOW)
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
@@ -453,7 +888,7 @@ async def test_a_flipped_octet_is_a_dead_letter_and_an_alarm(
     assert [one["kind"] for one in journal.named("store_value_unreadable")] == ["queue"]
     (dead,) = [item async for item in queue.list(dead=True)]
     assert dead.dead == "damaged in the store"
-    assert await queue.drop(dead.id) is True
+    assert await queue.do(dead.id, Do.DROP) is Did.DONE
     assert await keys(client, b"qi") == []
 
 
@@ -475,7 +910,7 @@ async def test_an_item_that_is_gone_is_an_alarm_and_takes_no_place_of_its_next_h
     assert len(journal.named("store_value_unreadable")) == 2
     assert await client.command("HLEN", "{fwd0}:qc") == await client.command("ZCARD", "{fwd0}:ql") == 0
     dead = [item async for item in queue.list(dead=True)]
-    assert [await queue.drop(one.id) for one in dead] == [True, True]
+    assert [await queue.do(one.id, Do.DROP) for one in dead] == [Did.DONE, Did.DONE]
     assert await keys(client, b"qi") == []
 
 
@@ -497,7 +932,7 @@ async def test_a_flipped_octet_among_the_facts_loses_nothing_and_stops_nobody(
         assert each.delivery.data[1] in (BODY, b"other\r\n")
         assert await queue.settle(each, "one", left=None, delay=0, reports=())
     for id_ in dead:
-        assert await queue.drop(id_)
+        assert await queue.do(id_, Do.DROP) is Did.DONE
     assert await keys(client, b"qi") == []
     assert await client.command("HLEN", "{fwd0}:qc") == await client.command("ZCARD", "{fwd0}:qd") == 0
 

@@ -1,9 +1,9 @@
 -- What the scripts of the queue share; each of them is this text and its own (forwarder/store/queue.py).
 --
 -- Names, all with the shard's hash tag ({fwd0} stands for it):
---   qi:ID    hash, an item: v record, h head, b name of its body, d name of its next hop, l lease ("" none), x under how many leases a final dot was marked since it was
---            settled last, y the latest of them,
---            r why it is dead
+--   qi:ID    hash, an item: v record, h head, b name of its body, d name of its next hop, l lease ("" none), x under how many
+--            leases a final dot was marked since it was settled last, y the latest of them, r why it is dead, p it is on hold,
+--            g it is given up and goes back to its sender, s the lease or operation that changed it last
 --   qb:ID    hash, a body: o octets, n items that have it
 --   qw:ID    sorted set, a next hop: items by the time they are due
 --   qd       sorted set: next hops by the time something of theirs can be claimed
@@ -11,7 +11,10 @@
 --   qh       hash: the next hop of each item under lease
 --   qk       hash: next hops that are left alone until        qa  sorted set: every item by when it was put
 --   qx       sorted set: dead letters by when they died       qn  hash: octets held
---   qt:ID    an item that was here within the last minutes, so that putting it again changes nothing
+--   qt:ID    an item that was here within the last minutes, so that putting it again changes nothing; says by what it went
+--   qe:ID    an item that was carried away by an operator, for as long as its marks are in the ledger
+--   qo:LEASE list: what a claim gave, so that one whose answer was lost gives the same
+--   qr:NEXT  when a next hop that gets only so many messages a minute may have the next one
 -- Items know their other names, so those are not among KEYS; they are all of one shard.
 -- Times are the store's own, in milliseconds.
 --
@@ -20,12 +23,23 @@
 local tag = KEYS[1]
 local DESTINATIONS, LEASES, COUNTS, HOLDERS = tag .. ':qd', tag .. ':ql', tag .. ':qc', tag .. ':qh'
 local QUIET, ALL, DEAD, SIZES = tag .. ':qk', tag .. ':qa', tag .. ':qx', tag .. ':qn'
+-- The next hop of what is given up, whatever its own is: what waits for a dead one need not wait to be returned.
+local GIVEN_UP = tag .. ':qw:given-up'
 local REMEMBERED = 900
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
 local function tombstone(item)
   return tag .. ':qt:' .. string.sub(item, #tag + 5)
+end
+
+local function carried_away(item)
+  return tag .. ':qe:' .. string.sub(item, #tag + 5)
+end
+
+-- Was it this that changed the item last? Then its answer was lost, and it is asked again.
+local function was_done_by(item, by)
+  return by ~= '' and (redis.call('HGET', item, 's') == by or redis.call('GET', tombstone(item)) == by)
 end
 
 -- When can something of this next hop be claimed? Never before `earliest`.
@@ -66,11 +80,17 @@ local function lease_in(item)
   return destination
 end
 
+-- It waits from now on, unless it is on hold or dead.
 local function due_at(item, destination, at)
+  local facts = redis.call('HMGET', item, 'p', 'r')
+  if facts[1] or facts[2] then
+    return
+  end
   redis.call('ZADD', destination, string.format('%.0f', at), item)
 end
 
-local function remove(item)
+-- Gone, by this lease or operation.
+local function remove(item, by)
   local body = redis.call('HGET', item, 'b')
   local freed = redis.call('HSTRLEN', item, 'h')
   -- A count that cannot be read keeps its body: others may have it.
@@ -88,7 +108,7 @@ local function remove(item)
   redis.call('ZREM', ALL, item)
   redis.call('ZREM', DEAD, item)
   redis.call('HINCRBY', SIZES, 'octets', 0 - freed)
-  redis.call('SET', tombstone(item), '1', 'EX', REMEMBERED)
+  redis.call('SET', tombstone(item), by, 'EX', REMEMBERED)
 end
 
 local function is_known(item)
@@ -142,13 +162,14 @@ local function add(one, keep)
   redis.call('HSET', one.name, 'v', one.record, 'h', one.head, 'b', one.body.name, 'd', one.destination, 'l', '', 'x', '0')
   redis.call('HINCRBY', SIZES, 'octets', #one.head + add_body(one.body))
   redis.call('ZADD', ALL, string.format('%.0f', now), one.name)
+  redis.call('DEL', carried_away(one.name))
   for _, mark in ipairs(one.marks) do
     redis.call('SET', mark, '\1D', 'EX', keep)
   end
 end
 
 -- It is nobody's turn any more.
-local function bury(item, reason)
-  redis.call('HSET', item, 'r', reason)
+local function bury(item, reason, by)
+  redis.call('HSET', item, 'r', reason, 's', by)
   redis.call('ZADD', DEAD, string.format('%.0f', now), item)
 end
