@@ -12,6 +12,7 @@ from forwarder.app.errors import StartError
 from forwarder.config import Settings
 from forwarder.ports import Journal, StoreAway
 from forwarder.store.client import StoreClient, StoreUrlError
+from forwarder.store.disk import Disk
 from forwarder.store.health import examine_store
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.queue import RedisQueue
@@ -77,7 +78,10 @@ class Store:
 
     def queue(self, settings: Settings, ledger: RedisLedger) -> RedisQueue:
         """What waits, as these settings bound it."""
-        return _queue(self._clients[1], settings, ledger, self._journal)
+        client, disk = self._clients[1], None
+        if self._embedded is not None:
+            disk = Disk(self._embedded.directory, client, least=settings.queue.min_free, journal=self._journal)
+        return _queue(client, settings, ledger, self._journal, disk)
 
     async def close(self) -> None:
         """Safe to call at any time."""
@@ -123,6 +127,10 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
             await embedded.stop()
 
 
-def _queue(client: StoreClient, settings: Settings, ledger: RedisLedger, journal: Journal) -> RedisQueue:
+def _queue(
+    client: StoreClient, settings: Settings, ledger: RedisLedger, journal: Journal, disk: Disk | None = None
+) -> RedisQueue:
     limits = settings.queue
-    return RedisQueue(client, ledger, journal=journal, max_body=limits.max_body, high_water=limits.high_water)
+    return RedisQueue(
+        client, ledger, journal=journal, max_body=limits.max_body, high_water=limits.high_water, disk=disk
+    )

@@ -197,6 +197,7 @@ class Queue(_Table):
     delay_report: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0)] = 0.0
     max_body: Count = 8388608
     high_water: Count = 1073741824
+    min_free: Annotated[int, BeforeValidator(values.not_bool), Field(ge=0)] = 67108864
     deliveries: Count = 50
     per_destination: Count = 5
     lease: Annotated[float, BeforeValidator(values.not_bool), Field(ge=1, le=3600)] = 60.0

@@ -16,6 +16,7 @@ from functools import partial
 from forwarder.dispatch import pick
 from forwarder.ports import Claim, Claimed, Held, Journal, QueueFull
 from forwarder.store.client import StoreClient, load_script
+from forwarder.store.disk import Disk
 from forwarder.store.ledger import DELIVERED_FOR, RedisLedger, claim_key
 from forwarder.store.queuerecords import digest, open_held, seal_held
 from forwarder.store.records import HASH_TAG, Names
@@ -109,7 +110,8 @@ class Brought(Enum):
 
 class RedisQueue:
     """``client`` should be a connection of its own, with time for large bodies. ``max_body`` and ``high_water`` in octets.
-    ``per_minute`` is the pace of every next hop, ``paces`` are those of next hops that differ, by domain."""
+    ``per_minute`` is the pace of every next hop, ``paces`` are those of next hops that differ, by domain.
+    ``disk``: where the store writes, if that is on this host."""
 
     def __init__(
         self,
@@ -121,6 +123,7 @@ class RedisQueue:
         high_water: int,
         per_minute: int = 0,
         paces: Mapping[str, Pace] | None = None,
+        disk: Disk | None = None,
     ) -> None:
         self._client = client
         self._ledger = ledger
@@ -129,6 +132,7 @@ class RedisQueue:
         self._high_water = high_water
         self._per_minute = per_minute
         self._paces = paces or {}
+        self._disk = disk
 
     # --- ports.Queue
 
@@ -143,6 +147,9 @@ class RedisQueue:
         """See ``ports.Queue``."""
         if any(len(one.delivery.data[1]) > self._max_body for one in held):
             raise QueueFull("the body is too large to be held")
+        if self._disk is not None and self._disk.is_short():
+            await self._disk.relieve()
+            raise QueueFull("the store's disk is short of room")
         names = await self._ledger.names()
         arguments = (lease or "", _number(seconds), _number(delay), DELIVERED_FOR, self._high_water)
         if not await self._client.run(_PUT, _KEYS, (*arguments, *_items(names, held))):

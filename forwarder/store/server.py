@@ -53,6 +53,8 @@ _LOG_TICK = 60.0
 #: Seconds before a server that died is started again: doubled each time, back to the first after a minute of life.
 _BACKOFF = (0.1, 5.0)
 _STEADY = 60.0
+#: Seconds of life below which the first start has to wait too.
+_HASTY = 1.0
 
 _SETTINGS = {
     "port": "0",
@@ -136,6 +138,11 @@ class EmbeddedStore:
         self.socket = _socket_path(self._dir)
 
     @property
+    def directory(self) -> Path:
+        """Where it writes."""
+        return self._dir
+
+    @property
     def url(self) -> str:
         """What ``StoreClient`` connects to."""
         return "unix://" + quote(str(self.socket))
@@ -172,9 +179,13 @@ class EmbeddedStore:
             if self._pid is None:
                 return  # stopped, not dead
             code = self._process.returncode if self._process is not None else None
-            self._journal.event("store_died", pid=self._pid, code=code, log=self._last_words())
+            lived = loop.time() - began
+            backoff = _BACKOFF[0] if lived > _STEADY else min(2 * backoff, _BACKOFF[1])
+            # One that ends at its first write (a full disk) must not be started for each message.
+            pause = backoff if lived < _HASTY else 0
+            self._journal.event("store_died", pid=self._pid, code=code, again_in=pause, log=self._last_words())
             self._process = None
-            backoff = _BACKOFF[0] if loop.time() - began > _STEADY else min(2 * backoff, _BACKOFF[1])
+            await asyncio.sleep(pause)
             while True:
                 try:
                     await self.start()

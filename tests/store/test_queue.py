@@ -16,6 +16,7 @@ import pytest
 from forwarder.model import Address, BodyKind, Delivery, Envelope, Notice, Peer, Recipient, Tls, TlsWish
 from forwarder.ports import Claim, Claimed, Forwarded, Held, QueueFull, StoreAway, Waiting
 from forwarder.store.client import StoreClient
+from forwarder.store.disk import Disk
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.queue import Brought, Carried, Did, Do, Pace, RedisQueue
 from forwarder.store.queuefile import LineError, build_line, parse_line
@@ -226,6 +227,30 @@ async def test_a_store_without_memory_takes_nothing_in_and_still_lets_everything
     finally:
         await client.command("CONFIG", "SET", "maxmemory", "0")
     assert [one.held.id for one in await claim(queue, "two")] == ["r.0"]
+
+
+async def test_a_disk_that_is_short_takes_nothing_in_and_the_file_is_made_smaller(
+    client: StoreClient, server: EmbeddedStore, ledger: RedisLedger, journal: MemoryJournal
+) -> None:
+    # No file system has as much.
+    disk = Disk(server.directory, client, least=1 << 80, journal=journal)
+    queue = RedisQueue(client, ledger, journal=journal, max_body=1000, high_water=10**6, disk=disk)
+    before = await rewrites(client)
+    for _ in range(2):
+        with pytest.raises(QueueFull, match="disk"):
+            await queue.put([held()])
+    assert len(journal.named("store.disk_short")) == 1
+    async with asyncio.timeout(BOUND):
+        while await rewrites(client) == before:  # noqa: ASYNC110 - the store tells nobody
+            await asyncio.sleep(0.01)
+    roomy = Disk(server.directory, client, least=1, journal=journal)
+    await RedisQueue(client, ledger, journal=journal, max_body=1000, high_water=10**6, disk=roomy).put([held()])
+
+
+async def rewrites(client: StoreClient) -> bytes:
+    """How often the store has written its file anew."""
+    text = await client.command("INFO", "persistence")
+    return bytes(next(one for one in text.splitlines() if one.startswith(b"aof_rewrites:")))
 
 
 async def test_over_the_high_water_mark_it_is_all_or_nothing(

@@ -163,6 +163,21 @@ async def test_a_server_that_dies_is_started_again(tmp_path: Path) -> None:
     await store.stop()
 
 
+async def test_a_server_that_dies_at_once_is_not_started_again_and_again_without_a_pause(tmp_path: Path) -> None:
+    journal = TellingJournal()
+    store = EmbeddedStore(tmp_path, journal=journal)
+    await store.start()
+    watch = asyncio.ensure_future(store.watch())
+    for life in (2, 3):
+        assert store.pid is not None
+        os.kill(store.pid, signal.SIGKILL)
+        await journal.wait_for("store_started", life)
+    pauses = [one["again_in"] for one in journal.named("store_died")]
+    assert 0 < pauses[0] < pauses[1]
+    watch.cancel()
+    await store.stop()
+
+
 async def test_a_server_that_hangs_on_our_directory_is_a_clear_error(tmp_path: Path, journal: MemoryJournal) -> None:
     store = EmbeddedStore(tmp_path, journal=journal)
     await store.start()
