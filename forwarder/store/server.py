@@ -35,6 +35,7 @@ from urllib.parse import quote
 
 from forwarder.failpoints import reach
 from forwarder.ports import Journal
+from forwarder.store.aof import cut_off, find_damage
 
 __all__ = ["EmbeddedStore", "StoreStartError", "find_server"]
 
@@ -65,6 +66,8 @@ _SETTINGS = {
     "appendonly": "yes",
     "appendfsync": "always",
     "aof-use-rdb-preamble": "no",
+    # It would cut off whatever it cannot read, and say so in its own log only.
+    "aof-load-truncated": "no",
     "maxmemory-policy": "noeviction",
     "loglevel": "notice",
 }
@@ -233,6 +236,7 @@ class EmbeddedStore:
         """The pid of the server that answers: one that has the directory already, or else the one that we launch."""
         loop = asyncio.get_running_loop()
         began = heard = loop.time()
+        mended = False
         while True:
             answer = await self._ask()
             if answer is not None and not answer.loading and (self.is_ours or _starter_lives(lock)):
@@ -244,7 +248,10 @@ class EmbeddedStore:
             if self._process is None and _try_lock(lock):
                 self._launch(lock)
             elif self._process is not None and (code := self._process.poll()) is not None:
-                raise StoreStartError(f"the store ended at once (code {code}); {self._last_words()}")
+                if mended or not await self._mend():
+                    raise StoreStartError(f"the store ended at once (code {code}); {self._last_words()}")
+                mended, self._process = True, None
+                heard = loop.time()
             if loop.time() - heard > self._start_limit:
                 if self.is_ours:
                     raise StoreStartError(f"the store did not answer for {self._start_limit} s; {self._last_words()}")
@@ -253,6 +260,27 @@ class EmbeddedStore:
                     f" find it with: fuser {self._dir}/lock"
                 )
             await asyncio.sleep(_TICK)
+
+    async def _mend(self) -> bool:
+        """True: a half-written end of its file was why, and is cut off. Raises StoreStartError for damage that nobody but the
+        operator may cut."""
+        if "append only file" not in self._last_words():
+            return False
+        binary = self._binary or find_server()
+        damage = await find_damage(binary, self._dir)
+        if damage is None:
+            return False
+        behind = damage.size - damage.intact
+        if not damage.torn:
+            tool = "redis-check-aof" if "redis" in binary.name else "valkey-check-aof"
+            raise StoreStartError(
+                f"{damage.file} is damaged at octet {damage.intact}, and {behind} octets are behind it. Copy {self._dir} to a"
+                f" safe place. To go on without what is behind the damage: (exec -a {tool} {binary} --fix {damage.file});"
+                f" {self._last_words()}"
+            )
+        aside = cut_off(damage, self._dir)
+        self._journal.event("store_cut_off", file=str(damage.file), at=damage.intact, octets=behind, kept=str(aside))
+        return True
 
     async def _ask(self) -> _Answer | None:
         """Who is on the socket? None: nobody, or nobody who answers."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -15,6 +16,7 @@ from forwarder.store import server as module
 from forwarder.store.client import StoreClient
 from forwarder.store.server import EmbeddedStore, StoreStartError, find_server
 from tests.fakes import MemoryJournal
+from tests.peers.programs import run
 from tests.store.servers import BOUND, SYSTEM_REDIS, TellingJournal, wait_until_gone
 
 BINARIES = [
@@ -203,29 +205,88 @@ async def test_a_server_that_hangs_is_killed_in_the_end(
     assert [one["code"] for one in journal.named("store_stopped")] == [-9]
 
 
-async def test_a_damaged_file_is_a_clear_error_that_quotes_the_log(tmp_path: Path, journal: MemoryJournal) -> None:
-    store = EmbeddedStore(tmp_path, journal=journal)
+# --- a file that is damaged ---
+
+
+async def written(state_dir: Path, binary: Path | None, commands: int = 6) -> Path:
+    """A store wrote steps of two commands each, and ended. Its file."""
+    store = EmbeddedStore(state_dir, journal=MemoryJournal(), binary=binary)
     await store.start()
-    await ask(store, "SET", "kept", "this")
+    for number in range(commands):
+        step = "redis.call('SET', KEYS[1], ARGV[1]) redis.call('SET', KEYS[1] .. 'b', ARGV[1])"
+        await ask(store, "EVAL", step, "1", f"k{number}", "v" * 40)
     await store.stop()
-    [file] = (tmp_path / "store" / "appendonlydir").glob("*.incr.aof")
-    file.write_bytes(b"rubbish" + file.read_bytes())
-    with pytest.raises(StoreStartError, match="Bad file format"):
+    [file] = (state_dir / "store" / "appendonlydir").glob("*.incr.aof")
+    return file
+
+
+@pytest.mark.parametrize("binary", BINARIES)
+@pytest.mark.parametrize("rest", [1, 20, 60, 110], ids=lambda rest: f"{rest} octets of the last step are missing")
+async def test_the_half_of_a_step_that_a_power_cut_left_is_put_aside_and_told(
+    tmp_path: Path, journal: MemoryJournal, binary: Path | None, rest: int
+) -> None:
+    file = await written(tmp_path, binary)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-rest])
+    store = EmbeddedStore(tmp_path, journal=journal, binary=binary)
+    await store.start()
+    assert await ask(store, "DBSIZE") == 10
+    await store.stop()
+    [told] = journal.named("store_cut_off")
+    [aside] = (tmp_path / "store").glob("cut-off-*")
+    assert str(aside) == told["kept"]
+    assert aside.read_bytes() == whole[told["at"] : -rest]
+    # And the next start has nothing to tell.
+    await store.start()
+    await store.stop()
+    assert len(journal.named("store_cut_off")) == 1
+
+
+@pytest.mark.parametrize("binary", BINARIES)
+@pytest.mark.parametrize("tail", [b"\0" * 4096, b"*3\r\n$3\r\nSET\r\n$4\r\nha"], ids=["zeros", "one command"])
+async def test_a_tail_that_a_power_cut_left_is_no_obstacle(
+    tmp_path: Path, journal: MemoryJournal, binary: Path | None, tail: bytes
+) -> None:
+    file = await written(tmp_path, binary)
+    with file.open("ab") as end:
+        end.write(tail)
+    store = EmbeddedStore(tmp_path, journal=journal, binary=binary)
+    await store.start()
+    assert await ask(store, "DBSIZE") == 12
+    await store.stop()
+    assert [one["octets"] for one in journal.named("store_cut_off")] == [len(tail)]
+
+
+@pytest.mark.parametrize("binary", BINARIES)
+@pytest.mark.parametrize(
+    "damage", ["a length that is too long", "an octet that makes no sense", "a beginning that is rubbish"]
+)
+async def test_damage_with_whole_steps_behind_it_is_the_operators_to_cut_and_the_error_says_how(
+    tmp_path: Path, journal: MemoryJournal, binary: Path | None, damage: str
+) -> None:
+    file = await written(tmp_path, binary)
+    whole = file.read_bytes()
+    at = whole.index(b"$2\r\nk3\r\n")
+    match damage:
+        case "a length that is too long":
+            # The server would read on to the end, and cut off all of it in silence.
+            hurt = whole[:at] + b"$9000002" + whole[at + 2 :]
+        case "an octet that makes no sense":
+            hurt = whole[:at] + b"%" + whole[at + 1 :]
+        case _:
+            hurt = b"rubbish" + whole
+    file.write_bytes(hurt)
+    store = EmbeddedStore(tmp_path, journal=journal, binary=binary)
+    with pytest.raises(StoreStartError, match="damaged at octet") as told:
         await store.start()
     assert not store.is_ours
-    assert file.read_bytes().startswith(b"rubbish")
-
-
-async def test_a_tail_that_a_power_cut_left_half_written_is_no_obstacle(tmp_path: Path, journal: MemoryJournal) -> None:
-    store = EmbeddedStore(tmp_path, journal=journal)
+    assert file.read_bytes() == hurt
+    # What it says works.
+    [command] = re.findall(r"(\(exec .*\));", str(told.value))
+    code, printed = await run("bash", "-c", command, stdin=b"y\n")
+    assert code == 0, printed
     await store.start()
-    await ask(store, "SET", "kept", "this")
-    await store.stop()
-    [file] = (tmp_path / "store" / "appendonlydir").glob("*.incr.aof")
-    with file.open("ab") as tail:
-        tail.write(b"*3\r\n$3\r\nSET\r\n$4\r\nha")
-    await store.start()
-    assert await ask(store, "GET", "kept") == b"this"
+    assert await ask(store, "DBSIZE") == (0 if damage == "a beginning that is rubbish" else 6)
     await store.stop()
 
 
