@@ -33,6 +33,11 @@ __all__ = ["MAYBE_DELIVERED", "Attempt"]
 #: have it, and the next attempt may make a second copy.
 MAYBE_DELIVERED = "no answer after the final dot"
 
+#: Octets of a message from which on it goes in chunks to who offers CHUNKING, and of the first of them, which is sent before
+#: anybody knows whether a recipient is accepted.
+CHUNKED_FROM = 64 * 1024
+_MAX_HEAD = 64 * 1024
+
 _TOO_LARGE = Failed("larger than SIZE", Reply(552, "5.3.4", "the message is larger than the next hop takes"))
 _NEEDS_8BITMIME = Failed(
     "8BITMIME not offered", Reply(554, "5.6.3", "the message holds 8-bit text and the next hop takes 7-bit mail only")
@@ -78,6 +83,7 @@ class Attempt:
         self._notices = [render_rcpt_dsn(one.notify, one.orcpt) for one in delivery.notices]
         #: Does the host that is asked offer DSN?
         self._offers_dsn = False
+        self._head = _head_of(delivery.data, self._size)
         if len(delivery.data) > 1 and _has_broken_lines(delivery.data):
             self.settle_all(_BROKEN_LINES)
         else:
@@ -90,8 +96,8 @@ class Attempt:
         results = [one or otherwise for one in self._results]
         return Outcome(tuple(zip(self.delivery.recipients, results, strict=True)))
 
-    def mail(self, asked: Sequence[int]) -> Mail:
-        """The transaction for these recipients."""
+    def mail(self, asked: Sequence[int], extensions: Extensions) -> Mail:
+        """The transaction for these recipients with a server that offers ``extensions``."""
         paths = tuple([self._paths[index] for index in asked])
         return Mail(
             self._sender,
@@ -103,7 +109,12 @@ class Attempt:
             require_tls=self.delivery.tls is TlsWish.REQUIRED,
             dsn=self._dsn,
             notices=tuple([self._notices[index] for index in asked]) if self._notices else (),
+            head=self._head if extensions.chunking else b"",
         )
+
+    def avoid_chunks(self) -> None:
+        """For a server that does not understand its own offer."""
+        self._head = b""
 
     def settle_all(self, result: Deferred | Failed) -> None:
         """The same for everyone who is pending."""
@@ -197,6 +208,12 @@ class Attempt:
 
     def _is_eight_bit(self) -> bool:
         return not all(map(bytes.isascii, self.delivery.data))
+
+
+def _head_of(chunks: Sequence[bytes], size: int) -> bytes:
+    """What goes ahead where the message goes in chunks; empty: it goes behind DATA (docs/decisions/0013-bdat.md)."""
+    fits = size >= CHUNKED_FROM and len(chunks) > 1 and len(chunks[0]) <= _MAX_HEAD
+    return chunks[0] if fits else b""
 
 
 def _is_too_many(answer: Answer) -> bool:

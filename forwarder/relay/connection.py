@@ -41,6 +41,7 @@ from forwarder.smtp.client import (
     SmtpClient,
     StartTls,
     TlsRefused,
+    last_chunk,
 )
 from forwarder.smtp.login import Login, choose_mechanism
 from forwarder.smtp.stuffing import stuff
@@ -107,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._events: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._message: Sequence[bytes] | None = None
+        self._chunked = False
         self._paused = False
         self._closing = False
         self._deadline = _NEVER
@@ -177,9 +179,10 @@ class Connection(asyncio.Protocol):
                 return replace(_no_session(event), reply=None, login_failed=True)
 
     async def send(self, mail: Mail, chunks: Sequence[bytes], before_dot: BeforeDot | None = None) -> Finished | Broken:
-        """One transaction."""
+        """One transaction. Where ``mail`` has a head, that is the first of ``chunks``."""
         try:
             self.messages += 1
+            self._chunked = bool(mail.head)
             self._client.begin(mail)
             if before_dot is None and mail.size <= BLOCK:
                 # Then the message goes out as soon as the 354 is there, without waking anybody.
@@ -249,19 +252,28 @@ class Connection(asyncio.Protocol):
         return NoSession(failure.reason, failure.reply, tls_failed=failure.reply is None)
 
     async def _send_message(self, chunks: Sequence[bytes]) -> Event:
-        pieces = stuff(chunks)
+        pieces: list[bytes | memoryview] = self._pieces(chunks)
         if sum(map(len, pieces)) > BLOCK:
-            for block in _blocks(pieces):
+            blocks = list(_blocks(pieces))
+            # Behind a chunk there is no dot: its last octet is what may deliver the message.
+            pieces = [blocks.pop()] if self._chunked else []
+            for block in blocks:
                 event = await self._write_block(block)
                 if event is not None:
                     return event
-            pieces = []
         if not self._events:
             self._write_end(pieces)
             self._arm()
         return await self._event()
 
-    def _write_end(self, pieces: list[bytes]) -> None:
+    def _pieces(self, chunks: Sequence[bytes]) -> list[bytes | memoryview]:
+        """What is still to be written of the message."""
+        if not self._chunked:
+            return [*stuff(chunks)]
+        rest = chunks[1:]
+        return [last_chunk(sum(map(len, rest))), *rest]
+
+    def _write_end(self, pieces: list[bytes | memoryview]) -> None:
         """What there is of the message, and the final dot."""
         assert self._transport is not None
         reach("K4")
@@ -360,7 +372,7 @@ class Connection(asyncio.Protocol):
         for event in client.receive_data(data):
             if self._message is not None and isinstance(event, GoAhead) and client.phase is Phase.BODY:
                 message, self._message = self._message, None
-                self._write_end(stuff(message))
+                self._write_end(self._pieces(message))
             else:
                 self._put(event)
         if client.replies != replies or client.over:
@@ -398,7 +410,7 @@ def _no_session(event: Event) -> NoSession:
             return NoSession("unexpected reply")
 
 
-def _blocks(pieces: list[bytes]) -> Iterator[memoryview]:
+def _blocks(pieces: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
     for piece in pieces:
         view = memoryview(piece)
         for start in range(0, len(view), BLOCK):

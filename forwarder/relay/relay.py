@@ -27,7 +27,7 @@ from forwarder.relay.mx import Route, Target, lookup_route, order_targets, parse
 from forwarder.relay.pool import Pool, key_of
 from forwarder.relay.settings import RelaySettings
 from forwarder.relay.tls import NoTls, Opportunistic, TlsPolicy
-from forwarder.smtp.client import Finished, SmtpClient
+from forwarder.smtp.client import NO_CHUNKS, Finished, SmtpClient
 
 __all__ = ["SmtpRelay"]
 
@@ -37,6 +37,8 @@ _MAX_ROUTE_AGE = 60
 _MAX_ROUTES = 2048
 #: Transactions on one connection for the recipients that the next hop called too many (RFC 5321 section 4.5.3.1.10).
 _MAX_ROUNDS = 20
+#: Connections for one attempt at one address: one from the pool that proves dead, one to a server that takes no chunks, and one.
+_MAX_CONNECTIONS = 3
 # RFC 8689 section 4.2.1: final, when every host is one of these.
 _UNPROTECTED = NoSession(
     "REQUIRETLS: no policy verifies the host",
@@ -134,13 +136,12 @@ class SmtpRelay:
             return
         try:
             used_again = connection is not None
-            if connection is None:
-                connection = await self._open(target, policy, attempt)
-            if connection is not None and not await _transact(connection, attempt, before_dot, used_again):
-                # Closed by the peer while it lay idle, which shows only now.
-                connection = await self._open(target, policy, attempt)
-                if connection is not None:
-                    await _transact(connection, attempt, before_dot)
+            for _ in range(_MAX_CONNECTIONS):
+                if connection is None:
+                    connection = await self._open(target, policy, attempt)
+                if connection is None or await _transact(connection, attempt, before_dot, used_again):
+                    break
+                connection, used_again = None, False
         finally:
             self._pool.release(key, connection)
 
@@ -208,7 +209,8 @@ def _as_wished(policy: TlsPolicy, wish: TlsWish, settings: RelaySettings) -> Tls
 async def _transact(
     connection: Connection, attempt: Attempt, before_dot: BeforeDot | None, used_again: bool = False
 ) -> bool:
-    """Offer the message to this host. False: the connection died, and that ``used_again`` may be why."""
+    """Offer the message to this host. False: the connection is dead, and a fresh one may do better: it was closed by the peer
+    while it lay idle, which shows only now, if ``used_again``; or the peer cannot take chunks, although it says so."""
     target = connection.target
     if attempt.delivery.tls is TlsWish.REQUIRED and not connection.extensions.requiretls:
         # RFC 8689 section 4.2.1: the next host may do better.
@@ -219,10 +221,12 @@ async def _transact(
     for _ in range(_MAX_ROUNDS):
         if not asked:
             break
-        ended = await connection.send(attempt.mail(asked), attempt.delivery.data, before_dot)
+        ended = await connection.send(attempt.mail(asked, connection.extensions), attempt.delivery.data, before_dot)
         if isinstance(ended, Finished):
             asked = attempt.finished(target, asked, ended)
-        elif used_again and not ended.dot_sent:
+        elif ended.reason == NO_CHUNKS or (used_again and not ended.dot_sent):
+            if ended.reason == NO_CHUNKS:
+                attempt.avoid_chunks()
             attempt.answered(target, asked, ended.answers)
             return not attempt.pending
         else:

@@ -7,6 +7,7 @@ has its place in a queue of expected replies, so a reply always belongs to one c
     start_tls() ── 220 ──▶ StartTls ─ handshake ─▶ tls_started() ──▶ EHLO ──▶ Ready        or TlsRefused
     log_in()    ── AUTH, challenges ──▶ LoggedIn        or LoginRefused
     begin(mail) ── MAIL RCPT.. DATA ──▶ GoAhead ─▶ message, finish_message() ──▶ Finished   or Finished without a message
+    begin(mail) ── MAIL RCPT.. BDAT head ──▶ GoAhead ─▶ last_chunk(), the rest, finish_message() ──▶ likewise
     quit()      ──▶ Closed
 
 ``Broken`` can come at any point and is the last event: the connection is of no further use. An Answer that a recipient got
@@ -26,6 +27,7 @@ from forwarder.smtp.login import Login, choose_mechanism, open_exchange
 from forwarder.smtp.replyparser import BadReply, ReplyParser, ServerReply
 
 __all__ = [
+    "NO_CHUNKS",
     "Answer",
     "Broken",
     "Closed",
@@ -42,6 +44,7 @@ __all__ = [
     "SmtpClient",
     "StartTls",
     "TlsRefused",
+    "last_chunk",
     "parse_extensions",
 ]
 
@@ -49,6 +52,11 @@ __all__ = [
 # would be read as if it had come through TLS.
 _INJECTED = "bytes in clear after the reply to STARTTLS"
 _IN_CLEAR = "bytes in clear before the TLS handshake"
+
+#: Why a connection is Broken: the server does not understand what it offered, and what it makes of a chunk nobody knows.
+NO_CHUNKS = "BDAT is offered and not understood"
+# RFC 5321 section 4.2.2: about the command, and not about the message or its recipients.
+_NOT_UNDERSTOOD = frozenset({500, 501, 502, 503, 504, 555})
 
 # What may stand in a command: a path is one line, whatever else is wrong with it.
 _PATH = re.compile(rb"<[^\x00-\x1f\x7f]*>\Z")
@@ -67,6 +75,7 @@ class Extensions:
     smtputf8: bool = False
     starttls: bool = False
     requiretls: bool = False
+    chunking: bool = False
     auth: frozenset[str] = frozenset()
     dsn: bool = False
 
@@ -74,7 +83,8 @@ class Extensions:
 class Mail(NamedTuple):
     """One transaction: paths in wire form with their brackets, the size of the message in octets before stuffing, whether it
     holds 8-bit octets (RFC 6152), whether it needs SMTPUTF8 (RFC 6531), and whether it asks for TLS all the way (RFC 8689).
-    ``dsn`` and, for each recipient, ``notices`` are parameters of RFC 3461 as ``smtp.commands`` renders them; ``()``: none."""
+    ``dsn`` and, for each recipient, ``notices`` are parameters of RFC 3461 as ``smtp.commands`` renders them; ``()``: none.
+    ``head`` is the beginning of the message where the message goes in chunks (RFC 3030), empty where it goes behind DATA."""
 
     sender: bytes
     recipients: tuple[bytes, ...]
@@ -84,6 +94,7 @@ class Mail(NamedTuple):
     require_tls: bool = False
     dsn: bytes = b""
     notices: tuple[bytes, ...] = ()
+    head: bytes = b""
 
 
 class Phase(StrEnum):
@@ -158,7 +169,8 @@ class LoginRefused:
 
 @dataclass(frozen=True, slots=True)
 class GoAhead:
-    """354, and somebody to send it to: now the message, then ``finish_message``."""
+    """354, and somebody to send it to: now the message, then ``finish_message``. Where its head went ahead in a chunk: now
+    ``last_chunk``, the rest of it, then ``finish_message``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +322,7 @@ class SmtpClient:
         if mail.notices and self.extensions.dsn:
             paths = tuple([path + notice for path, notice in zip(paths, mail.notices, strict=True)])
         self._start(paths)
+        self._head = mail.head
         if self._dirty:
             # The last transaction was left open: nobody was accepted in it.
             self._dirty = False
@@ -319,15 +332,16 @@ class SmtpClient:
             # RFC 2920 section 3.1: one flight, DATA at its end.
             while self._unsent:
                 self._send_rcpt()
-            self._send(Phase.DATA, b"DATA\r\n")
+            self._send_data()
 
     def finish_message(self) -> bytes:
-        """The final dot. From here on the message counts as sent; the caller writes these bytes behind the message."""
+        """The final dot, or nothing behind a chunk. From here on the message counts as sent, so call it before its last octet
+        leaves; the caller writes these bytes behind the message."""
         self._require(Phase.BODY)
         self._resting = Phase.IDLE
         self._dot_sent = True
         self._expected.append(Phase.END)
-        return b".\r\n"
+        return b"" if self._head else b".\r\n"
 
     def quit(self) -> None:
         """RFC 5321 section 4.1.1.10."""
@@ -339,6 +353,7 @@ class SmtpClient:
     def _start(self, recipients: tuple[bytes, ...]) -> None:
         self._unsent = deque(recipients)
         self._answers: list[Answer | None] = []
+        self._head = b""
         self._total = len(recipients)
         self._accepted = 0
         self._mail_refused: Answer | None = None
@@ -366,6 +381,13 @@ class SmtpClient:
 
     def _send_rcpt(self) -> None:
         self._send(Phase.RCPT, b"RCPT TO:" + self._unsent.popleft() + b"\r\n")
+
+    def _send_data(self) -> None:
+        if self._head:
+            # RFC 3030 section 2: what is no last chunk delivers nothing. As DATA does, it asks whether to go on.
+            self._send(Phase.DATA, b"BDAT %d\r\n%b" % (len(self._head), self._head))
+        else:
+            self._send(Phase.DATA, b"DATA\r\n")
 
     def _require(self, resting: Phase) -> None:
         if self._expected or self._resting is not resting:
@@ -479,12 +501,14 @@ class SmtpClient:
         if self._unsent:
             self._send_rcpt()
         elif self._accepted:
-            self._send(Phase.DATA, b"DATA\r\n")
+            self._send_data()
         else:
             return self._finish()
         return None
 
     def _on_data(self, answer: ServerReply) -> Event | None:
+        if self._head:
+            return self._on_head(answer)
         match answer.reply.code // 100:
             case 3 if self._mail_refused is None and self._accepted:
                 self._resting = Phase.BODY
@@ -500,11 +524,28 @@ class SmtpClient:
                 # Among them 354 for a refused sender and accepted recipients: a dot would send them an empty message.
                 return self._break("unexpected reply", phase=Phase.DATA)
 
+    def _on_head(self, answer: ServerReply) -> Event | None:
+        match answer.reply.code // 100:
+            case 2 if self._mail_refused is None:
+                if self._accepted:
+                    self._resting = Phase.BODY
+                    return _GO_AHEAD
+                # Taken for nobody: RSET forgets it.
+                return self._finish()
+            case 4 | 5 if not (self._accepted and answer.reply.code in _NOT_UNDERSTOOD):
+                self._answer_accepted(Answer(Phase.DATA, answer.reply))
+                return self._finish()
+            case 5:
+                return self._break(NO_CHUNKS, phase=Phase.DATA)
+            case _:
+                return self._break("unexpected reply", phase=Phase.DATA)
+
     def _on_end(self, answer: ServerReply) -> Event | None:
         if answer.reply.code // 100 == 3:
             return self._break("unexpected reply", phase=Phase.END)
         self._answer_accepted(Answer(Phase.END, answer.reply))
-        self._dirty = False
+        # RFC 3030 section 2: after a refused chunk nothing but RSET is certain to work.
+        self._dirty = bool(self._head) and answer.reply.code // 100 != 2
         return self._finish()
 
     def _on_no_message(self, answer: ServerReply) -> Event | None:
@@ -537,6 +578,11 @@ class SmtpClient:
         return Broken(phase, reason, reply, answers, self._dot_sent)
 
 
+def last_chunk(size: int) -> bytes:
+    """What goes ahead of the rest of the message where its head went in a chunk: all of its ``size`` octets as they are."""
+    return b"BDAT %d LAST\r\n" % size
+
+
 def parse_extensions(lines: tuple[str, ...]) -> Extensions:
     """The lines of an EHLO reply behind its first (RFC 5321 section 4.1.1.1); what is unknown or malformed is not offered."""
     offered: dict[str, str] = {}
@@ -552,6 +598,7 @@ def parse_extensions(lines: tuple[str, ...]) -> Extensions:
         smtputf8="SMTPUTF8" in offered,
         starttls="STARTTLS" in offered,
         requiretls="REQUIRETLS" in offered,
+        chunking="CHUNKING" in offered,
         auth=frozenset(offered.get("AUTH", "").upper().split()),
         dsn="DSN" in offered,
     )

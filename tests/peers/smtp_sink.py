@@ -4,8 +4,8 @@
     async with SmtpSink({"RCPT": b"550 5.1.1 nobody\\r\\n"}) as sink: # refuses every recipient
 
 The script maps a verb (``CONNECT``, ``EHLO``, ``HELO``, ``STARTTLS``, ``AUTH``, ``RESPONSE`` (to a challenge), ``MAIL``,
-``RCPT``, ``DATA``, ``DOT``, ``RSET``, ``QUIT``) to an action, or to a list of them for its first, second, ... occurrence on
-this server, the last of which repeats. An action is
+``RCPT``, ``DATA``, ``BDAT`` (not the last), ``DOT`` (or the last chunk), ``RSET``, ``QUIT``) to an action, or to a list of them
+for its first, second, ... occurrence on this server, the last of which repeats. An action is
 
     bytes              written as they are
     DROP, RESET        close the connection, or reset it
@@ -67,6 +67,7 @@ _DEFAULTS = {
     "MAIL": b"250 2.1.0 Ok\r\n",
     "RCPT": b"250 2.1.5 Ok\r\n",
     "DATA": b"354 go on\r\n",
+    "BDAT": b"250 2.0.0 got it\r\n",
     "DOT": b"250 2.0.0 Ok: queued as 4TEST\r\n",
     "RSET": b"250 2.0.0 Ok\r\n",
     "NOOP": b"250 2.0.0 Ok\r\n",
@@ -180,6 +181,7 @@ class _Session:
         self.tls: str | None = None
         self.mail = b""
         self.rcpts: list[bytes] = []
+        self.chunks: list[bytes] = []
 
     async def run(self) -> None:
         await self.act("CONNECT", b"")
@@ -188,6 +190,9 @@ class _Session:
             self.sink.commands.append((self.number, line))
             verb, _, argument = line.partition(b" ")
             name = verb.split(b":")[0].upper().decode("ascii", "replace")
+            if name == "BDAT":
+                await self.read_chunk(argument)
+                continue
             said = await self.act(name, argument)
             await self.follow(name, argument, said)
 
@@ -196,7 +201,7 @@ class _Session:
         yes = said[:1] in (b"2", b"3")
         match name:
             case "MAIL" if yes:
-                self.mail, self.rcpts = argument, []
+                self.mail, self.rcpts, self.chunks = argument, [], []
             case "RCPT" if yes:
                 self.rcpts.append(argument)
             case "DATA" if said.startswith(b"354"):
@@ -209,7 +214,7 @@ class _Session:
                 await self.writer.start_tls(self.sink.tls)
                 self.tls = self.writer.get_extra_info("ssl_object").version()
             case "RSET" | "EHLO" | "HELO":
-                self.mail, self.rcpts = b"", []
+                self.mail, self.rcpts, self.chunks = b"", [], []
             case "QUIT" if yes:
                 raise _Over
             case _:
@@ -223,6 +228,21 @@ class _Session:
         action = self.sink.next_action("DOT")
         said = await self.perform(action, "DOT", data)
         self.mail, self.rcpts = b"", []
+        if said.startswith(b"250"):
+            self.sink.messages.append(received)
+
+    async def read_chunk(self, argument: bytes) -> None:
+        size, _, last = argument.partition(b" ")
+        while len(self.buffer) < int(size):
+            await self.fill()
+        self.chunks.append(self.buffer[: int(size)])
+        self.buffer = self.buffer[int(size) :]
+        if not last:
+            await self.act("BDAT", argument)
+            return
+        received = Received(self.mail, self.rcpts, b"".join(self.chunks), self.number, self.tls)
+        said = await self.act("DOT", argument)
+        self.mail, self.rcpts, self.chunks = b"", [], []
         if said.startswith(b"250"):
             self.sink.messages.append(received)
 
@@ -267,17 +287,20 @@ class _Session:
             if self.sink.tls and not self.tls:
                 offered.append(b"STARTTLS")
             return b"".join(b"250%b%b\r\n" % (b"-" if one is not offered[-1] else b" ", one) for one in offered)
-        if verb == "DATA" and not self.rcpts:
+        if verb in ("DATA", "BDAT") and not self.rcpts:
             return b"554 5.5.1 no valid recipients\r\n"
         return _DEFAULTS.get(verb, b"502 5.5.1 what?\r\n")
 
     async def read_until(self, end: bytes) -> bytes:
         """Up to ``end``, which is dropped."""
         while (at := self.buffer.find(end)) < 0:
-            data = await self.reader.read(65536)
-            if not data:
-                raise EOFError
-            self.sink.flights.append(data)
-            self.buffer += data
+            await self.fill()
         found, self.buffer = self.buffer[:at], self.buffer[at + len(end) :]
         return found
+
+    async def fill(self) -> None:
+        data = await self.reader.read(65536)
+        if not data:
+            raise EOFError
+        self.sink.flights.append(data)
+        self.buffer += data
