@@ -13,8 +13,10 @@ from forwarder.auth.dnsname import dns_name
 
 __all__ = [
     "TagError",
+    "decode_base64",
     "parse_base64",
     "parse_domain",
+    "parse_exact_base64",
     "parse_names",
     "parse_number",
     "parse_tags",
@@ -71,8 +73,25 @@ def without_space(value: bytes) -> bytes:
     return value.translate(None, _SPACE)
 
 
+def decode_base64(octets: bytes) -> bytes:
+    """RFC 4648 section 4, padded as it says and no further. Raises binascii.Error."""
+    if len(octets) % 4:
+        # binascii takes padding behind four whole letters.
+        raise binascii.Error("wrong padding")
+    return binascii.a2b_base64(octets, strict_mode=True)
+
+
+def parse_exact_base64(tags: dict[bytes, bytes], name: bytes) -> bytes:
+    """Base64 as docs/mailkey.md section 2 has it: white space anywhere, padding as RFC 4648 wants it. Raises TagError."""
+    try:
+        return decode_base64(without_space(required(tags, name)))
+    except binascii.Error as error:
+        raise TagError(f"{name.decode()}= is no base64") from error
+
+
 def parse_base64(tags: dict[bytes, bytes], name: bytes) -> bytes:
-    """A base64string (RFC 6376 section 2.10): white space anywhere, padding as RFC 4648 wants it. Raises TagError."""
+    """A base64string (RFC 6376 section 2.10): white space anywhere; its grammar lets padding follow whole letters. Raises
+    TagError."""
     try:
         return binascii.a2b_base64(without_space(required(tags, name)), strict_mode=True)
     except binascii.Error as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from forwarder.auth.publickey import BadKey, PublicKey, load_key
-from forwarder.auth.tags import TagError, parse_base64, parse_tags
+from forwarder.auth.tags import TagError, parse_exact_base64, parse_tags
 from forwarder.ports import Answer, DnsStatus
 
 __all__ = [
@@ -87,7 +87,7 @@ def _parse_key(tags: dict[bytes, bytes], policy: str) -> MailkeyRecord:
     if not tags[b"p"]:
         return MailkeyRecord(policy, problem="mailkey revoked")
     kind = tags.get(b"k", b"ed25519")
-    key = load_key(kind, parse_base64(tags, b"p"), MIN_RSA_BITS)
+    key = load_key(kind, parse_exact_base64(tags, b"p"), MIN_RSA_BITS)
     if isinstance(key, BadKey):
         return MailkeyRecord(policy, problem=key.reason)
     return MailkeyRecord(policy, kind.decode(), key)

@@ -9,8 +9,9 @@ from hashlib import sha256
 from forwarder.auth.dkim.signature import ALGORITHMS
 from forwarder.auth.tags import (
     TagError,
-    parse_base64,
+    decode_base64,
     parse_domain,
+    parse_exact_base64,
     parse_names,
     parse_number,
     parse_tags,
@@ -125,11 +126,11 @@ def _parse(tags: dict[bytes, bytes], domain: str) -> Claim:
     return Claim(
         algorithm=algorithm.decode(),
         key_kind=ALGORITHMS[algorithm],
-        value=parse_base64(tags, b"b"),
-        body_hash=parse_base64(tags, b"bh"),
+        value=parse_exact_base64(tags, b"b"),
+        body_hash=parse_exact_base64(tags, b"bh"),
         domain=domain,
         selector=selector,
-        mail_from=parse_base64(tags, b"mf"),
+        mail_from=parse_exact_base64(tags, b"mf"),
         bindings=_parse_bindings(tags),
         names=names,
         signed_at=signed_at,
@@ -143,9 +144,7 @@ def _parse_bindings(tags: dict[bytes, bytes]) -> frozenset[bytes] | None:
     if b"rt" not in tags:
         return None
     try:
-        items = frozenset(
-            binascii.a2b_base64(item, strict_mode=True) for item in without_space(required(tags, b"rt")).split(b",")
-        )
+        items = frozenset(decode_base64(item) for item in without_space(required(tags, b"rt")).split(b","))
     except binascii.Error:
         items = frozenset({b""})
     if any(len(item) != _BINDING for item in items):
