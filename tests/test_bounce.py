@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from forwarder import bounce, notify
 from forwarder.bounce.hide import MAX_TEXT, Secrets
-from forwarder.mail.dsn import Action, RecipientStatus, Report, parse_report
+from forwarder.mail.dsn import Action, Reason, RecipientStatus, Report, parse_report
 from forwarder.mail.header import parse_message
 from forwarder.model import Address, Envelope, Failed, Peer, Recipient, Reply
 from forwarder.ports import Forwarded
@@ -259,6 +259,8 @@ def test_the_sender_reads_about_the_alias_and_gets_back_what_it_sent() -> None:
             "alias@fwd.test",
             "5.1.1",
             "550 5.1.1 <alias@fwd.test>: no user [hidden], says [hidden]",
+            reason=Reason.UNKNOWN_USER,
+            hard=True,
         ),
     )
     assert found.returned_header.splitlines() == [
@@ -345,7 +347,8 @@ def test_where_all_else_fails_nothing_in_free_words_is_passed_on(monkeypatch: py
     raw = compose(replace(REPORT, message_id="<dest.box+tag@sink.test>"))
     found = parse_report(parse_message(raw))
     assert found is not None
-    assert found.recipients == (RecipientStatus(Action.FAILED, None, "alias@fwd.test", "5.1.1"),)
+    unknown = RecipientStatus(Action.FAILED, None, "alias@fwd.test", "5.1.1", reason=Reason.UNKNOWN_USER, hard=True)
+    assert found.recipients == (unknown,)
     assert found.returned_header == b""
     assert [word for word in SECRET_WORDS if word in raw.lower()] == []
 
@@ -440,8 +443,17 @@ def test_failed_recipients_are_reported_as_their_aliases() -> None:
             "alias@fwd.test",
             "5.2.2",
             "550 5.2.2 <alias@fwd.test>: mailbox full, see [hidden]",
+            reason=Reason.MAILBOX_FULL,
         ),
-        RecipientStatus(Action.FAILED, None, "team@fwd.test", "5.1.10", "556 5.1.10 [hidden] takes no mail"),
+        RecipientStatus(
+            Action.FAILED,
+            None,
+            "team@fwd.test",
+            "5.1.10",
+            "556 5.1.10 [hidden] takes no mail",
+            reason=Reason.DNS,
+            hard=True,
+        ),
     )
     assert found.original_envelope_id == "Q+1"
     assert found.returned_header == MESSAGE.header

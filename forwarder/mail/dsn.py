@@ -11,20 +11,22 @@ import binascii
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from forwarder.mail.address import ascii_domain, wire
 from forwarder.mail.date import render_date
 from forwarder.mail.mime import MAX_BODY, decoded, parse_fields, walk_parts
 from forwarder.mail.oldbounce import parse_old_report
-from forwarder.mail.report import Action, RecipientStatus, Report, header_of, message_id_in
+from forwarder.mail.reasons import Rules, standard_rules
+from forwarder.mail.report import Action, Reason, RecipientStatus, Report, header_of, message_id_in
 from forwarder.model import Address, Message
 
 __all__ = [
     "MAX_RETURNING",
     "MAX_RETURNING_WHOLE",
     "Action",
+    "Reason",
     "RecipientReport",
     "RecipientStatus",
     "Report",
@@ -61,8 +63,17 @@ _ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def parse_report(message: Message) -> Report | None:
-    """The delivery report in this message, in this format or an older one; ``None`` where it is none. Never raises."""
+def parse_report(message: Message, rules: Rules | None = None) -> Report | None:
+    """The delivery report in this message, in this format or an older one; ``None`` where it is none. ``rules`` tell why each
+    delivery failed; ``None``: those of this package. Never raises."""
+    found = _parse_standard(message) or parse_old_report(message)
+    if found is None:
+        return None
+    rules = rules or standard_rules()
+    return replace(found, recipients=tuple(_reasoned(one, found.reporting_mta, rules) for one in found.recipients))
+
+
+def _parse_standard(message: Message) -> Report | None:
     status = b""
     returned = b""
     for part in walk_parts(message):
@@ -75,7 +86,7 @@ def parse_report(message: Message) -> Report | None:
         status, returned = _scan(message.body[:MAX_BODY])
     about, recipients = _parse_status(status)
     if not recipients:
-        return parse_old_report(message)
+        return None
     return Report(
         tuple(recipients),
         _typed(about.get("reporting-mta")),
@@ -83,6 +94,14 @@ def parse_report(message: Message) -> Report | None:
         returned,
         message_id_in(returned),
     )
+
+
+def _reasoned(one: RecipientStatus, reporting_mta: str | None, rules: Rules) -> RecipientStatus:
+    """With why it failed. What has arrived did not fail, and what is delayed may still arrive."""
+    if one.action not in (Action.FAILED, Action.DELAYED):
+        return one
+    cause = rules.classify(one.status, one.diagnostic, " ".join(filter(None, (one.remote_mta, reporting_mta))))
+    return replace(one, reason=cause.reason, hard=cause.hard and one.action is Action.FAILED)
 
 
 def _scan(body: bytes) -> tuple[bytes, bytes]:

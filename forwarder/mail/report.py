@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Action", "RecipientStatus", "Report", "header_of", "message_id_in", "parse_message_id"]
+from forwarder.mail.reasons import Reason
+
+__all__ = ["Action", "Reason", "RecipientStatus", "Report", "header_of", "message_id_in", "parse_message_id"]
 
 #: Octets of a returned header that are kept: as many as we accept ourselves.
 MAX_RETURNED = 256 * 1024
@@ -29,7 +31,8 @@ class Action(StrEnum):
 @dataclass(frozen=True, slots=True)
 class RecipientStatus:
     """What a report says of one recipient. Addresses are text without their type: they may be no addresses at all.
-    ``status`` is a well-formed RFC 3463 code or ``None``."""
+    ``status`` is a well-formed RFC 3463 code or ``None``. ``reason`` and ``hard`` are what ``forwarder.mail.reasons`` makes
+    of it: hard is a failure whose address or domain is gone; others may be final too, as ``action`` and ``status`` tell."""
 
     action: Action
     original_recipient: str | None = None
@@ -37,6 +40,8 @@ class RecipientStatus:
     status: str | None = None
     diagnostic: str | None = None
     remote_mta: str | None = None
+    reason: Reason = Reason.OTHER
+    hard: bool = False
 
 
 @dataclass(frozen=True, slots=True)

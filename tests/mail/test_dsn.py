@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forwarder.mail.dsn import Action, RecipientReport, RecipientStatus, build_dsn, parse_report
+from forwarder.mail.dsn import Action, Reason, RecipientReport, RecipientStatus, build_dsn, parse_report
 from forwarder.mail.header import MalformedMessage, parse_message
 from forwarder.mail.mime import parse_content_type, walk_parts
 from forwarder.mail.oldbounce import is_auto_reply
@@ -89,9 +89,16 @@ def test_a_report_is_read(status_type: str, returned_type: str) -> None:
     assert found is not None
     assert found.recipients == (
         RecipientStatus(
-            Action.FAILED, "dest@sink.test", "deep@store.test", "5.1.1", "550 5.1.1 no such user", "store.test"
+            Action.FAILED,
+            "dest@sink.test",
+            "deep@store.test",
+            "5.1.1",
+            "550 5.1.1 no such user",
+            "store.test",
+            Reason.UNKNOWN_USER,
+            hard=True,
         ),
-        RecipientStatus(Action.DELAYED, None, "other@sink.test", "4.4.1"),
+        RecipientStatus(Action.DELAYED, None, "other@sink.test", "4.4.1", reason=Reason.EXPIRED),
     )
     assert (found.reporting_mta, found.original_envelope_id) == ("mx.sink.test", "Q+1")
     assert found.returned_header == (
@@ -225,7 +232,9 @@ A message that you sent has not yet been delivered to dest@sink.test
 def test_a_report_in_plain_words_is_read() -> None:
     found = parse_report(message(QMAIL))
     assert found is not None
-    status = RecipientStatus(Action.FAILED, None, "dest@sink.test", "5.2.2", "550 5.2.2 mailbox full")
+    status = RecipientStatus(
+        Action.FAILED, None, "dest@sink.test", "5.2.2", "550 5.2.2 mailbox full", reason=Reason.MAILBOX_FULL
+    )
     assert found.recipients == (status,)
     assert found.message_id == "<1@sender.test>"
 
@@ -357,7 +366,13 @@ def test_our_report_is_read_by_ourselves() -> None:
     assert found is not None
     assert found.recipients == (
         RecipientStatus(
-            Action.FAILED, "Al+ias@x.test", "alias@fwd.test", "5.1.1", ("550 5.1.1 " + "no such user " * 10).strip()
+            Action.FAILED,
+            "Al+ias@x.test",
+            "alias@fwd.test",
+            "5.1.1",
+            ("550 5.1.1 " + "no such user " * 10).strip(),
+            reason=Reason.UNKNOWN_USER,
+            hard=True,
         ),
     )
     assert found.returned_header == b"From: bob@sender.test\r\nSubject: x\r\n"

@@ -1,0 +1,105 @@
+"""Why a delivery failed, and whether the address is to blame; and what a rule file may say."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from forwarder.mail.reasons import MAX_TEXT, Cause, Reason, RulesError, parse_rules, standard_rules, status_in
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "mta", "expected"),
+    [
+        ("5.1.1", "550 5.1.1 No such user", None, Cause(Reason.UNKNOWN_USER, True)),
+        ("4.1.1", "450 4.1.1 No such user", None, Cause(Reason.UNKNOWN_USER, False)),
+        (None, "550 5.2.2 over quota", None, Cause(Reason.MAILBOX_FULL, False)),
+        (None, None, None, Cause(Reason.OTHER, False)),
+        ("4.7.28", "421-4.7.28 Gmail has detected an unusual rate of mail", None, Cause(Reason.RATE_LIMITED, False)),
+    ],
+)
+def test_codes_and_words_tell_why(status: str | None, text: str | None, mta: str | None, expected: Cause) -> None:
+    assert standard_rules().classify(status, text, mta) == expected
+
+
+def test_the_first_rule_that_matches_in_all_it_gives_decides() -> None:
+    rules = parse_rules(
+        """
+        [[rule]]
+        reason = "spam"
+        status = ["5.7.*", "x.9.1"]
+        mta = "Filter.test"
+        [[rule]]
+        reason = "size"
+        code = "552"
+        text = ["Too  large", "more than * octets"]
+        [[rule]]
+        reason = "unknown-user"
+        hard = true
+        text = "@ is not here"
+        """
+    )
+    assert rules.classify("5.7.1", None, "mx1.filter.TEST").reason is Reason.SPAM
+    assert rules.classify("4.9.1", None, "mx1.filter.test").reason is Reason.SPAM
+    assert rules.classify("5.7.1", None, "mx1.other.test").reason is Reason.OTHER
+    assert rules.classify(None, "552-5.3.4 It is\n552 5.3.4 TOO\n552 5.3.4 LARGE").reason is Reason.SIZE
+    assert rules.classify(None, "552 more than 10240 octets").reason is Reason.SIZE
+    assert rules.classify(None, "552 more than" + "x" * 100 + "octets").reason is Reason.OTHER
+    assert rules.classify(None, "550 too large").reason is Reason.OTHER
+    assert rules.classify(None, "550 <too.large@b.test> is not here") == Cause(Reason.UNKNOWN_USER, True)
+
+
+def test_rules_of_an_operator_go_before_ours() -> None:
+    own = parse_rules('[[rule]]\nreason = "policy"\ntext = "no such user here, honestly"').before(standard_rules())
+    assert own.classify("5.1.1", "No such user here, honestly").reason is Reason.POLICY
+    assert own.classify("5.1.1", "No such user").reason is Reason.UNKNOWN_USER
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rule = [", "Invalid value"),
+        ("rules = []", "'rules' is nothing"),
+        ("rule = 1", "array of tables"),
+        ('[[rule]]\nreason = "x"\ntext = "y"', "rule 1: reason: must be one of unknown-user"),
+        ('[[rule]]\nreason = "spam"', "rule 1: needs status, code, mta or text"),
+        ('[[rule]]\nreason = "spam"\nwhy = "y"', "rule 1: 'why' is no key"),
+        ('[[rule]]\nreason = "spam"\ntext = [1]', "rule 1: text: must be a text or a list"),
+        ('[[rule]]\nreason = "spam"\ntext = " "', "rule 1: text: must be a text or a list"),
+        ('[[rule]]\nreason = "spam"\ntext = "' + "x" * 201 + '"', "at most 200"),
+        ('[[rule]]\nreason = "spam"\ntext = "a*b*c*d"', "more than 2 gaps"),
+        ('[[rule]]\nreason = "spam"\nhard = "yes"\ntext = "y"', "hard: must be true or false"),
+        ('[[rule]]\nreason = "spam"\nstatus = "7.1"', "status: '7.1' is not like"),
+        ('[[rule]]\nreason = "spam"\ncode = "5xx"', "code: '5xx' is no reply code"),
+        ('[[rule]]\nreason = "spam"\ntext = "y"\n' * 501, "501 rules: at most 500"),
+    ],
+)
+def test_a_mistake_in_a_rule_file_is_named(text: str, said: str) -> None:
+    with pytest.raises(RulesError) as raised:
+        parse_rules(text)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("550 5.0.0 said: 550 5.01.1 no", "5.1.1"),
+        ("550 #5.1.1 no", "5.1.1"),
+        ("host 192.5.1.1 or 5.1.1.9", None),
+        ("ends with 5.2.2.", "5.2.2"),
+        ("5.0.0", "5.0.0"),
+        ("", None),
+    ],
+)
+def test_a_status_code_is_found_in_words(text: str, expected: str | None) -> None:
+    assert status_in(text) == expected
+
+
+@pytest.mark.parametrize("word", ["a", "550 ", "550-5.7.1 ", "@", "a@", "<", "user ", "unknown user ", " "])
+def test_no_words_make_the_rules_slow(word: str) -> None:
+    rules = standard_rules()
+    text = word * MAX_TEXT
+    started = time.process_time()
+    rules.classify(None, text)
+    assert time.process_time() - started < 0.1
