@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from forwarder.failpoints import reach
 from forwarder.model import Address, Deferred, Delivered, Delivery, Failed, Outcome, Queued, RecipientOutcome
@@ -148,10 +148,14 @@ class _Attempt:
 
 class UnderWay:
     """Forwards whose attempt has not ended, in session or from the queue. The ledger knows what was delivered; a next hop that
-    forwards in session reports one of its own failures before it answers us. Of this process only."""
+    forwards in session reports one of its own failures before it answers us. And what this process did that the store does not
+    know yet. Of this process only: one for all its dispatchers."""
 
     def __init__(self) -> None:
         self._forwards: dict[object, Sequence[Forwarded | None]] = {}
+        #: Of the dispatchers that share this: those before and after a reload.
+        self.attempts: set[_Attempt] = set()
+        self.unsettled = Unsettled()
 
     @contextmanager
     def during(self, forwards: Sequence[Forwarded | None]) -> Iterator[None]:
@@ -211,7 +215,8 @@ class Dispatcher:
         self._wake = wake
         self._running: set[asyncio.Task[tuple[Fate, ...]]] = set()
         self._behind: set[asyncio.Task[None]] = set()
-        self._unsettled = Unsettled()
+        self._unsettled = self.under_way.unsettled
+        self._cut: asyncio.Future[None] | None = None
 
     async def claim(self, tickets: Sequence[Ticket], attempt: str) -> dict[Ticket, Claim]:
         """Which of these are still to be delivered? Raises StoreAway; then ``take_back`` what is not delivered without, and
@@ -223,7 +228,7 @@ class Dispatcher:
     def recall(self, tickets: Sequence[Ticket]) -> dict[Ticket, Claim]:
         """The same from memory, while the ledger cannot be asked: what this process delivers or has delivered meanwhile, and what
         the queue may have."""
-        under_way = {ticket.fingerprint for attempt in self._attempts for ticket in attempt.plan.tickets}
+        under_way = {ticket.fingerprint for attempt in self.under_way.attempts for ticket in attempt.plan.tickets}
         claims = {one: self._unsettled.recall(one.fingerprint) for one in tickets}
         return {
             one: Claim.BUSY if claim is Claim.FRESH and one.fingerprint in under_way else claim
@@ -252,7 +257,7 @@ class Dispatcher:
                 fates += await self._conclude(plan, _all_deferred(plan, QUEUE_AWAY), attempt, recorded, may_hold=False)
         attempts = [self._start(one, attempt, recorded) for one in now]
         if attempts:
-            await asyncio.wait([one.task for one in attempts if one.task is not None], timeout=self._patience())
+            await self._wait({one.task for one in attempts if one.task is not None})
         for one in attempts:
             assert one.task is not None
             # With the relay done, what is left is a trip to the store, which has a limit of its own.
@@ -260,6 +265,25 @@ class Dispatcher:
                 await one.task if one.task.done() or one.outcome is not None else await self._hand_over(one, attempt)
             )
         return tuple(fates)
+
+    async def _wait(self, tasks: set[asyncio.Task[tuple[Fate, ...]]]) -> None:
+        """Until all are done, or patience is at its end."""
+        loop = asyncio.get_running_loop()
+        if self._cut is None:
+            self._cut = loop.create_future()
+        until = loop.time() + self._patience()
+        while tasks and not self._cut.done():
+            waited_for: set[asyncio.Future[Any]] = {*tasks, self._cut}
+            done, _ = await asyncio.wait(waited_for, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return
+            tasks = {one for one in tasks if one not in done}
+
+    def cut_short(self, seconds: float) -> None:
+        """The program stops: no sender waits longer than this for its next hop."""
+        loop = asyncio.get_running_loop()
+        cut = self._cut = self._cut or loop.create_future()
+        loop.call_later(seconds, lambda: cut.done() or cut.set_result(None))
 
     def _patience(self) -> float:
         # Zero means that the queue comes first. What it refuses is tried all the same, for as long as by default.
@@ -279,8 +303,10 @@ class Dispatcher:
         one.task = asyncio.ensure_future(self._attempt(one, attempt, recorded))
         self._running.add(one.task)
         self._attempts.add(one)
+        self.under_way.attempts.add(one)
         one.task.add_done_callback(self._running.discard)
         one.task.add_done_callback(lambda _: self._attempts.discard(one))
+        one.task.add_done_callback(lambda _: self.under_way.attempts.discard(one))
         return one
 
     async def _attempt(self, one: _Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
@@ -442,6 +468,11 @@ class Dispatcher:
             task = asyncio.ensure_future(catch_up())
             self._behind.add(task)
             task.add_done_callback(self._behind.discard)
+
+    async def ended(self) -> None:
+        """When nothing is under way any more: each attempt, and what the store missed of it, has its own end."""
+        while under_way := {*self._running, *self._behind}:
+            await asyncio.wait(under_way)
 
     async def finish(self, seconds: float) -> int:
         """Wait for the attempts that go on behind an answer. Returns how many are left after ``seconds``."""

@@ -15,40 +15,56 @@ __all__ = ["Handshakes"]
 
 #: Seconds until we accept again when the host has no file left for us.
 _PAUSE = 0.5
+#: Connections taken in one turn of the loop.
+_AT_ONCE = 64
 
 
 class Handshakes:
-    """Those of one server. ``full``: whether one more connection would be too many; ``seconds`` bounds a handshake."""
+    """Those of one server. ``full``: whether one more connection would be too many; ``seconds`` bounds a handshake;
+    ``running``: where they are counted, with those of other servers if need be."""
 
-    def __init__(self, seconds: float, full: Callable[[], bool]) -> None:
+    def __init__(
+        self, seconds: float, full: Callable[[], bool], running: set[asyncio.Task[None]] | None = None
+    ) -> None:
         self._seconds = seconds
         self._full = full
+        self._everybodys = running if running is not None else set()
         self._running: set[asyncio.Task[None]] = set()
-        self._accepting: list[asyncio.Task[None]] = []
+        self._sockets: list[socket.socket] = []
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self._everybodys)
 
     def accept(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext) -> None:
         """Begin to accept on ``sock``, which is ours from now on. What ``make`` makes gets a connection that speaks TLS."""
         sock.setblocking(False)
-        self._accepting.append(asyncio.get_running_loop().create_task(self._accept(sock, make, context)))
+        self._sockets.append(sock)
+        self._listen(sock, make, context)
 
-    async def _accept(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext) -> None:
+    def _listen(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext) -> None:
+        if sock in self._sockets:
+            asyncio.get_running_loop().add_reader(sock, self._accept, sock, make, context)
+
+    # No coroutine: who stops accepting in the middle of a sock_accept may lose the connection that it just got.
+    def _accept(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext) -> None:
         loop = asyncio.get_running_loop()
-        with sock:
-            while True:
-                try:
-                    client, _ = await loop.sock_accept(sock)
-                except OSError:
-                    await asyncio.sleep(_PAUSE)
-                    continue
-                if self._full():
-                    client.close()
-                    continue
-                task = loop.create_task(self._shake(client, make, context))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+        for _ in range(_AT_ONCE):
+            try:
+                client, _ = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                loop.remove_reader(sock)
+                loop.call_later(_PAUSE, self._listen, sock, make, context)
+                return
+            if self._full():
+                client.close()
+                continue
+            client.setblocking(False)
+            task = loop.create_task(self._shake(client, make, context))
+            for running in (self._running, self._everybodys):
+                running.add(task)
+                task.add_done_callback(running.discard)
 
     async def _shake(
         self, client: socket.socket, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext
@@ -60,7 +76,20 @@ class Handshakes:
         except OSError:
             return  # broken, too late, or gone: it is the client's
 
+    def leave(self) -> None:
+        """Accept nothing more; the handshakes that are under way go on."""
+        for sock in self._sockets:
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+        self._sockets.clear()
+
+    async def ended(self) -> None:
+        """When none is under way any more."""
+        while self._running:
+            await asyncio.wait(set(self._running))
+
     def close(self) -> None:
         """Accept nothing more, and end the handshakes that are under way."""
-        for task in (*self._accepting, *self._running):
+        self.leave()
+        for task in self._running:
             task.cancel()

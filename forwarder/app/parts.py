@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from forwarder.app.errors import StartError
 from forwarder.app.sockets import endpoint_of
+from forwarder.auth.suffix import is_public_suffix
 from forwarder.bounce import note
 from forwarder.config import Settings
 from forwarder.credentials import Credentials, CredentialsError
+from forwarder.directory import StaticDirectory
 from forwarder.dispatch import Hold
 from forwarder.edge.auth import Authenticator
 from forwarder.edge.limits import Limits
@@ -32,8 +35,10 @@ from forwarder.seal import Names
 from forwarder.smtp.login import Login
 
 __all__ = [
+    "Material",
     "key_state",
     "limits_of",
+    "listening_at",
     "load_keys",
     "load_login",
     "load_note",
@@ -47,9 +52,46 @@ __all__ = [
     "pipeline_settings",
     "policy_of",
     "published",
+    "read_material",
     "relay_settings",
     "submission_settings",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """All that is read for one configuration: from then on nothing can be missing, broken or unfit."""
+
+    settings: Settings
+    keys: Keys
+    clients: Clients
+    note: str | None
+    tls: ssl.SSLContext
+    web_tls: ssl.SSLContext | None
+    relaying: RelaySettings
+    directory: StaticDirectory
+
+
+def read_material(settings: Settings, now: datetime) -> Material:
+    """May take seconds and wants no loop: on a thread while the service runs. Raises StartError."""
+    try:
+        keys = load_keys(settings)
+        clients = make_clients(settings)
+    except KeyFileError as error:
+        raise StartError(str(error)) from error
+    # The suffix list takes a tenth of a second to read: not while the first sender waits.
+    is_public_suffix("example")
+    return Material(
+        settings=settings,
+        keys=keys,
+        clients=clients,
+        note=load_note(settings),
+        tls=make_tls(settings, now),
+        web_tls=make_web_tls(settings),
+        relaying=relay_settings(settings),
+        directory=StaticDirectory.from_settings(settings),
+    )
+
 
 # --- files --------------------------------------------------------------------------------------------------------------
 
@@ -249,8 +291,8 @@ def submission_settings(settings: Settings, addresses: Sequence[str]) -> Submiss
     )
 
 
-def relay_settings(settings: Settings, addresses: Sequence[str]) -> RelaySettings:
-    """``addresses``: where we listen. Raises StartError."""
+def relay_settings(settings: Settings) -> RelaySettings:
+    """All but where we listen. Raises StartError."""
     relay = settings.relay
     return RelaySettings(
         hostname=settings.hostname,
@@ -261,11 +303,13 @@ def relay_settings(settings: Settings, addresses: Sequence[str]) -> RelaySetting
         allow_private=relay.allow_private,
         sources=relay.source,
         tls=_tls_rules(settings),
-        # Only a listener at the port that mail is relayed to can be the other end of a loop.
-        own_addresses=frozenset(
-            ip for ip, port in map(endpoint_of, addresses) if port == relay.port and not ip.is_unspecified
-        ),
     )
+
+
+def listening_at(relaying: RelaySettings, addresses: Sequence[str]) -> RelaySettings:
+    """``addresses``: where we listen. Only a listener at the port that mail is relayed to can be the other end of a loop."""
+    here = frozenset(ip for ip, port in map(endpoint_of, addresses) if port == relaying.port and not ip.is_unspecified)
+    return replace(relaying, own_addresses=here)
 
 
 def _tls_rules(settings: Settings) -> TlsRules:

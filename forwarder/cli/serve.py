@@ -1,17 +1,24 @@
-"""Runs the service in the foreground until SIGTERM or SIGINT."""
+"""Runs the service in the foreground. SIGHUP: reload. SIGTERM or SIGINT: drain and stop; once more: end at once."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forwarder import failpoints
+
+if TYPE_CHECKING:
+    from forwarder.app import App
+    from forwarder.config import Settings
+    from forwarder.telemetry import EventLog
 
 __all__ = ["add_arguments", "run", "run_loop"]
 
@@ -22,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from forwarder.app import App, StartError, SystemClock
+    from forwarder.app import App, SystemClock
     from forwarder.config import ConfigError, load
     from forwarder.telemetry import EventLog
 
@@ -45,27 +52,57 @@ def run(args: argparse.Namespace) -> int:
     )
     if armed:
         log.event("failpoint.armed", points=armed)
-    app = App(settings, log)
-
-    async def main() -> int:
-        loop = asyncio.get_running_loop()
-        log.use_loop(loop)
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        try:
-            await app.start()
-        except StartError as error:
-            print(f"forwarder: {error}", file=sys.stderr)
-            return 1
-        await stop.wait()
-        await app.stop()
-        return 0
-
     try:
-        return run_loop(main())
+        return run_loop(_serve(App(settings, log), log, functools.partial(load, args.config)))
     finally:
         log.flush()
+
+
+async def _serve(app: App, log: EventLog, load: Callable[[], Settings]) -> int:
+    from forwarder.app import StartError
+
+    loop = asyncio.get_running_loop()
+    log.use_loop(loop)
+    stop, hup = asyncio.Event(), asyncio.Event()
+    # Before the start: SIGHUP would end the program, and whoever stops it need not wait until it is up.
+    loop.add_signal_handler(signal.SIGHUP, hup.set)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, number, stop, log)
+    try:
+        if not await _unless(stop, app.start()):
+            return 0
+    except StartError as error:
+        print(f"forwarder: {error}", file=sys.stderr)
+        return 1
+    while await _unless(stop, hup.wait()):
+        hup.clear()
+        await _unless(stop, app.reload(load))
+    await app.stop()
+    return 0
+
+
+def _stop(number: int, stop: asyncio.Event, log: EventLog) -> None:
+    if stop.is_set():
+        # Said twice. What is under way is as after a crash: nothing is lost.
+        log.event("service.cut_short")
+        log.flush()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    stop.set()
+
+
+async def _unless(stop: asyncio.Event, what: Coroutine[Any, Any, Any]) -> bool:
+    """Do it, unless it is time to stop: then it is cancelled. True: it is done."""
+    doing, stopping = asyncio.ensure_future(what), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not doing.done():
+        doing.cancel()
+        with suppress(asyncio.CancelledError):
+            await doing
+        return False
+    await doing
+    return True
 
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:

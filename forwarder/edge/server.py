@@ -6,15 +6,19 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from forwarder.edge.session import Acceptor, EdgeSettings, Session
 from forwarder.handshakes import Handshakes
 from forwarder.ports import Clock, Journal
 from forwarder.smtp import reply
 
-__all__ = ["EdgeServer", "bind"]
+__all__ = ["EdgeServer", "Seats", "bind", "turn_away"]
 
 _BACKLOG = 512
+#: Seconds in which a connection that the loop has taken, and nobody has met yet, becomes a session.
+_GRACE = 1.0
 
 
 def bind(address: str) -> socket.socket:
@@ -36,8 +40,29 @@ def bind(address: str) -> socket.socket:
     return sock
 
 
+def turn_away(sock: socket.socket) -> None:
+    """421 for those who are connected, and whom nobody has taken: closing the socket would break their connection."""
+    sock.setblocking(False)
+    for _ in range(_BACKLOG):
+        try:
+            client, _ = sock.accept()
+        except OSError:
+            return
+        with client, suppress(OSError):
+            client.setblocking(False)
+            client.send(f"{reply.SHUTTING_DOWN}\r\n".encode())
+
+
+@dataclass(slots=True)
+class Seats:
+    """Who is connected: one count for all servers that share it, as those before and after a reload do."""
+
+    sessions: set[Session] = field(default_factory=set)
+    handshakes: set[asyncio.Task[None]] = field(default_factory=set)
+
+
 class EdgeServer:
-    """Accepts clients on sockets that are bound already."""
+    """Accepts clients on sockets that are bound already. All its sessions have the same settings, to their end."""
 
     def __init__(
         self,
@@ -47,15 +72,17 @@ class EdgeServer:
         journal: Journal,
         *,
         session: Callable[..., Session] = Session,
+        seats: Seats | None = None,
     ) -> None:
-        """``session``: what speaks to each client (a submission listener has its own)."""
+        """``session``: what speaks to each client (a submission listener has its own). ``seats``: shared with other servers."""
         self._session = session
         self._settings = settings
         self._acceptor = acceptor
         self._clock = clock
         self._journal = journal
         self._sessions: set[Session] = set()
-        self._handshakes = Handshakes(settings.limits.handshake_timeout, self._full)
+        self._seats = seats or Seats()
+        self._handshakes = Handshakes(settings.limits.handshake_timeout, self._full, self._seats.handshakes)
         self._servers: list[asyncio.Server] = []
         self._draining = False
         self._empty = asyncio.Event()
@@ -82,27 +109,47 @@ class EdgeServer:
                 self._servers.append(await loop.create_server(new_session, sock=sock, backlog=_BACKLOG))
 
     def _full(self) -> bool:
-        return self._draining or len(self._sessions) + len(self._handshakes) >= self._settings.limits.sessions
+        return self._draining or len(self._seats.sessions) + len(self._handshakes) >= self._settings.limits.sessions
 
     def _admit(self, session: Session) -> bool:
-        if self._draining or len(self._sessions) >= self._settings.limits.sessions:
+        if self._draining or len(self._seats.sessions) >= self._settings.limits.sessions:
             return False
         self._sessions.add(session)
+        self._seats.sessions.add(session)
         return True
 
     def _ended(self, session: Session) -> None:
         self._sessions.discard(session)
+        self._seats.sessions.discard(session)
         if not self._sessions:
             self._empty.set()
 
-    async def drain(self, seconds: float) -> None:
-        """Stop accepting, tell idle clients 421, let transactions that run finish, and end the rest after ``seconds``."""
-        self._draining = True
+    def leave(self) -> None:
+        """Accept nothing more. Whoever is connected stays, and hears nothing of it."""
         for server in self._servers:
             server.close()
-        self._handshakes.close()
+        self._servers.clear()
+        self._handshakes.leave()
+
+    async def ended(self) -> None:
+        """When the last session is over, after ``leave``."""
+        await asyncio.sleep(_GRACE)
+        await self._handshakes.ended()
+        while self._sessions:
+            self._empty.clear()
+            await self._empty.wait()
+
+    def hurry(self) -> None:
+        """421 between two messages, for everyone who is connected, and for who still comes."""
+        self._draining = True
         for session in list(self._sessions):
             session.drain()
+
+    async def drain(self, seconds: float) -> None:
+        """Stop accepting, tell idle clients 421, let transactions that run finish, and end the rest after ``seconds``."""
+        self.leave()
+        self._handshakes.close()
+        self.hurry()
         if self._sessions:
             self._empty.clear()
             try:

@@ -105,6 +105,16 @@ class Keys:
             [load_legacy(one) for one in srs_legacies],
         )
 
+    def content(self) -> tuple[object, ...]:
+        """What was configured, to be compared: equal content signs alike."""
+        slots = [(one.kind, tuple(map(_identity, one.configured))) for one in self._slots]
+        return (*slots, self._has_arc, self._srs_secrets)
+
+    def forget_nothing(self, before: Keys) -> None:
+        """Keys that ``before`` has put away are not used here either, until the DNS was asked again."""
+        away = {_identity(one) for one in before.unusable}
+        self.unusable |= {key for slot in self._slots for key in slot.keys if _identity(key) in away}
+
     @property
     def slots(self) -> tuple[Slot, ...]:
         """Every signature that may be made."""
@@ -145,6 +155,10 @@ class Keys:
     def srs_legacies(self) -> Sequence[Legacy]:
         """See ``ports.KeyRing``."""
         return self._srs_legacies
+
+
+def _identity(key: Key) -> tuple[str, str, Path | None, bytes]:
+    return key.domain, key.selector, key.path, key.public()
 
 
 def _by_domain(keys: Iterable[Key]) -> dict[str, list[Key]]:

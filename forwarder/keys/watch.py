@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 from forwarder.keys.files import Key
 from forwarder.keys.published import Finding, Seen, agree, look_up_everywhere
@@ -27,17 +26,17 @@ _Candidate = tuple[str, Key]
 
 
 class KeyWatch:
-    """``resolvers``: every one is asked, and all have to show a new key. ``state``: the file of ``Usage``."""
+    """``resolvers``: every one is asked, and all have to show a new key. ``usage`` may be shared with other watches."""
 
     def __init__(
-        self, keys: Keys, resolvers: Sequence[Resolver], journal: Journal, clock: Clock, *, state: Path, every: float
+        self, keys: Keys, resolvers: Sequence[Resolver], journal: Journal, clock: Clock, *, usage: Usage, every: float
     ) -> None:
         self._keys = keys
         self._resolvers = tuple(resolvers)
         self._journal = journal
         self._clock = clock
         self._every = every
-        self._usage = Usage(state)
+        self._usage = usage
         self._suspended: set[Key] = set()
         self._told: set[str] = set()
         self._one_at_a_time = asyncio.Lock()

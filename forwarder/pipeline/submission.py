@@ -43,7 +43,7 @@ from forwarder.pipeline.life import Pipeline
 from forwarder.ports import Claim, Held, StoreAway, Waiting
 from forwarder.smtp import reply
 
-__all__ = ["Submission", "SubmissionSettings"]
+__all__ = ["Allowance", "Submission", "SubmissionSettings"]
 
 _HOUR = timedelta(hours=1)
 
@@ -67,7 +67,9 @@ class Submission:
         doors: Doors,
         dispatcher: Dispatcher,
         pipeline: Pipeline,
+        allowance: Allowance | None = None,
     ) -> None:
+        """``allowance``: what was spent already, by others who speak to the same clients."""
         self._settings = settings
         self._submission = submission
         self._doors = doors
@@ -75,7 +77,7 @@ class Submission:
         self._pipeline = pipeline
         self._forwarding = Forwarding(settings, doors, dispatcher)
         self._tell = Teller(doors.journal)
-        self._allowance = _Allowance(submission.recipients_per_hour)
+        self._allowance = allowance or Allowance()
 
     async def recipient(self, sender: Address | None, address: Address) -> route.Resolved | Refuse:
         """RCPT TO. A reversible address is no place to write to: reports come to it on port 25."""
@@ -116,7 +118,7 @@ class Submission:
             screen.screen_message(message, author)
             or ownership.refuse_author(envelope.identity, author)
             or screen.screen_loop(message, aliases)
-            or self._allowance.refuse(envelope.identity.name, len(resolved), now)
+            or self._allowance.refuse(envelope.identity.name, len(resolved), now, self._submission.recipients_per_hour)
         )
         if refused is not None:
             return self._tell.refused(envelope, refused)
@@ -301,18 +303,18 @@ def complete(message: Message, content: bytes, domain: str, now: datetime) -> Me
     return replace(message, header=header, fields=(*added, *message.fields))
 
 
-class _Allowance:
+class Allowance:
     """How many recipients has each client written to within this hour? One entry for each client of the configuration."""
 
-    def __init__(self, per_hour: int) -> None:
-        self._per_hour = per_hour
+    def __init__(self) -> None:
         self._spent: dict[str, tuple[datetime, int]] = {}
 
-    def refuse(self, client: str, recipients: int, now: datetime) -> Refuse | None:
+    def refuse(self, client: str, recipients: int, now: datetime, per_hour: int) -> Refuse | None:
+        """``None``: they are counted, and may be written to."""
         since, spent = self._spent.get(client, (now, 0))
         if now - since >= _HOUR:
             since, spent = now, 0
-        if spent + recipients > self._per_hour:
+        if spent + recipients > per_hour:
             return Refuse(reply.ENOUGH_SUBMITTED, f"{client} has written to {spent} recipients since {since:%H:%M}")
         self._spent[client] = (since, spent + recipients)
         return None

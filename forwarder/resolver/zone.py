@@ -76,6 +76,9 @@ class ZoneResolver:
             raise ZoneError(f"{path}: name -> type -> list of data expected")
         return cls(zone)
 
+    async def aclose(self) -> None:
+        """Nothing is under way."""
+
     async def txt(self, name: str, *, fresh: bool = False) -> Answer[bytes]:
         return self._look_up(name, "TXT")
 

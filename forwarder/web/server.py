@@ -83,10 +83,16 @@ class WebServer:
         asyncio.get_running_loop().call_later(self._lifetime, handler.force_close)
         return handler
 
-    async def stop(self) -> None:
-        """Accept nothing more and close what is open."""
+    def leave(self) -> None:
+        """Accept nothing more; what is open ends by itself, within its lifetime."""
         for server in self._servers:
             server.close()
+        self._servers.clear()
+        self._handshakes.leave()
+
+    async def stop(self) -> None:
+        """Accept nothing more and close what is open."""
+        self.leave()
         self._handshakes.close()
         await self._runner.cleanup()
 

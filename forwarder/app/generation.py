@@ -1,0 +1,263 @@
+"""What serves one configuration? A generation: from start or a reload, until its last session and attempt are over.
+
+Whoever connects gets the newest. A session, and so every message in it, stays with the generation that it began with; what
+the queue holds goes to the newest. Parts that a reload does not change are shared (``shared``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from forwarder.app.parts import (
+    Material,
+    limits_of,
+    listening_at,
+    make_key_host,
+    make_resolver,
+    pipeline_settings,
+    published,
+    submission_settings,
+)
+from forwarder.app.shared import Shared, share
+from forwarder.app.state import Store
+from forwarder.app.watchedkeys import WatchedKeys
+from forwarder.dispatch import ATTEMPT, Dispatcher, UnderWay
+from forwarder.edge.guesses import Guesses
+from forwarder.edge.server import EdgeServer, Seats
+from forwarder.edge.session import EdgeSettings
+from forwarder.edge.submission import SubmissionSession
+from forwarder.keyhost import KeyHostClient
+from forwarder.keys.usage import Usage
+from forwarder.pipeline import Doors, Pipeline
+from forwarder.pipeline.aftermath import Aftermath
+from forwarder.pipeline.submission import Allowance, Submission
+from forwarder.ports import Clock, Journal, Mailboxes
+from forwarder.relay import SmtpRelay
+from forwarder.resolver import DnsResolver, ZoneResolver, system_nameservers
+from forwarder.retry import Schedule
+from forwarder.worker import Worker, WorkerSettings
+
+if TYPE_CHECKING:
+    from forwarder.web.server import WebServer
+
+__all__ = ["Generation", "Ground"]
+
+#: Of the time that a stop has, the part in which a sender still waits for its next hop. After it the message is queued, and the
+#: sender is answered.
+PATIENCE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every generation of the process stands on."""
+
+    store: Store
+    mailboxes: Mailboxes
+    usage: Usage
+    clock: Clock
+    journal: Journal
+    under_way: UnderWay = field(default_factory=UnderWay)
+    allowance: Allowance = field(default_factory=Allowance)
+    #: A count of sessions each, so that strangers on port 25 never keep users out.
+    inbound: Seats = field(default_factory=Seats)
+    users: Seats = field(default_factory=Seats)
+
+
+class Generation:
+    """Needs a running loop. Raises StartError for what only shows when parts are made; then ``close`` it."""
+
+    def __init__(
+        self, material: Material, addresses: Sequence[str], ground: Ground, before: Generation | None = None
+    ) -> None:
+        """``addresses``: where we listen. ``before``: whose parts may be shared."""
+        settings = self.settings = material.settings
+        self._ground = ground
+        self._material = material
+        self._tasks: list[asyncio.Task[None]] = []
+        self._web: WebServer | None = None
+        self._resolver = self._share_resolver(before)
+        self._ring = self._share_keys(before)
+        self._key_host = self._share_key_host(before)
+        relaying = listening_at(material.relaying, addresses)
+        resolver, journal = self._resolver.part, ground.journal
+        self._relay: Shared[SmtpRelay] = share(
+            before._relay if before is not None else None,
+            (relaying, self._resolver),
+            lambda: SmtpRelay(resolver, relaying, journal, random.Random()),
+            SmtpRelay.close,
+        )
+        self._held: list[Shared[Any]] = [self._resolver, self._ring, self._key_host, self._relay]
+        ledger = ground.store.ledger(settings)
+        queue = ground.store.queue(settings, ledger)
+        doors = Doors(
+            directory=material.directory,
+            resolver=resolver,
+            ledger=ledger,
+            mailboxes=ground.mailboxes,
+            keys=self._ring.part.keys,
+            clock=ground.clock,
+            journal=journal,
+            key_host=self._key_host.part,
+        )
+        told = pipeline_settings(settings, material.note)
+        schedule = Schedule(settings.queue.first_retry, settings.queue.max_retry)
+        aftermath = Aftermath(told, doors, queue, schedule, random.random)
+        self.worker = Worker(
+            queue,
+            self._relay.part,
+            aftermath,
+            journal,
+            WorkerSettings(settings.queue.deliveries, settings.queue.per_destination, settings.queue.lease),
+            ground.under_way,
+        )
+        self._dispatcher = Dispatcher(
+            self._relay.part,
+            ledger,
+            journal,
+            in_session=settings.relay.in_session,
+            lease=settings.queue.lease,
+            queue=queue,
+            settler=aftermath,
+            wake=self.worker.wake,
+            under_way=ground.under_way,
+        )
+        pipeline = Pipeline(told, doors, self._dispatcher)
+        # What was guessed before a reload is held against the client after it.
+        most = settings.limits.forged_reversible
+        guesses = self._guesses = share(before._guesses if before is not None else None, most, lambda: Guesses(most))
+        edge = EdgeSettings(
+            hostname=settings.hostname,
+            limits=limits_of(settings),
+            tls=lambda: material.tls,
+            default_domain=settings.srs.domain,
+            guesses=guesses.part,
+        )
+        submission = Submission(
+            told, submission_settings(settings, addresses), doors, self._dispatcher, pipeline, ground.allowance
+        )
+        user_session = functools.partial(SubmissionSession, clients=material.clients)
+        self._inbound = EdgeServer(edge, pipeline, ground.clock, journal, seats=ground.inbound)
+        self._users = EdgeServer(edge, submission, ground.clock, journal, session=user_session, seats=ground.users)
+
+    @property
+    def keys(self) -> WatchedKeys:
+        """Those that sign."""
+        return self._ring.part
+
+    # --- parts that may be shared
+
+    def _share_resolver(self, before: Generation | None) -> Shared[DnsResolver | ZoneResolver]:
+        dns = self.settings.dns
+        # A zone file may have changed where its name has not.
+        made_from = (dns, dns.nameservers or system_nameservers()) if dns.zone_file is None else None
+        return share(
+            before._resolver if before is not None else None,
+            made_from,
+            lambda: make_resolver(self.settings),
+            lambda one: one.aclose(),
+        )
+
+    def _share_keys(self, before: Generation | None) -> Shared[WatchedKeys]:
+        settings, ground, keys = self.settings, self._ground, self._material.keys
+        asked = self._resolver.made_from
+        made_from = (keys.content(), settings.keys.require_record, settings.keys.check_every, asked)
+
+        def make() -> WatchedKeys:
+            made = WatchedKeys(keys, settings, ground.usage, ground.clock, ground.journal)
+            if before is not None and made.watch is not None:
+                keys.forget_nothing(before.keys.keys)
+            return made
+
+        return share(
+            before._ring if before is not None else None,
+            made_from if asked is not None else None,
+            make,
+            WatchedKeys.close,
+        )
+
+    def _share_key_host(self, before: Generation | None) -> Shared[KeyHostClient | None]:
+        mailkey, resolver = self.settings.mailkey, self._resolver
+
+        async def close(client: KeyHostClient | None) -> None:
+            if client is not None:
+                await client.aclose()
+
+        return share(
+            before._key_host if before is not None else None,
+            (mailkey.fetch_https, mailkey.fetch_port, mailkey.fetch_private, mailkey.fetch_ca_file, resolver),
+            lambda: make_key_host(self.settings, resolver.part, self._ground.journal),
+            close,
+        )
+
+    # --- its life
+
+    async def start(self, mail: Sequence[socket.socket], web: Sequence[socket.socket]) -> None:
+        """Begin to accept and to work off the queue. The sockets are ours from now on, in the order of the settings."""
+        if web:
+            await self._serve_web(web)
+        for one, sock in zip(self.settings.listen, mail, strict=True):
+            server = self._users if one.submission else self._inbound
+            await server.start([sock], tls=self._material.tls if one.tls == "implicit" else None)
+        self._tasks = [asyncio.create_task(self.worker.run()), asyncio.create_task(self._dispatcher.renew())]
+
+    async def _serve_web(self, sockets: Sequence[socket.socket]) -> None:
+        # aiohttp takes long to import.
+        from forwarder.web.server import WebServer  # noqa: PLC0415
+        from forwarder.web.wellknown import mailkey_routes  # noqa: PLC0415
+
+        keys = self.keys.keys
+        self._web = WebServer(mailkey_routes(lambda: published(keys)), self._material.web_tls, self._ground.journal)
+        await self._web.start(sockets)
+
+    def leave(self) -> None:
+        """Another generation takes over: accept and claim nothing more; nobody who is connected hears of it."""
+        self._inbound.leave()
+        self._users.leave()
+        if self._web is not None:
+            self._web.leave()
+
+    def hurry(self) -> None:
+        """End sessions between two messages."""
+        self._inbound.hurry()
+        self._users.hurry()
+
+    async def fade(self) -> None:
+        """After ``leave``: until the last session and the last attempt are over. Then ``close``."""
+        await asyncio.gather(self._inbound.ended(), self._users.ended(), self.worker.stop(ATTEMPT))
+        await self._dispatcher.ended()
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new, finish what is under way within ``seconds``, hand the rest back. Safe to call at any time."""
+        journal, now = self._ground.journal, asyncio.get_running_loop().time
+        until = now() + seconds
+        if self._web is not None:
+            self._web.leave()
+        self._dispatcher.cut_short(seconds * PATIENCE)
+        left, *_ = await asyncio.gather(
+            self.worker.stop(seconds), self._inbound.drain(seconds), self._users.drain(seconds)
+        )
+        if left:
+            journal.event("drain.timeout", queued=left)
+        left = await self._dispatcher.finish(max(0.0, until - now()))
+        if left:
+            journal.event("drain.timeout", deliveries=left)
+
+    async def close(self) -> None:
+        """After ``fade`` or ``drain``. Safe to call at any time."""
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if self._material.clients.authenticator is not None:
+            self._material.clients.authenticator.close()
+        if self._web is not None:
+            await self._web.stop()
+        while self._held:
+            await self._held.pop().let_go()
