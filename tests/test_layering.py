@@ -33,6 +33,7 @@ LAYERS = {
     "bounce": 3,
     "dispatch": 3,
     "pipeline": 4,
+    "accepting": 5,
     "credentials": 5,
     "directory": 5,
     "edge": 5,
@@ -60,7 +61,9 @@ ADAPTERS = 5
 SIDEWAYS = {
     ("smtp", "mail"),  # the grammar of MAIL and RCPT is made of addresses
     ("srslegacy", "srs"),  # one alphabet of days, one set of answers
-    ("edge", "handshakes"),  # both listen in TLS, and nothing of the core does
+    ("edge", "accepting"),  # both listen, and nothing of the core does
+    ("web", "accepting"),
+    ("edge", "handshakes"),
     ("web", "handshakes"),
     ("app", "config"),
     ("cli", "app"),

@@ -131,13 +131,15 @@ class Generation:
         pipeline = Pipeline(told, doors, self._dispatcher)
         # What was guessed before a reload is held against the client after it.
         most = settings.limits.forged_reversible
-        guesses = self._guesses = share(before._guesses if before is not None else None, most, lambda: Guesses(most))
+        self._guesses: Shared[Guesses] = share(
+            before._guesses if before is not None else None, most, lambda: Guesses(most)
+        )
         edge = EdgeSettings(
             hostname=settings.hostname,
             limits=limits_of(settings),
             tls=lambda: material.tls,
             default_domain=settings.srs.domain,
-            guesses=guesses.part,
+            guesses=self._guesses.part,
         )
         submission = Submission(
             told, submission_settings(settings, addresses), doors, self._dispatcher, pipeline, ground.allowance
@@ -150,6 +152,11 @@ class Generation:
     def keys(self) -> WatchedKeys:
         """Those that sign."""
         return self._ring.part
+
+    @property
+    def sessions(self) -> int:
+        """How many clients are connected to it."""
+        return len(self._inbound) + len(self._users)
 
     # --- parts that may be shared
 
@@ -216,12 +223,12 @@ class Generation:
         self._web = WebServer(mailkey_routes(lambda: published(keys)), self._material.web_tls, self._ground.journal)
         await self._web.start(sockets)
 
-    def leave(self) -> None:
-        """Another generation takes over: accept and claim nothing more; nobody who is connected hears of it."""
-        self._inbound.leave()
-        self._users.leave()
+    def leave(self, heir: Generation | None = None) -> None:
+        """Accept and claim nothing more; nobody who is connected hears of it. ``heir`` has whoever comes."""
+        self._inbound.leave(heir._inbound if heir is not None else None)
+        self._users.leave(heir._users if heir is not None else None)
         if self._web is not None:
-            self._web.leave()
+            self._web.leave(heir._web if heir is not None else None)
 
     def hurry(self) -> None:
         """End sessions between two messages."""

@@ -314,12 +314,23 @@ def listening_at(relaying: RelaySettings, addresses: Sequence[str]) -> RelaySett
 
 def _tls_rules(settings: Settings) -> TlsRules:
     relay = settings.relay
-    roots = str(relay.tls.ca_file or "")
+    roots = _usable_roots(relay.tls.ca_file)
     if relay.smarthost_tls is not None:
         # Everything goes there.
         return TlsRules(Level.VERIFY if relay.smarthost_tls == "implicit" else Level(relay.smarthost_tls), roots=roots)
     domains = {domain: Level(level) for domain, level in relay.tls.domains.items()}
     return TlsRules(Level(relay.tls.default), domains, roots)
+
+
+def _usable_roots(file: Path | None) -> str:
+    """``""``: the system's."""
+    if file is None:
+        return ""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"relay.tls.ca_file: cannot use {file}: {error}") from error
+    return str(file)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -24,6 +24,7 @@ from forwarder.keys.usage import Usage
 from forwarder.keys.watch import KeyWatch
 from forwarder.mailbox import MailboxFiles
 from forwarder.ports import Journal
+from forwarder.relay.tls import forget_roots
 
 __all__ = ["App"]
 
@@ -117,10 +118,11 @@ class App:
                 await generation.close()
             raise
         self._generation, self._settings = generation, settings
+        forget_roots()
         if before is not None:
-            before.leave()
+            before.leave(generation)
             self._fading[before] = asyncio.create_task(self._fade(before))
-            for one in list(self._fading)[:-MAX_FADING]:
+            for one in [one for one in self._fading if one.sessions][:-MAX_FADING]:
                 one.hurry()
         self._mail.adopt(mail)
         self._web.adopt(web)

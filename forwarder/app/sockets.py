@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from forwarder.app.errors import StartError
@@ -46,6 +47,9 @@ class Sockets:
         """Listen here and nowhere else."""
         for key, sock in self._bound.items():
             if key not in table:
+                # Duplicates of it may be open for a moment: nobody connects to them.
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
                 sock.close()
         self._bound = table
 

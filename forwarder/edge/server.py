@@ -9,16 +9,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from forwarder.accepting import BACKLOG, GRACE, Accepting
 from forwarder.edge.session import Acceptor, EdgeSettings, Session
 from forwarder.handshakes import Handshakes
+from forwarder.model import Reply
 from forwarder.ports import Clock, Journal
 from forwarder.smtp import reply
 
 __all__ = ["EdgeServer", "Seats", "bind", "turn_away"]
-
-_BACKLOG = 512
-#: Seconds in which a connection that the loop has taken, and nobody has met yet, becomes a session.
-_GRACE = 1.0
 
 
 def bind(address: str) -> socket.socket:
@@ -32,7 +30,7 @@ def bind(address: str) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, int(port)))
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise
@@ -43,7 +41,7 @@ def bind(address: str) -> socket.socket:
 def turn_away(sock: socket.socket) -> None:
     """421 for those who are connected, and whom nobody has taken: closing the socket would break their connection."""
     sock.setblocking(False)
-    for _ in range(_BACKLOG):
+    for _ in range(BACKLOG):
         try:
             client, _ = sock.accept()
         except OSError:
@@ -83,40 +81,43 @@ class EdgeServer:
         self._sessions: set[Session] = set()
         self._seats = seats or Seats()
         self._handshakes = Handshakes(settings.limits.handshake_timeout, self._full, self._seats.handshakes)
-        self._servers: list[asyncio.Server] = []
+        self._accepting = Accepting(self._new_session)
         self._draining = False
         self._empty = asyncio.Event()
 
     async def start(self, sockets: Sequence[socket.socket], *, tls: ssl.SSLContext | None = None) -> None:
         """Begin to accept; with ``tls``, clients that speak TLS from the first octet (RFC 8314 section 3.3)."""
-        loop = asyncio.get_running_loop()
-
-        def new_session() -> Session:
-            return self._session(
-                self._settings,
-                self._acceptor,
-                self._clock,
-                self._journal,
-                loop=loop,
-                admit=self._admit,
-                on_end=self._ended,
-            )
-
         for sock in sockets:
             if tls is not None:
-                self._handshakes.accept(sock, new_session, tls)
+                self._handshakes.accept(sock, self._new_session, tls)
             else:
-                self._servers.append(await loop.create_server(new_session, sock=sock, backlog=_BACKLOG))
+                await self._accepting.start(sock)
+
+    def _new_session(self) -> Session:
+        return self._session(
+            self._settings,
+            self._acceptor,
+            self._clock,
+            self._journal,
+            loop=asyncio.get_running_loop(),
+            admit=self._admit,
+            on_end=self._ended,
+        )
+
+    def __len__(self) -> int:
+        return len(self._sessions)
 
     def _full(self) -> bool:
         return self._draining or len(self._seats.sessions) + len(self._handshakes) >= self._settings.limits.sessions
 
-    def _admit(self, session: Session) -> bool:
-        if self._draining or len(self._seats.sessions) >= self._settings.limits.sessions:
-            return False
+    def _admit(self, session: Session) -> Reply | None:
+        if self._draining:
+            return reply.SHUTTING_DOWN
+        if len(self._seats.sessions) >= self._settings.limits.sessions:
+            return reply.TOO_MANY_SESSIONS
         self._sessions.add(session)
         self._seats.sessions.add(session)
-        return True
+        return None
 
     def _ended(self, session: Session) -> None:
         self._sessions.discard(session)
@@ -124,16 +125,14 @@ class EdgeServer:
         if not self._sessions:
             self._empty.set()
 
-    def leave(self) -> None:
-        """Accept nothing more. Whoever is connected stays, and hears nothing of it."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+    def leave(self, heir: EdgeServer | None = None) -> None:
+        """Accept nothing more. Whoever is connected stays, and hears nothing of it; ``heir`` has whoever comes."""
+        self._accepting.leave(heir._accepting if heir is not None else None)
         self._handshakes.leave()
 
     async def ended(self) -> None:
         """When the last session is over, after ``leave``."""
-        await asyncio.sleep(_GRACE)
+        await asyncio.sleep(GRACE)
         await self._handshakes.ended()
         while self._sessions:
             self._empty.clear()
@@ -147,6 +146,7 @@ class EdgeServer:
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, tell idle clients 421, let transactions that run finish, and end the rest after ``seconds``."""
+        self._draining = True
         self.leave()
         self._handshakes.close()
         self.hurry()
@@ -159,3 +159,4 @@ class EdgeServer:
                 self._journal.event("drain.timeout", sessions=len(self._sessions))
                 for session in list(self._sessions):
                     session.hang_up(reply.SHUTTING_DOWN)
+        self._accepting.close()

@@ -107,9 +107,10 @@ class Session(SMTP):
         journal: Journal,
         *,
         loop: asyncio.AbstractEventLoop,
-        admit: Callable[[Session], bool],
+        admit: Callable[[Session], Reply | None],
         on_end: Callable[[Session], None],
     ) -> None:
+        """``admit`` refuses it, or counts it."""
         # aiosmtpd's own __init__ inspects handler and class anew for every connection (140 to 250 us) and builds a
         # StreamReader that is not used here; only the flow control of its ancestor is needed.
         asyncio.streams.FlowControlMixin.__init__(self, loop)
@@ -155,8 +156,8 @@ class Session(SMTP):
         self._session_deadline = now + self._limits.session_timeout
         self._deadline = now + self._limits.command_timeout
         self._timer = self.loop.call_at(self._deadline, self._check_deadline)
-        if not self._admit(self):
-            self.say(reply.TOO_MANY_SESSIONS)
+        if (refused := self._admit(self)) is not None:
+            self.say(refused)
             self._flush()
             self._transport.close()
             return

@@ -24,7 +24,8 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """A fresh context, so that a mismatched pair breaks this one and not one in use. Raises OSError or ssl.SSLError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
+    # A key under a passphrase is refused: without this, OpenSSL would ask for one on the terminal, and wait.
+    context.load_cert_chain(certificate, key, password="")
     return context
 
 

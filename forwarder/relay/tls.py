@@ -28,6 +28,7 @@ __all__ = [
     "Usage",
     "Verified",
     "client_context",
+    "forget_roots",
 ]
 
 #: RFC 6698 section 2.1.3: the matching types that are digests, the stronger the higher.
@@ -98,6 +99,11 @@ TlsPolicy = NoTls | Opportunistic | Required | Verified | Dane
 def client_context(policy: TlsPolicy) -> ssl.SSLContext:
     """TLS 1.2 and up. A peer that has less gets opportunistic mail in clear, which protects about as much."""
     return _context(policy.roots if isinstance(policy, Verified) else None)
+
+
+def forget_roots() -> None:
+    """The files of trusted certificates may have changed: they are read again for the next connection."""
+    _context.cache_clear()
 
 
 @lru_cache(maxsize=16)

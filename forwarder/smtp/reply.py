@@ -25,7 +25,7 @@ TIMED_OUT = Reply(421, "4.4.2", "waited too long")
 TOO_MANY_GUESSES = Reply(421, "4.7.0", "too many return addresses that are not valid, come back in an hour")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many errors")
 NOT_SMTP = Reply(421, "4.7.0", "this is not an HTTP server")
-TOO_MANY_SESSIONS = Reply(421, "4.7.0", "too many connections, come back later")
+TOO_MANY_SESSIONS = Reply(421, "4.3.2", "too many connections, come back later")
 
 UNKNOWN_COMMAND = Reply(500, "5.5.1", "command not recognized")
 BAD_LINE = Reply(500, "5.5.2", "lines end with CRLF")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from forwarder.accepting import Accepting
 from forwarder.handshakes import Handshakes
 from forwarder.ports import Journal
 
@@ -59,17 +60,16 @@ class WebServer:
         self._tls = tls
         self._lifetime = lifetime
         self._handshakes = Handshakes(_HANDSHAKE_SECONDS, self._full)
-        self._servers: list[asyncio.Server] = []
+        self._accepting = Accepting(self._admit)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Begin to accept."""
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
         for sock in sockets:
             if self._tls is not None:
                 self._handshakes.accept(sock, self._admit, self._tls)
             else:
-                self._servers.append(await loop.create_server(self._admit, sock=sock))
+                await self._accepting.start(sock)
 
     def _full(self) -> bool:
         server = self._runner.server
@@ -83,16 +83,15 @@ class WebServer:
         asyncio.get_running_loop().call_later(self._lifetime, handler.force_close)
         return handler
 
-    def leave(self) -> None:
-        """Accept nothing more; what is open ends by itself, within its lifetime."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+    def leave(self, heir: WebServer | None = None) -> None:
+        """Accept nothing more; what is open ends by itself, within its lifetime. ``heir`` has whoever comes."""
+        self._accepting.leave(heir._accepting if heir is not None else None)
         self._handshakes.leave()
 
     async def stop(self) -> None:
         """Accept nothing more and close what is open."""
         self.leave()
+        self._accepting.close()
         self._handshakes.close()
         await self._runner.cleanup()
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import aiosmtplib
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from forwarder.app import App, StartError
 from forwarder.cli.demo_lab import FORWARDER, SENDER, Received, free_port
@@ -451,10 +453,15 @@ def taken(it: Lab) -> None:
 
 
 TLS = '[tls]\ncert = "{}"\nkey = "{}"\n'
-ENCRYPTED = (
-    b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGbMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAg=\n"
-    b"-----END ENCRYPTED PRIVATE KEY-----\n"
+ENCRYPTED = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
 )
+SMARTHOST = """\
+smarthost = "a.test:587"
+smarthost_tls = "verify"
+smarthost_user = "u"
+smarthost_password_file = "no.password"
+"""
 #: What is done to a good configuration, and what the one line says.
 BROKEN = {
     "no-file": (removed("forwarder.toml"), "cannot be read"),
@@ -484,7 +491,7 @@ BROKEN = {
     "no-key": (removed("keys/fwd.mailkey.pem"), "keys.mailkey[0].key: there is no file"),
     "key-is-garbage": (written("keys/fwd.rsa.pem", b"garbage"), "no private key in PKCS#8"),
     "key-is-empty": (written("keys/fwd.mailkey.pem", b""), "no private key in PKCS#8"),
-    "key-is-encrypted": (written("keys/fwd.rsa.pem", ENCRYPTED), "fwd.rsa.pem:"),
+    "key-is-encrypted": (written("keys/fwd.rsa.pem", ENCRYPTED), "the key is encrypted"),
     "key-for-all": (lambda it: (it.folder / "keys/fwd.rsa.pem").chmod(0o640), "others can use it (mode 0640)"),
     "two-keys-of-a-name": (replaced('selector = "ed"', 'selector = "rsa"'), "has a key already"),
     "certificate-alone": (with_line('[tls]\ncert = "keys/srs.secret"'), "cert and key belong together"),
@@ -502,6 +509,14 @@ BROKEN = {
     "web-certificate-of-another-key": (
         both(swapped, table('[web]\nlisten = ["127.0.0.1:0"]\n[web.tls]\ncert = "other.pem"\nkey = "key.pem"\n')),
         "web.tls: cannot use",
+    ),
+    "roots-are-garbage": (
+        both(written("roots.pem", b"garbage"), with_line('[relay.tls]\nca_file = "roots.pem"')),
+        "relay.tls.ca_file: cannot use",
+    ),
+    "no-smarthost-password": (
+        replaced("[relay]\n", f"[relay]\n{SMARTHOST}"),
+        "relay.smarthost_password_file: there is no file",
     ),
     "web-in-the-clear": (table('[web]\nlisten = ["192.0.2.1:80"]\n'), "needs web.tls.cert"),
     "no-credentials": (table('[submission.logins.a]\nowns = ["fwd.test"]\n'), "submission.credentials"),
