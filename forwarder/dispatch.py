@@ -10,7 +10,8 @@ attempt and settled after it, so that a sender that retries gets the recipients 
     it cannot be held                   deferred: the sender hears 4xx and keeps it (too large, queue full, store away,
                                         hold = "never")
 
-Where the operator wants it, and for more next hops than one sender should wait for, the queue comes first.
+Where the operator wants it, for more next hops than one sender should wait for, and for one that gets only so many messages a
+minute, the queue comes first.
 
 This file waits for several deliveries at once, the one place of the core besides auth.verify that does.
 """
@@ -293,7 +294,7 @@ class Dispatcher:
         if self._queue is None or plan.held is None:
             return False
         if plan.hold is Hold.AUTO:
-            return self._in_session == 0 or plans > MAX_IN_SESSION
+            return self._in_session == 0 or plans > MAX_IN_SESSION or self._queue.is_paced(plan.delivery.next_hop)
         return plan.hold is Hold.ALWAYS
 
     # --- one attempt in session

@@ -288,6 +288,9 @@ class Queue(Protocol):
     """Durable mail (docs/decisions/0011). Every method raises ``StoreAway`` when the store is away; times that matter are the
     store's own clock."""
 
+    def is_paced(self, next_hop: str) -> bool:
+        """True: it gets only so many messages a minute, and only the queue counts them."""
+
     async def put(
         self,
         held: Sequence[Held],

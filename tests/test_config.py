@@ -433,6 +433,14 @@ D = '[domains."fwd.test"'
             id="in the wrong order",
         ),
         pytest.param(
+            LEAST + '[queue.destinations."x.test"]\nper_minute = -1\n[queue.destinations."x"]\ndeliveries = 0\n',
+            [
+                'queue.destinations."x.test".per_minute: must be 0 or more, got -1 (line 5)',
+                "queue.destinations.x.deliveries: must be 1 or more, got 0 (line 7)",
+            ],
+            id="a pace that is none",
+        ),
+        pytest.param(
             LEAST + '[[keys.dkim]]\ndomain = "fwd.test"\nselector = ""\nkey = ""\n',
             [
                 "keys.dkim[0].selector: must not be empty, got '' (line 6)",

@@ -15,7 +15,7 @@ from forwarder.store.client import StoreClient, StoreUrlError
 from forwarder.store.disk import Disk
 from forwarder.store.health import examine_store
 from forwarder.store.ledger import RedisLedger
-from forwarder.store.queue import RedisQueue
+from forwarder.store.queue import Pace, RedisQueue
 from forwarder.store.server import EmbeddedStore, StoreStartError
 
 __all__ = ["State", "Store", "open_state"]
@@ -132,5 +132,18 @@ def _queue(
 ) -> RedisQueue:
     limits = settings.queue
     return RedisQueue(
-        client, ledger, journal=journal, max_body=limits.max_body, high_water=limits.high_water, disk=disk
+        client,
+        ledger,
+        journal=journal,
+        max_body=limits.max_body,
+        high_water=limits.high_water,
+        disk=disk,
+        per_minute=limits.per_minute,
+        paces={
+            domain: Pace(
+                one.deliveries if one.deliveries is not None else limits.per_destination,
+                one.per_minute if one.per_minute is not None else limits.per_minute,
+            )
+            for domain, one in limits.destinations.items()
+        },
     )

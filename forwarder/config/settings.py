@@ -188,6 +188,17 @@ class Relay(_Table):
         return self
 
 
+#: A rate beyond this is none: no machine delivers ten thousand a second.
+PerMinute = Annotated[int, BeforeValidator(values.not_bool), Field(ge=0, le=600000)]
+
+
+class Destination(_Table):
+    """What one next hop is given; what is not said here is as for all."""
+
+    deliveries: Count | None = None
+    per_minute: PerMinute | None = None
+
+
 class Queue(_Table):
     """Mail that has to wait."""
 
@@ -200,6 +211,14 @@ class Queue(_Table):
     min_free: Annotated[int, BeforeValidator(values.not_bool), Field(ge=0)] = 67108864
     deliveries: Count = 50
     per_destination: Count = 5
+    per_minute: PerMinute = 0
+    # Each is sent along with every claim.
+    destinations: Annotated[
+        dict[DomainName, Destination],
+        BeforeValidator(values.distinct_domains),
+        AfterValidator(values.frozen),
+        Field(max_length=1000),
+    ] = Field(default_factory=dict)
     lease: Annotated[float, BeforeValidator(values.not_bool), Field(ge=1, le=3600)] = 60.0
 
     @model_validator(mode="after")
@@ -349,7 +368,7 @@ class Settings(_Table):
     keys: Keys = Keys()
     mailkey: Mailkey = Mailkey()
     relay: Relay = Field(default_factory=Relay)
-    queue: Queue = Queue()
+    queue: Queue = Field(default_factory=Queue)
     limits: Limits = Limits()
     policy: Policy = Policy()
     bounces: Bounces = Bounces()

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 
+import idna
+
+from forwarder.auth.dnsname import dns_name
 from forwarder.dispatch import pick
 from forwarder.ports import Claim, Claimed, Held, Journal, QueueFull
 from forwarder.store.client import StoreClient, load_script
@@ -133,8 +136,15 @@ class RedisQueue:
         self._per_minute = per_minute
         self._paces = paces or {}
         self._disk = disk
+        #: As the claim's script reads them, and the names they were made with.
+        self._differing: tuple[Names, list[bytes | int]] | None = None
 
     # --- ports.Queue
+
+    def is_paced(self, next_hop: str) -> bool:
+        """See ``ports.Queue``."""
+        own = self._paces.get(dns_name(next_hop) or next_hop) if self._paces else None
+        return (own.per_minute if own is not None else self._per_minute) > 0
 
     async def put(
         self,
@@ -159,13 +169,9 @@ class RedisQueue:
         """See ``ports.Queue``."""
         names = await self._ledger.names()
         arguments = (lease, _number(seconds), limit, per_destination, self._per_minute, MAX_CLAIMED, DEAD_FOR)
-        differ = [
-            one
-            for domain, pace in self._paces.items()
-            for one in (_destination(names, domain), pace.deliveries, pace.per_minute)
-        ]
         claimed = []
-        for name, record, head, body, dots, given_up in await self._client.run(_CLAIM, _KEYS, (*arguments, *differ)):
+        answer = await self._client.run(_CLAIM, _KEYS, (*arguments, *self._differ(names)))
+        for name, record, head, body, dots, given_up in answer:
             held = open_held(names, name, record, (head, body))
             if held is None:
                 self._journal.event("store_value_unreadable", kind="queue", item=_short(name))
@@ -173,6 +179,15 @@ class RedisQueue:
             else:
                 claimed.append(Claimed(held, int(dots) if dots.isdigit() else 1, given_up == b"1"))
         return claimed
+
+    def _differ(self, names: Names) -> list[bytes | int]:
+        if self._differing is None or self._differing[0] is not names:
+            packed: list[bytes | int] = []
+            for domain, pace in self._paces.items():
+                for spelling in _spellings(domain):
+                    packed += [_destination(names, spelling), pace.deliveries, pace.per_minute]
+            self._differing = names, packed
+        return self._differing[1]
 
     async def next_due(self) -> float | None:
         """See ``ports.Queue``."""
@@ -370,6 +385,14 @@ def _item(names: Names, id: str) -> bytes:  # noqa: A002 - what Held calls it
 
 def _destination(names: Names, next_hop: str) -> bytes:
     return names.key(b"qw", next_hop.lower())
+
+
+def _spellings(domain: str) -> set[str]:
+    """In A-labels, and as a destination may be written."""
+    try:
+        return {domain, idna.decode(domain)}
+    except idna.IDNAError:
+        return {domain}
 
 
 _PREFIX = HASH_TAG + b":qi:"

@@ -241,6 +241,22 @@ async def test_the_queue_comes_first(tmp_path: Path, recipient: str, relay: str)
             await until(lambda: len(other.messages) == count)
 
 
+async def test_a_destination_with_a_pace_gets_its_mail_at_that_pace_and_others_do_not_wait(tmp_path: Path) -> None:
+    extra = SOON + '[queue.destinations."other.test"]\nper_minute = 60\n'
+    async with (
+        lab(tmp_path, zone=ZONE, aliases=ALIASES, extra=extra) as it,
+        SmtpSink(host=OTHER, port=it.port) as other,
+    ):
+        for number in range(3):
+            sent = held(it, MESSAGE.replace(b"<one@", b"<%d@" % number))
+            assert (await send(it, sent)).startswith("250 2.0.0 accepted")
+        assert (await it.send(it.signed())).startswith("250 2.0.0 delivered")
+        assert len(other.messages) <= 1
+        began = asyncio.get_running_loop().time()
+        await until(lambda: len(other.messages) == 3)
+        assert asyncio.get_running_loop().time() - began > 1.5
+
+
 async def test_an_unanswered_dot_is_tried_once_more_and_never_a_third_time(tmp_path: Path) -> None:
     async with (
         lab(tmp_path, zone=ZONE, aliases=ALIASES, extra=SOON) as it,
