@@ -3,53 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 from tests.faults.copies import settled, unflagged
 from tests.faults.mta import Mta
 from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
 from tests.faults.test_kills import BODY, all_there
 from tests.faults.test_store import once_deferred, pid_of
+from tests.peers.disk import MB, leave, small_disk
 from tests.peers.smtp_sink import SmtpSink
 from tests.waiting import until
 
-MB = 1 << 20
 SIZE, MIN_FREE = 8 * MB, 4 * MB
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of ``SIZE`` octets there, while the context lasts."""
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here (root, CAP_SYS_ADMIN): {done.stderr.decode().strip()}")
-    try:
-        yield folder
-    finally:
-        # Whoever still has a file open there does not keep it.
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def leave(folder: Path, octets: int) -> Path:
-    """A file that takes all but so many octets."""
-    ballast = folder / "ballast"
-    found = os.statvfs(folder)
-    handle = os.open(ballast, os.O_WRONLY | os.O_CREAT)
-    try:
-        os.posix_fallocate(handle, 0, found.f_bavail * found.f_frsize - octets)
-    finally:
-        os.close(handle)
-    return ballast
 
 
 def mta(it: Service, workers: int = 4) -> Mta:
@@ -73,7 +39,7 @@ async def test_a_disk_that_fills_up_takes_nothing_new_lets_out_what_waits_and_th
     tmp_path: Path,
 ) -> None:
     """F6."""
-    with small_disk(tmp_path / "state") as state:
+    with small_disk(tmp_path / "state", SIZE) as state:
         async with (
             service(tmp_path, queue=f"min_free = {MIN_FREE}") as it,
             SmtpSink({"DOT": once_deferred()}, host=SINK, port=it.port) as sink,

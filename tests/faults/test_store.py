@@ -22,13 +22,14 @@ from tests.faults.copies import count, name_of, settled, unflagged
 from tests.faults.mta import Mta
 from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
 from tests.faults.test_kills import BODY, all_there
+from tests.peers.disk import MB, leave, small_disk
 from tests.peers.smtp_sink import DEFAULT, Action, SmtpSink
 from tests.peers.valkey import Valkey, stopped, valkey
 from tests.waiting import until
 
 #: Messages that finish in session, at least; more where the faults last longer. A quarter as many have to be held.
 MESSAGES = int(os.environ.get("FAULT_STORE_MESSAGES", "120"))
-#: How often the store is killed, and for how many seconds any other fault lasts.
+#: How often the store is killed, and for how many seconds it stands still; other faults last a third of that.
 KILLS = int(os.environ.get("FAULT_STORE_KILLS", "2"))
 SECONDS = float(os.environ.get("FAULT_STORE_SECONDS", "0.4"))
 RUN = 100 + MESSAGES / 10 + KILLS * 10 + SECONDS * 20
@@ -112,7 +113,8 @@ async def bring(faults: Sequence[tuple[str, Fault]], account: Account) -> None:
     for number, (what, fault) in enumerate(faults):
         target = max(MESSAGES * (number + 0.5) / (len(faults) + 1), len(taken) + ENOUGH)
         await until(lambda: len(taken) >= target, RUN)  # noqa: B023 - waited for at once
-        began, enough, seconds = loop.time(), len(taken) + ENOUGH, 0 if what == KILLED else SECONDS
+        began, enough = loop.time(), len(taken) + ENOUGH
+        seconds = 0 if what == KILLED else SECONDS if what == STILL else SECONDS / 3
         async with fault():
             await until(lambda: loop.time() > began + seconds and len(taken) >= enough, RUN)  # noqa: B023 - the same
         account.windows.append(Window(what, began, loop.time()))
@@ -150,7 +152,7 @@ def check(it: Service, account: Account, sink: SmtpSink, quick: set[str], held: 
 
 # --- the embedded store
 
-KILLED = "killed"
+KILLED, STILL = "killed", "standing still"
 
 
 def pid_of(it: Service) -> int:
@@ -182,8 +184,25 @@ def stands_still(pid: Callable[[], int]) -> Fault:
 @pytest.mark.timeout(RUN)
 async def test_the_embedded_store_fails_in_every_way_and_mail_flows(tmp_path: Path) -> None:
     async with service(tmp_path) as it:
-        faults = [*[(KILLED, dies(it))] * KILLS, ("standing still", stands_still(lambda: pid_of(it)))]
+        faults = [*[(KILLED, dies(it))] * KILLS, (STILL, stands_still(lambda: pid_of(it)))]
         await run(it, faults)
+
+
+@pytest.mark.timeout(RUN)
+@pytest.mark.skipif(
+    "FAULT_STORE_MESSAGES" not in os.environ, reason="test_disk.py has the short form; scripts/faults store"
+)
+async def test_the_embedded_stores_disk_is_full_and_mail_flows(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "state", 256 * MB) as state:
+
+        @asynccontextmanager
+        async def fault() -> AsyncIterator[None]:
+            ballast = leave(state, 0)
+            yield
+            ballast.unlink()
+
+        async with service(tmp_path) as it:
+            await run(it, [("without a disk", fault)] * 3)
 
 
 # --- a store of the operator's
@@ -220,7 +239,7 @@ async def test_a_store_of_ones_own_fails_in_every_way_and_mail_flows(tmp_path: P
         faults = [
             *[(KILLED, is_gone(store))] * KILLS,
             ("gone", is_gone(store)),
-            ("standing still", stands_still(store.pid)),
+            (STILL, stands_still(store.pid)),
             ("read-only", orders(store, "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")),
             ("without its replicas", orders(store, f"{no} 1", f"{no} 0")),
             ("without memory", orders(store, f"{set_} 1", f"{set_} 0")),
