@@ -15,6 +15,8 @@ import pytest_asyncio
 from forwarder.keys import mailkey_record
 from forwarder.resolver import caching
 from tests.e2e.lab import MESSAGE, Lab, lab
+from tests.peers.smtp_sink import SmtpSink
+from tests.waiting import until
 
 TIMEOUT = 0.5
 #: Seconds for an answer to the sender, at the very most: a handful of look-ups that time out, each asked twice.
@@ -141,3 +143,59 @@ async def test_a_report_waits_for_the_mailkey_of_its_ehlo_name(tmp_path_factory:
         it.dns.faults.clear()
         assert (await retried(lambda: it.bounce(arrived))).startswith("250")
         assert (await it.next(it.sender)).recipients == ("bob@sender.test",)
+
+
+# --- the way out
+
+OTHER = "127.0.0.51"
+#: What is wrong with a name on the way to a mail host: the domain's, whose MX is asked for, or the host's.
+ASKED = [f"{fault.lower()}.{what}" for what in ("mx", "a") for fault in FAULTS]
+SOON = "[queue]\nfirst_retry = 0.05\nmax_retry = 0.2\n"
+
+
+async def test_a_fault_of_the_dns_on_the_way_out_makes_mail_wait_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    zone = {f"{one}.test": {"MX": [f"10 host.{one}.test."]} for one in ASKED}
+    zone |= {f"host.{one}.test": {"A": [OTHER]} for one in ASKED}
+    aliases = "\n".join(f'"{one}" = ["x@{one}.test"]' for one in ASKED)
+    folder = tmp_path_factory.mktemp("out")
+    async with (
+        lab(folder, zone=zone, aliases=aliases, extra=SOON, dns_timeout=TIMEOUT) as it,
+        SmtpSink(host=OTHER, port=it.port) as sink,
+    ):
+        for one in ASKED:
+            fault, _, what = one.partition(".")
+            it.dns.faults[f"{one}.test" if what == "mx" else f"host.{one}.test"] = fault.upper()
+
+        async def send(one: str) -> str:
+            alias = f"{one}@fwd.test"
+            raw = MESSAGE.replace(b"<one@", b"<%b@" % one.encode())
+            return await it.send(it.signed(raw, recipients=(alias,)), recipient=alias)
+
+        answers = await asyncio.gather(*map(send, ASKED))
+        assert [answer[:13] for answer in answers] == ["250 2.0.0 acc"] * len(ASKED)
+        # It is tried again, and waits on.
+        tried = {str(one["item"]) for one in it.journal.named("queue.put")}
+        await until(lambda: tried == {str(one["item"]) for one in it.journal.named("queue.outcome")})
+        assert not sink.messages
+        it.dns.faults.clear()
+        await until(lambda: len(sink.messages) == len(ASKED))
+        assert it.sender.waiting.empty()
+        assert not it.journal.named("queue.dead")
+
+
+async def test_a_way_that_is_known_is_gone_while_the_dns_is_dead(tmp_path_factory: pytest.TempPathFactory) -> None:
+    zone = {"other.test": {"MX": ["10 mx.other.test."]}, "mx.other.test": {"A": [OTHER]}}
+    async with lab(
+        tmp_path_factory.mktemp("dies"), zone=zone, aliases='held = ["x@other.test"]', extra=SOON, dns_timeout=TIMEOUT
+    ) as it:
+        alias = "held@fwd.test"
+        # Nobody listens there yet.
+        answer = await it.send(it.signed(recipients=(alias,)), recipient=alias)
+        assert answer.startswith("250 2.0.0 accepted")
+        it.dns.gate.clear()
+        async with SmtpSink(host=OTHER, port=it.port) as sink:
+            await until(lambda: sink.messages)
+        it.dns.gate.set()
+        assert it.sender.waiting.empty()

@@ -9,6 +9,7 @@ for its first, second, ... occurrence on this server, the last of which repeats.
 
     bytes              written as they are
     DROP, RESET        close the connection, or reset it
+    LOST               of DOT: take the message, and close the connection without a word
     HANG               say nothing
     DEFAULT            what a server that takes everything says
     Then(b"..", DROP)  one after the other
@@ -36,9 +37,10 @@ class Do(Enum):
     RESET = "reset"
     HANG = "hang"
     DEFAULT = "default"
+    LOST = "lost"
 
 
-DROP, RESET, HANG, DEFAULT = Do.DROP, Do.RESET, Do.HANG, Do.DEFAULT
+DROP, RESET, HANG, DEFAULT, LOST = Do.DROP, Do.RESET, Do.HANG, Do.DEFAULT, Do.LOST
 
 
 @dataclass(frozen=True)
@@ -274,6 +276,9 @@ class _Session:
             case Do.DROP:
                 self.writer.close()
                 raise _Over
+            case Do.LOST:
+                self.writer.close()
+                return b"250"
             case Do.RESET:
                 sock: socket.socket = self.writer.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
