@@ -148,6 +148,10 @@ class Attempt:
         elif reply is not None or self._unusable is None or self._unusable.reply is None:
             self._unusable = Deferred(failure.reason, peer, reply)
 
+    def not_all_known(self, trouble: str) -> None:
+        """There may be other hosts: what these say of themselves is not the domain's answer."""
+        self._unusable = Deferred(trouble)
+
     def finished(self, target: Target, asked: Sequence[int], ended: Finished) -> list[int]:
         """Take down the answers. Returns whom to ask for in another transaction at once: with somebody accepted, those who
         were too many (RFC 5321 section 4.5.3.1.10, in the code of today and that of RFC 821)."""

@@ -22,7 +22,7 @@ from typing import cast
 from forwarder.failpoints import reach
 from forwarder.model import Reply, Tls
 from forwarder.relay.certificate import certificate_fault
-from forwarder.relay.mx import Target
+from forwarder.relay.mx import LOOP, Target
 from forwarder.relay.settings import RelaySettings, Timeouts
 from forwarder.relay.tls import Dane, NoTls, TlsPolicy, client_context
 from forwarder.smtp.client import (
@@ -68,6 +68,10 @@ class NoSession:
     login_failed: bool = False
 
 
+# RFC 5321 section 5.1: not by its address, which may be one that we do not know as ours.
+_OURSELVES = NoSession("the host goes by our own name", LOOP)
+
+
 async def open_connection(target: Target, policy: TlsPolicy, settings: RelaySettings) -> Connection | NoSession:
     """Connect, be greeted, start TLS as far as ``policy`` asks and the host goes along, and log in where we have a login."""
     loop = asyncio.get_running_loop()
@@ -85,6 +89,8 @@ async def open_connection(target: Target, policy: TlsPolicy, settings: RelaySett
         return NoSession(os.strerror(error.errno) if error.errno else "no connection", reached=False)
     try:
         failure = await connection.greet(policy)
+        if failure is None and not settings.smarthost and connection.is_ourselves:
+            failure = _OURSELVES
         if failure is None and settings.smarthost_login is not None:
             failure = await connection.log_in(settings.smarthost_login)
     except BaseException:
@@ -102,6 +108,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, target: Target, settings: RelaySettings) -> None:
         self._loop = loop
         self._client = SmtpClient(settings.hostname, implicit_tls=settings.smarthost_implicit)
+        self._hostname = settings.hostname.lower().rstrip(".")
         self._timeouts = settings.timeouts
         self._seconds = _seconds_by_phase(settings.timeouts)
         self._transport: asyncio.Transport | None = None
@@ -126,6 +133,11 @@ class Connection(asyncio.Protocol):
     def usable(self) -> bool:
         """Greeted, nothing under way, and alive as far as anyone knows."""
         return not self._closing and self._client.phase is Phase.IDLE
+
+    @property
+    def is_ourselves(self) -> bool:
+        """Does it go by our own name?"""
+        return self._client.server_name.lower().rstrip(".") == self._hostname
 
     @property
     def extensions(self) -> Extensions:

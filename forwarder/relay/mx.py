@@ -29,7 +29,7 @@ from forwarder.relay.dane import DaneAnswer, Place, lookup_dane
 from forwarder.relay.settings import RelaySettings
 from forwarder.relay.tls import Dane, Required
 
-__all__ = ["Host", "Route", "Target", "lookup_route", "order_targets", "parse_smarthost"]
+__all__ = ["LOOP", "Host", "Route", "Target", "lookup_route", "order_targets", "parse_smarthost"]
 
 Ip = IPv4Address | IPv6Address
 
@@ -44,7 +44,7 @@ _NULL_MX = Reply(556, "5.1.10", "the domain accepts no mail (null MX)")
 # RFC 3463 section 3.5: X.4.4 is for a domain without the records to route by.
 _NO_HOST = Reply(550, "5.4.4", "no mail host of the domain has an address")
 _NOT_PUBLIC = Reply(550, "5.4.4", "the mail hosts of the domain have no public address")
-_LOOP = Reply(554, "5.4.6", "the mail of the domain loops back to this host")
+LOOP = Reply(554, "5.4.6", "the mail of the domain loops back to this host")
 _BAD_DOMAIN = Reply(550, "5.1.2", "the domain is malformed")
 
 
@@ -75,11 +75,14 @@ class Host:
 @dataclass(frozen=True, slots=True)
 class Route:
     """The hosts that may be asked, best preference first, and for how many seconds this holds. Never without a target.
-    ``domain`` is whose hosts they are: the smarthost's name where everything goes there."""
+    ``domain`` is whose hosts they are: the smarthost's name where everything goes there. ``authentic``: the DNS vouches for
+    the MX records. ``trouble``: a look-up that failed, so that there may be more hosts than these."""
 
     domain: str
     hosts: tuple[Host, ...]
     ttl: int = 0
+    authentic: bool = False
+    trouble: str | None = None
 
 
 async def lookup_route(
@@ -159,7 +162,7 @@ def _route_literal(domain: str, settings: RelaySettings) -> Route | Failed:
     except ValueError:
         return Failed("malformed address literal", _BAD_DOMAIN)
     if address in settings.own_addresses:
-        return Failed("mail loop", _LOOP)
+        return Failed("mail loop", LOOP)
     if not settings.allow_private and not is_public(address):
         return Failed("not a public address", _NOT_PUBLIC)
     return Route(domain, (_host(0, domain, settings.port, [address]),), ttl=86400)
@@ -197,13 +200,13 @@ async def _lookup_hosts(
         if allowed and not host.dane.trouble:
             hosts.append(_host(preference, name, settings.port, allowed, host.dane.policy))
             ttl = min(ttl, host.ttl)
-    if hosts:
-        return Route(domain, tuple(hosts), ttl)
     trouble = next((host.trouble or host.dane.trouble for host in found if host.trouble or host.dane.trouble), None)
+    if hosts:
+        return Route(domain, tuple(hosts), ttl, answer.authentic, trouble)
     if trouble:
         return Deferred(trouble)
     if limit is not None and all(preference >= limit for preference, _ in chosen):
-        return Failed("mail loop", _LOOP)
+        return Failed("mail loop", LOOP)
     # RFC 5321 section 5.1: MX records none of which is usable are an error, not a reason to try the domain's own address.
     return Failed("no public address", _NOT_PUBLIC) if private else Failed("no host with an address", _NO_HOST)
 

@@ -26,7 +26,7 @@ from forwarder.relay.connection import BeforeDot, Connection, NoSession, open_co
 from forwarder.relay.mx import Route, Target, lookup_route, order_targets, parse_smarthost
 from forwarder.relay.pool import Pool, key_of
 from forwarder.relay.settings import RelaySettings
-from forwarder.relay.tls import NoTls, Opportunistic, TlsPolicy
+from forwarder.relay.tls import NoTls, Opportunistic, TlsPolicy, Verified
 from forwarder.smtp.client import NO_CHUNKS, Finished, SmtpClient
 
 __all__ = ["SmtpRelay"]
@@ -93,6 +93,8 @@ class SmtpRelay:
         if not isinstance(route, Route):
             attempt.settle_all(route)
             return
+        if route.trouble is not None:
+            attempt.not_all_known(route.trouble)
         for target, policy in self._order(route, attempt.delivery.tls)[: self._settings.max_addresses]:
             if attempt.delivery.tls is TlsWish.REQUIRED and not policy.verified:
                 attempt.no_session(target, _UNPROTECTED)
@@ -118,7 +120,7 @@ class SmtpRelay:
         first (connections are closed after a while, so this keeps nobody from its share)."""
         rules, pool = self._settings.tls, self._pool
         targets = [
-            (one, _as_wished(rules.policy(route.domain, one.host, one.dane), wish, self._settings))
+            (one, self._as_wished(rules.policy(route.domain, one.host, one.dane), wish, route, one))
             for one in order_targets(route, self._rng)
         ]
         if len(targets) > 1:
@@ -126,6 +128,16 @@ class SmtpRelay:
                 key=lambda one: (pool.is_unreachable(one[0]), one[0].preference, not pool.has_idle(key_of(*one)))
             )
         return targets
+
+    def _as_wished(self, policy: TlsPolicy, wish: TlsWish, route: Route, target: Target) -> TlsPolicy:
+        """RFC 8689. Who requires TLS is content with an authority's certificate where the DNS vouches for the host's name
+        (section 2). Who wrote "TLS-Required: No" wants the message delivered whatever a policy says, with TLS where it works
+        (section 4.2.2); but what protects our login at a smarthost is nobody's to give up."""
+        if wish is TlsWish.REQUIRED and route.authentic and not (policy.verified or isinstance(policy, NoTls)):
+            return Verified((target.host,), self._settings.tls.roots)
+        if wish is TlsWish.INDIFFERENT and policy.required and not self._settings.smarthost:
+            return Opportunistic()
+        return policy
 
     async def _try(self, target: Target, policy: TlsPolicy, attempt: Attempt, before_dot: BeforeDot | None) -> None:
         key = key_of(target, policy)
@@ -196,14 +208,6 @@ class SmtpRelay:
             recipients=count,
             reason=reason,
         )
-
-
-def _as_wished(policy: TlsPolicy, wish: TlsWish, settings: RelaySettings) -> TlsPolicy:
-    """RFC 8689 section 4.2.2: who wrote "TLS-Required: No" wants the message delivered whatever a policy says, with TLS
-    where it works. What protects our login at a smarthost is nobody's to give up."""
-    if wish is TlsWish.INDIFFERENT and policy.required and not settings.smarthost:
-        return Opportunistic()
-    return policy
 
 
 async def _transact(

@@ -243,6 +243,8 @@ class SmtpClient:
         #: Complete replies so far: progress, which a server that sends a byte a minute does not make.
         self.replies = 0
         self.extensions = Extensions()
+        #: What the server calls itself in its reply to EHLO or HELO (RFC 5321 section 4.1.1.1).
+        self.server_name = ""
 
     # --- in and out
 
@@ -431,6 +433,7 @@ class SmtpClient:
     def _on_ehlo(self, answer: ServerReply) -> Event | None:
         match answer.reply.code // 100:
             case 2:
+                self.server_name = _first_word(answer.lines[0])
                 self.extensions = parse_extensions(answer.lines[1:])
                 return Ready(self.extensions)
             case 5:
@@ -444,6 +447,7 @@ class SmtpClient:
 
     def _on_helo(self, answer: ServerReply) -> Event | None:
         if answer.reply.code // 100 == 2:
+            self.server_name = _first_word(answer.lines[0])
             self.extensions = Extensions()
             return Ready(self.extensions)
         return Refused(Phase.HELO, answer.reply)
@@ -576,6 +580,10 @@ class SmtpClient:
         self._expected.clear()
         self._output.clear()
         return Broken(phase, reason, reply, answers, self._dot_sent)
+
+
+def _first_word(line: str) -> str:
+    return line.partition(" ")[0]
 
 
 def last_chunk(size: int) -> bytes:

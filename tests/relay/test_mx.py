@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from ipaddress import ip_address
 from random import Random
@@ -14,7 +15,9 @@ from forwarder.ports import Answer, DnsStatus
 from forwarder.public import is_public
 from forwarder.relay import RelaySettings
 from forwarder.relay.mx import Route, lookup_route, order_targets, parse_smarthost
+from forwarder.resolver import DnsResolver
 from tests.fakes import FakeResolver, Zone
+from tests.peers.dns_server import run_dns_server, zone_text
 
 PUBLIC = {"A": ["8.8.8.8"]}
 PRIVATE = {"A": ["10.0.0.1"]}
@@ -260,3 +263,29 @@ def test_not_of_the_public_internet(address: str) -> None:
 )
 def test_of_the_public_internet(address: str) -> None:
     assert is_public(ip_address(address))
+
+
+async def test_aliases_are_followed_as_the_dns_has_them() -> None:
+    """RFC 5321 section 5.1: the domain, and the host of an MX record, which should not be one (RFC 2181 section 10.3)."""
+    zone: dict[str, dict[str, list[str]]] = {
+        "d.test": {"CNAME": ["e.test."]},
+        "e.test": {"MX": ["10 mx.e.test."]},
+        "mx.e.test": {"CNAME": ["host.e.test."]},
+        "host.e.test": {"A": ["8.8.8.8"]},
+        "plain.test": {"CNAME": ["host.e.test."]},
+        "lost.test": {"CNAME": ["nowhere.test."]},
+        "round.test": {"CNAME": ["round.test."]},
+    }
+    settings = RelaySettings("us.test")
+    async with run_dns_server(zone_text(zone)) as dns:
+        resolver = DnsResolver([dns.address], monotonic=asyncio.get_running_loop().time)
+        found = {
+            name: await lookup_route(resolver, f"{name}.test", settings, Random(1))
+            for name in ("d", "plain", "lost", "round")
+        }
+    for name, host in (("d", "mx.e.test"), ("plain", "plain.test")):
+        route = found[name]
+        assert isinstance(route, Route)
+        assert [f"{one.host} {one.address}" for one in order_targets(route, Random(1))] == [f"{host} 8.8.8.8"]
+    assert enhanced(found["lost"]) == "5.1.2"
+    assert isinstance(found["round"], Deferred)

@@ -240,6 +240,49 @@ async def test_a_host_that_wants_no_mail_and_one_that_is_down_is_not_for_ever() 
     assert isinstance(result, Deferred)
 
 
+async def test_a_host_that_wants_no_mail_is_not_the_answer_while_another_cannot_be_looked_up() -> None:
+    zone = mx("10 one.sink.test 127.0.0.1") | {"two.sink.test": {"*": "SERVFAIL"}}
+    zone["sink.test"]["MX"].append("20 two.sink.test")
+    async with SmtpSink({"CONNECT": b"554 not you\r\n"}) as one, bench(zone, one.port) as it:
+        (result,) = results(await it.deliver())
+        one.script = {"MAIL": b"550 5.7.1 never\r\n"}
+        (final,) = results(await it.deliver())
+    assert isinstance(result, Deferred)
+    assert isinstance(final, Failed), "what it says of the mail is another matter"
+
+
+@pytest.mark.parametrize("name", [b"us.test", b"US.test hello", b"us.test."])
+@pytest.mark.parametrize("verb", ["EHLO", "HELO"])
+async def test_a_host_that_goes_by_our_name_is_ourselves(name: bytes, verb: str) -> None:
+    """Behind an address that we do not know as ours."""
+    script = {"EHLO": b"502 what?\r\n", verb: b"250 " + name + b"\r\n"}
+    async with SmtpSink(script) as sink, bench(ONE, sink.port) as it:
+        (result,) = results(await it.deliver())
+        await sink.until_open(0)
+    assert isinstance(result, Failed)
+    assert result.reply.enhanced == "5.4.6"
+    assert sink.verbs()[-1] == "QUIT"
+    assert "MAIL" not in sink.verbs()
+
+
+async def test_another_host_than_ourselves_is_asked() -> None:
+    async with (
+        SmtpSink({"EHLO": b"250 us.test\r\n"}) as one,
+        SmtpSink(host="127.0.0.2", port=one.port),
+        bench(TWO, one.port) as it,
+    ):
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+
+
+async def test_a_smarthost_may_share_our_name() -> None:
+    """It may well be another program on this host."""
+    async with (
+        SmtpSink({"EHLO": b"250 us.test\r\n"}) as sink,
+        bench({}, 1, smarthost=f"127.0.0.1:{sink.port}") as it,
+    ):
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+
+
 async def test_a_greylisting_farm_is_not_walked_through() -> None:
     zone = mx(*(f"{n} m{n}.sink.test 127.0.0.{n}" for n in range(1, 6)))
     async with SmtpSink({"RCPT": b"450 later\r\n"}) as one, bench(zone, one.port, max_sessions=2) as it:

@@ -114,6 +114,35 @@ async def test_the_promise_must_be_made_within_tls(certificates: Certificates) -
     assert sink.messages == []
 
 
+@pytest.mark.parametrize(
+    ("dnssec", "level", "result"),
+    [
+        ("secure", Level.OPPORTUNISTIC, ("Delivered", 250)),
+        ("secure", Level.REQUIRE, ("Delivered", 250)),
+        ("secure", Level.NONE, ("Failed", 550)),
+        ("insecure", Level.OPPORTUNISTIC, ("Failed", 550)),
+    ],
+)
+async def test_where_the_dns_vouches_for_the_name_of_the_host_its_certificate_is_enough(
+    certificates: Certificates, dnssec: str, level: Level, result: tuple[str, int]
+) -> None:
+    zone: dict[str, dict[str, Any]] = {
+        "test": {"DNSSEC": dnssec},
+        "sink.test": {"MX": ["10 mx.sink.test"]},
+        "mx.sink.test": {"A": ["127.0.0.1"]},
+    }
+    async with (
+        SmtpSink(extensions=OFFERED, tls=certificates.server) as good,
+        bench(zone, good.port, tls=TlsRules(level, roots=certificates.roots), signed=True) as it,
+    ):
+        assert summary(await it.deliver(**ASKED)) == [result]
+    async with (
+        SmtpSink(extensions=OFFERED, tls=certificates.servers["other authority"]) as bad,
+        bench(zone, bad.port, tls=TlsRules(level, roots=certificates.roots), signed=True) as it,
+    ):
+        assert summary(await it.deliver(**ASKED))[0][0] != "Delivered"
+
+
 # --- TLS-Required: No
 
 
