@@ -177,7 +177,7 @@ async def test_who_waits_too_long_is_deferred() -> None:
 async def test_who_stops_waiting_takes_nobodys_turn() -> None:
     async with SmtpSink({"MAIL": [HANG, DEFAULT]}) as sink, bench(ONE, sink.port, connections=1) as it:
         first, second, third = (asyncio.ensure_future(it.relay.deliver(delivery())) for _ in range(3))
-        await asyncio.sleep(0.02)
+        await asyncio.wait_for(sink.hanging.wait(), 5)
         first.cancel()
         second.cancel()
         ends = await asyncio.gather(first, second, return_exceptions=True)
