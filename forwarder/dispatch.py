@@ -356,9 +356,12 @@ class Dispatcher:
         self, plan: Plan, outcome: Outcome, attempt: str, recorded: bool, *, may_hold: bool = True
     ) -> tuple[Fate, ...]:
         """Queue what has to wait, settle the rest."""
+        # What a next hop has taken is put on record before anything else is done: until then a crash makes a second copy.
         fates = [Fate(ticket, one) for ticket, (_, one) in zip(plan.tickets, outcome.results, strict=True)]
         waits = [index for index, fate in enumerate(fates) if isinstance(fate.outcome, Deferred)]
         if waits and may_hold and plan.hold is Hold.AUTO and self._settler is not None:
+            if recorded and any(isinstance(fate.outcome, Delivered) for fate in fates):
+                await self._settle(plan, fates, attempt, recorded, release=False)
             held = _some_of(plan.held, waits, fates) if plan.held is not None else None
             if held is not None and await self._put([plan], [held], delay=self._settler.first_pause()) is _Put.DONE:
                 for index in waits:
@@ -367,10 +370,15 @@ class Dispatcher:
             await self._settle(plan, fates, attempt, recorded)
         return tuple(fates)
 
-    async def _settle(self, plan: Plan, fates: Sequence[Fate], attempt: str, recorded: bool) -> None:
+    async def _settle(
+        self, plan: Plan, fates: Sequence[Fate], attempt: str, recorded: bool, *, release: bool = True
+    ) -> None:
+        """``release``: what is neither delivered nor queued can be claimed by others again."""
         delivered = [fate.ticket.fingerprint for fate in fates if isinstance(fate.outcome, Delivered)]
         # What is queued has its mark already, set in the step that queued it.
-        released = [fate.ticket.fingerprint for fate in fates if isinstance(fate.outcome, Deferred | Failed)]
+        released = [
+            fate.ticket.fingerprint for fate in fates if release and isinstance(fate.outcome, Deferred | Failed)
+        ]
         forwards = [
             forwarded
             for fate, forwarded in zip(fates, plan.forwards, strict=True)

@@ -326,9 +326,11 @@ class Queue(Protocol):
         delay: float,
         reports: Sequence[Held] = (),
         dead: Sequence[tuple[Held, str]] = (),
+        forwards: Sequence[Forwarded] = (),
     ) -> bool:
-        """One step: replace ``held`` by ``left`` (``None``: it is done), due in ``delay`` seconds, put ``reports`` in, and the
-        dead letters with their reasons, however full it is. False: the lease is not ours any more, and nothing was changed."""
+        """One step: remember ``forwards`` like ``Ledger.settle``, replace ``held`` by ``left`` (``None``: it is done), due in
+        ``delay`` seconds, put ``reports`` in, and the dead letters with their reasons, however full it is. False: the lease is
+        not ours any more, and nothing was changed but what is remembered."""
 
     async def bury(self, held: Held, lease: str, reason: str) -> bool:
         """It becomes a dead letter that the operator sees, with ``reason``. False as for ``settle``."""

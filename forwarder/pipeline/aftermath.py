@@ -69,7 +69,6 @@ class Aftermath:
         lost, and whoever has it now goes on from what the store says."""
         reach("K12")
         results = [result for _, result in outcome.results]
-        await self._remember(held, lease, results)
         failed = {index: one for index, one in enumerate(results) if isinstance(one, Failed)}
         deferred = {index: one for index, one in enumerate(results) if isinstance(one, Deferred)}
         uncertain = [index for index, one in deferred.items() if one.maybe_delivered and held.maybe_dup]
@@ -90,7 +89,14 @@ class Aftermath:
             reports += delayed
         if reports:
             reach("K13")
-        done = await self._queue.settle(held, lease, left=left, delay=delay, reports=reports, dead=dead)
+        forwards = [
+            waiting.forwarded
+            for waiting, one in zip(held.waiting, results, strict=True)
+            if isinstance(one, Delivered) and waiting.forwarded is not None
+        ]
+        done = await self._queue.settle(
+            held, lease, left=left, delay=delay, reports=reports, dead=dead, forwards=forwards
+        )
         self._tell(held, results, delay if left is not None else None, len(reports))
         for letter, reason in dead:
             self._doors.journal.event(
@@ -98,21 +104,6 @@ class Aftermath:
             )
         await self._back_off(held, results, delay)
         return done
-
-    async def _remember(self, held: Held, lease: str, results: Sequence[RecipientOutcome]) -> None:
-        forwards = [
-            waiting.forwarded
-            for waiting, one in zip(held.waiting, results, strict=True)
-            if isinstance(one, Delivered) and waiting.forwarded is not None
-        ]
-        if not forwards:
-            return
-        try:
-            await self._doors.ledger.settle(lease, [], [], forwards)
-        except StoreAway as away:
-            # A store that is away says so again when the delivery is settled, and then this comes again too. One that only has
-            # no memory left must not make a second copy of what is delivered: a bounce of it will not be matched.
-            self._doors.journal.event("ledger.away", id=held.delivery.id, step="remember", reason=str(away))
 
     def _left(self, held: Held, deferred: dict[int, Deferred]) -> tuple[Held | None, float]:
         """What is still to be delivered, and in how many seconds; nothing where its time is over."""

@@ -5,8 +5,9 @@ call. Its ``BlockingConnectionPool`` is not fair: with more callers than connect
 time is up while the others are served a thousand times. So this module keeps redis-py's connection (URL, TLS, AUTH,
 RESP) and leaves out its client, pool, retries and packing (27 us where hiredis takes 5). What takes their place:
 
-* One connection. Commands that arrive while it is busy wait and then leave together, in one write; the replies come
-  back in order. Under load that is one system call and, with ``appendfsync always``, one fsync for the whole group.
+* One connection. Commands that wait leave together, in one write, and the replies come back in order. Small ones that
+  arrive while replies are awaited join that group and leave at once: the server takes what came during one fsync
+  together, and what a next hop has taken is in the store's hands as early as can be (docs/decisions/0017).
 * One time limit over connecting, writing and reading. A command is answered within ``timeout``, or within twice of
   that where it had to wait for a slow group before it.
 * At most one second try, on a fresh connection, when the old one was found closed; never after a time-out, and never
@@ -50,6 +51,9 @@ LATE = 0.02
 GRACE = 0.05
 #: Seconds between two journal entries about the same refusal (a full store refuses every write of every message).
 REFUSAL_SILENCE = 60.0
+#: A group can be joined for this part of its time limit, up to so many commands, each of at most so many octets: who joins
+#: has nearly as much time as who began, a group ends, and large values wait their turn.
+JOINING, MOST_JOINED, JOINED_OCTETS = 0.2, 256, 16384
 #: Of a URL's options only TLS ones are taken: the rest is redis-py's and would undo what this module settles.
 _TLS_OPTIONS = {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_check_hostname", "ssl_cert_reqs", "ssl_keyfile"}
 _URL_PARTS = {"connection_class", "host", "port", "db", "path", "username", "password"}
@@ -68,14 +72,14 @@ class Script:
     sha: str
 
 
-def load_script(name: str, *, behind: str | None = None) -> Script:
-    """The script in the file ``scripts/NAME.lua``; ``behind`` names one whose text goes before it, but for its first line:
+def load_script(name: str, *, behind: Sequence[str] = ()) -> Script:
+    """The script in the file ``scripts/NAME.lua``; ``behind`` names those whose text goes before it, but for its first line:
     ``#!lua``, which tells the server what the script needs (Redis 7.0)."""
     folder = files("forwarder.store").joinpath("scripts")
     text = folder.joinpath(f"{name}.lua").read_bytes()
-    if behind is not None:
+    if behind:
         flags, _, rest = text.partition(b"\n")
-        text = b"\n".join((flags, folder.joinpath(f"{behind}.lua").read_bytes(), rest))
+        text = b"\n".join((flags, *(folder.joinpath(f"{one}.lua").read_bytes() for one in behind), rest))
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 
@@ -199,6 +203,9 @@ class StoreClient:
         # WAIT gives up well before we do: servers look at their blocked clients ten times a second only.
         self._wait = _pack(("WAIT", replicas, max(1, int(timeout * 500))))
         self._waiting: list[_Call] = []
+        #: The group whose replies are being read, where it can be joined, and until when.
+        self._joinable: list[_Call] | None = None
+        self._join_until = 0.0
         self._worker: asyncio.Task[None] | None = None
         self._refusals: dict[str, float] = {}
         self._closed = False
@@ -237,7 +244,8 @@ class StoreClient:
         known_away = self._scout is not None and self._scout.is_away()
         if self._closed or known_away or not self._breaker.admits(loop.time()):
             raise StoreAway(f"{self._where} does not answer")
-        self._waiting.append(call)
+        if not self._join(call, loop.time()):
+            self._waiting.append(call)
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._work())
         return await call.answer
@@ -261,47 +269,81 @@ class StoreClient:
                     self._journal.event("store_back", store=self._where)
 
     async def _exchange(self, group: list[_Call]) -> None:
+        """``group`` may grow meanwhile."""
         was_connected = self._connection.is_connected
         try:
-            replies = await self._send(group)
+            read_only = await self._send(group)
         except (RedisConnectionError, OSError):
             if not was_connected:
                 raise
             # A server that was restarted has closed our connection. A second try tells that from an outage.
             await self._hang_up()
             once = [call for call in group if not call.again]
-            group = [call for call in group if call.again]
-            replies = await self._send(group)
+            group[:] = [call for call in group if call.again and not call.answer.done()]
             self._fail(once, StoreAway(f"{self._where}: connection lost"))
-        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            read_only = await self._send(group)
+        if read_only:
             await self._hang_up()  # a fail-over: the name may lead to the new primary now
-        for call, reply in zip(group, replies, strict=True):
-            if call.answer.done():
-                continue  # the caller was cancelled
-            if isinstance(reply, Exception):
-                call.answer.set_exception(self._refusal(reply))
-            else:
-                call.answer.set_result(reply)
 
-    async def _send(self, group: list[_Call]) -> list[Any]:
-        """One write, then a reply for each call; a command that was refused has its error as reply."""
+    async def _send(self, group: list[_Call]) -> bool:
+        """One write, then a reply for each call, and for those that join. True: a reply says that the server is read-only."""
         connection = self._connection
         if connection.is_connected and await connection.can_read():
             await self._hang_up()  # closed by the server while we were silent
         if not connection.is_connected:
             await connection.connect()  # type: ignore[no-untyped-call]
         if not group:
-            return []
+            return False
         packed = [call.packed for call in group]
         if self._replicas:
             packed.append(self._wait)
         await connection.send_packed_command(packed, check_health=False)
-        replies = [await self._reply() for _ in group]
         if self._replicas:
-            copies = await connection.read_response()
-            if copies < self._replicas:
-                raise _TooFewCopies(f"{copies} of {self._replicas} replicas have the write")
-        return replies
+            return await self._read_with_copies(group)
+        try:
+            self._let_join(group)
+            read_only = False
+            for call in group:
+                reply = await self._reply()
+                self._give(call, reply)
+                read_only |= isinstance(reply, ReadOnlyError)
+            return read_only
+        finally:
+            self._joinable = None
+
+    async def _read_with_copies(self, group: list[_Call]) -> bool:
+        """As WAIT speaks for all that was written before it, nobody joins, and nobody is answered before it."""
+        replies = [await self._reply() for _ in group]
+        copies = await self._connection.read_response()
+        if copies < self._replicas:
+            raise _TooFewCopies(f"{copies} of {self._replicas} replicas have the write")
+        for call, reply in zip(group, replies, strict=True):
+            self._give(call, reply)
+        return any(isinstance(reply, ReadOnlyError) for reply in replies)
+
+    def _let_join(self, group: list[_Call]) -> None:
+        self._joinable = group
+        self._join_until = asyncio.get_running_loop().time() + self._timeout * JOINING
+
+    def _join(self, call: _Call, now: float) -> bool:
+        """False: it has to wait until the replies that are awaited have come."""
+        group, writer = self._joinable, self._connection._writer
+        if group is None or writer is None or now > self._join_until:
+            return False
+        # Who waits for the next group must not wait for ever: it begins as soon as these replies are read.
+        if self._waiting or len(call.packed) > JOINED_OCTETS or len(group) >= MOST_JOINED:
+            return False
+        writer.write(call.packed)
+        group.append(call)
+        return True
+
+    def _give(self, call: _Call, reply: Any) -> None:
+        if call.answer.done():
+            return  # the caller was cancelled
+        if isinstance(reply, Exception):
+            call.answer.set_exception(self._refusal(reply))
+        else:
+            call.answer.set_result(reply)
 
     async def _reply(self) -> Any:
         try:

@@ -59,9 +59,10 @@ MAX_ASKED = 50
 MAX_MESSAGE_ID = 998
 
 _SALT_KEY = HASH_TAG + b":salt"
-_CLAIM, _SETTLE, _FIND, _SPEND, _REFUND, _REPLAY, _SALT = map(
-    load_script, ("claim", "settle", "find", "spend", "refund", "replay", "salt")
+_CLAIM, _FIND, _SPEND, _REFUND, _REPLAY, _SALT = map(
+    load_script, ("claim", "find", "spend", "refund", "replay", "salt")
 )
+_SETTLE = load_script("settle", behind=("remember",))
 _UNDER_WAY = VERSION + b"P"
 _UNREADABLE, _LEFT_BEHIND = 3, 4
 _CLAIMS = {0: Claim.FRESH, 1: Claim.BUSY, 2: Claim.DELIVERED, _UNREADABLE: Claim.FRESH, _LEFT_BEHIND: Claim.FRESH}
@@ -127,12 +128,15 @@ class RedisLedger:
             MAX_DESTINATIONS,
         ]
         for one in forwards:
-            reversible, destination, message_id = _fold(one.reversible), _fold(one.destination), _sane(one.message_id)
-            keys.append(_message_key(names, reversible, message_id))
-            keys.append(names.key(b"f", reversible, destination))
-            arguments.append(names.field(destination) if message_id is not None else b"")
-            arguments.append(seal_forwarded(names, _of(names, reversible), one, message_id))
+            message, latest, field, record = _to_remember(names, one)
+            keys += (message, latest)
+            arguments += (field, record)
         await self._client.run(_SETTLE, keys, arguments)
+
+    def remembering(self, names: Names, forwards: Sequence[Forwarded]) -> list[bytes | int]:
+        """For a script that remembers these in its own step: how many, how long, the most of one message, and each of them."""
+        each = [part for one in forwards for part in _to_remember(names, one)]
+        return [len(forwards), self._forward_for, MAX_DESTINATIONS, *each]
 
     # --- what it was ---
 
@@ -283,6 +287,17 @@ def _sane(message_id: str | None) -> str | None:
 def _message_key(names: Names, reversible: str, message_id: str | None) -> bytes:
     """Without a Message-ID: a name under which nothing lies."""
     return names.key(b"m", reversible) if message_id is None else names.key(b"m", reversible, message_id)
+
+
+def _to_remember(names: Names, one: Forwarded) -> tuple[bytes, bytes, bytes, bytes]:
+    """Two names, a field and a record: see ``scripts/remember.lua``."""
+    reversible, destination, message_id = _fold(one.reversible), _fold(one.destination), _sane(one.message_id)
+    return (
+        _message_key(names, reversible, message_id),
+        names.key(b"f", reversible, destination),
+        names.field(destination) if message_id is not None else b"",
+        seal_forwarded(names, _of(names, reversible), one, message_id),
+    )
 
 
 def _of(names: Names, reversible: str) -> bytes:

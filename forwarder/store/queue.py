@@ -17,7 +17,7 @@ import idna
 
 from forwarder.auth.dnsname import dns_name
 from forwarder.dispatch import pick
-from forwarder.ports import Claim, Claimed, Held, Journal, QueueFull
+from forwarder.ports import Claim, Claimed, Forwarded, Held, Journal, QueueFull
 from forwarder.store.client import StoreClient, load_script
 from forwarder.store.disk import Disk
 from forwarder.store.ledger import DELIVERED_FOR, RedisLedger, claim_key
@@ -33,8 +33,9 @@ MAX_CLAIMED = 16 * 1024 * 1024
 #: Items of one listing command.
 _PAGE = 200
 
-_load = partial(load_script, behind="queue_common")
-_PUT, _CLAIM, _SETTLE, _MARK = _load("queue_put"), _load("queue_claim"), _load("queue_settle"), _load("queue_mark")
+_load = partial(load_script, behind=("queue_common",))
+_PUT, _CLAIM, _MARK = _load("queue_put"), _load("queue_claim"), _load("queue_mark")
+_SETTLE = load_script("queue_settle", behind=("queue_common", "remember"))
 _BURY, _QUIET, _NEXT = _load("queue_bury"), _load("queue_quiet"), _load("queue_next")
 _DO, _LIST, _RENEW = _load("queue_do"), _load("queue_list"), _load("queue_renew")
 _TAKE, _AWAY, _BRING = _load("queue_take"), _load("queue_away"), _load("queue_bring")
@@ -213,13 +214,14 @@ class RedisQueue:
         delay: float,
         reports: Sequence[Held] = (),
         dead: Sequence[tuple[Held, str]] = (),
+        forwards: Sequence[Forwarded] = (),
     ) -> bool:
         """See ``ports.Queue``."""
         names = await self._ledger.names()
         name = _item(names, held.id)
         record = b"" if left is None else seal_held(names, name, left)
         letters, reasons = [one for one, _ in dead], [_octets(reason) for _, reason in dead]
-        arguments = (name, lease, record, _number(delay), DELIVERED_FOR)
+        arguments = (name, lease, record, _number(delay), DELIVERED_FOR, *self._ledger.remembering(names, forwards))
         packed = (*arguments, *_items(names, reports), *_items(names, letters), *reasons)
         return bool(await self._client.run(_SETTLE, _KEYS, packed))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forwarder import failpoints
 from forwarder.app import App
 from forwarder.cli.demo_lab import SINK, Received
 from forwarder.config import load
@@ -220,6 +222,36 @@ async def test_the_store_goes_while_a_message_has_to_be_held(tmp_path: Path) -> 
                 await asyncio.sleep(0.05)
             await until(lambda: other.messages)
             assert len(other.messages) == 1
+
+
+async def test_a_fault_while_some_of_it_is_queued_makes_no_second_copy_of_the_rest(
+    tmp_path: Path, fail_at: Callable[[str], None]
+) -> None:
+    """Who has it is on record before anybody thinks about who has to wait."""
+
+    def by_name(argument: bytes) -> bytes:
+        return b"451 4.2.1 later\r\n" if b"late@" in argument and next(turns, None) is not None else b"250 ok\r\n"
+
+    turns = iter([0])
+    extra = 'mixed = ["now@other.test", "late@other.test"]'
+    async with (
+        lab(tmp_path, zone=ZONE, aliases=extra, extra=f"{SOON}lease = 1\n") as it,
+        SmtpSink({"RCPT": by_name}, host=OTHER, port=it.port) as other,
+    ):
+        fail_at("K8:raise")
+        sent = it.signed(recipients=("mixed@fwd.test",))
+        assert (await send(it, sent, "mixed@fwd.test")).startswith("451 4.3.0")
+        answer = ""
+        async with asyncio.timeout(10):
+            while not answer.startswith("250"):
+                answer = await send(it, sent, "mixed@fwd.test")
+        assert sorted(one.rcpts for one in other.messages) == [[b"TO:<late@other.test>"], [b"TO:<now@other.test>"]]
+
+
+@pytest.fixture
+def fail_at() -> Iterator[Callable[[str], None]]:
+    yield failpoints.arm
+    failpoints.arm("")
 
 
 @pytest.mark.parametrize(

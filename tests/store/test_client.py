@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -281,7 +282,7 @@ async def test_a_password_is_used_and_never_told(
 
 @pytest.mark.parametrize("name", ["claim", "settle", "find", "spend", "refund", "salt"])
 async def test_every_script_compiles_and_is_known_by_the_servers_name_for_it(client: StoreClient, name: str) -> None:
-    script = load_script(name)
+    script = load_script(name, behind=("remember",) if name == "settle" else ())
     assert (await client.command("SCRIPT", "LOAD", script.text)).decode() == script.sha
 
 
@@ -348,6 +349,54 @@ async def test_commands_that_wait_together_leave_together(client: StoreClient) -
     await asyncio.gather(*(client.command("INCR", "n") for _ in range(100)))
     assert await _reads(client) - before < 10
     assert await client.command("GET", "n") == b"100"
+
+
+async def waits_for_a_push(client: StoreClient, other: StoreClient) -> asyncio.Task[Any]:
+    """A command whose reply does not come before something is pushed to "list"; it is with the server when this returns."""
+    task = asyncio.ensure_future(client.command("BLPOP", "list", 0))
+    await _until(other, lambda clients: any(" flags=b" in one for one in clients))
+    return task
+
+
+async def _until(other: StoreClient, so: Callable[[list[str]], bool]) -> None:
+    async with asyncio.timeout(BOUND):
+        while not so((await other.command("CLIENT", "LIST")).decode().splitlines()):
+            pass
+
+
+async def test_a_command_does_not_wait_for_the_replies_of_others(client: StoreClient, hasty: StoreClient) -> None:
+    """It is with the server at once, and is carried out even if we are killed in the next moment."""
+    first = await waits_for_a_push(client, hasty)
+    joined = [asyncio.ensure_future(client.command("INCR", "n")) for _ in range(3)]
+    await _until(hasty, lambda clients: any(" flags=b" in one and " qbuf=0 " not in one for one in clients))
+    await hasty.command("RPUSH", "list", "x")
+    assert await first == [b"list", b"x"]
+    assert await asyncio.gather(*joined) == [1, 2, 3]
+
+
+async def test_a_large_value_waits_its_turn_and_nobody_gets_before_it(client: StoreClient, hasty: StoreClient) -> None:
+    first = await waits_for_a_push(client, hasty)
+    large = asyncio.ensure_future(client.command("SET", "n", b"0" * 20000))
+    behind = asyncio.ensure_future(client.command("SET", "n", b"1"))
+    await asyncio.sleep(0)
+    await hasty.command("RPUSH", "list", "x")
+    await asyncio.gather(first, large, behind)
+    assert await client.command("GET", "n") == b"1"
+
+
+async def test_a_lost_connection_is_told_only_to_who_must_not_run_twice(
+    client: StoreClient, hasty: StoreClient
+) -> None:
+    first = await waits_for_a_push(client, hasty)
+    once = asyncio.ensure_future(client.command("INCR", "once", again=False))
+    twice = asyncio.ensure_future(client.command("SET", "twice", "x"))
+    await asyncio.sleep(0)
+    await hasty.command("CLIENT", "KILL", "SKIPME", "yes")
+    with pytest.raises(StoreAway, match="connection lost"):
+        await once
+    await hasty.command("RPUSH", "list", "x")
+    assert await first == [b"list", b"x"]
+    assert await twice == b"OK"
 
 
 async def _reads(client: StoreClient) -> int:

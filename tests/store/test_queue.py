@@ -164,6 +164,20 @@ async def test_putting_twice_changes_nothing_while_it_waits_and_after_it_was_set
     assert await claim(queue, "three") == []
 
 
+async def test_what_was_delivered_is_remembered_in_the_same_step_whoever_has_the_lease(
+    queue: RedisQueue, ledger: RedisLedger
+) -> None:
+    one, other = held(), held("e2.0")
+    await queue.put([one, other])
+    await claim(queue)
+    for each, lease, ours in ((one, "one", True), (other, "lost", False)):
+        (waiting,) = each.waiting
+        assert waiting.forwarded is not None
+        forwarded = replace(waiting.forwarded, message_id=f"<{each.id}@x>")
+        assert await queue.settle(each, lease, left=None, delay=0, forwards=[forwarded]) is ours
+        assert await ledger.find_forward(forwarded.reversible, forwarded.message_id, []) == forwarded
+
+
 async def test_a_body_is_kept_once_for_all_that_carry_it(queue: RedisQueue, client: StoreClient) -> None:
     several = [held(f"e1.{number}", f"d{number}.example") for number in range(5)]
     await queue.put(several)

@@ -1,8 +1,14 @@
 #!lua flags=allow-oom
 -- An attempt ended. ARGV: item, lease, record of what is left ("" nothing), seconds until that is due, seconds to keep the
--- ledger's marks, then reports as items, then dead letters as items and the reason of each. Answer: 1, or 0 when the lease is not
--- ours: nothing was changed. Idempotent.
+-- ledger's marks, what to remember (see below), then reports as items, then dead letters as items and the reason of each.
+-- Answer: 1, or 0 when the lease is not ours: then nothing was changed but what is remembered. Idempotent.
 local item, lease, left, delay, keep = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+-- How many forwards, seconds to keep them, most destinations of one message; of each the two names, field and record.
+local forwards, seconds, most = tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
+for i = 0, forwards - 1 do
+  -- Whoever has the lease now: delivered it is.
+  remember(ARGV[9 + 4 * i], ARGV[10 + 4 * i], ARGV[11 + 4 * i], ARGV[12 + 4 * i], seconds, most)
+end
 if redis.call('HGET', item, 'l') ~= lease or lease == '' then
   return was_done_by(item, lease) and 1 or 0
 end
@@ -14,7 +20,7 @@ else
   due_at(item, destination, now + delay * 1000)
   schedule(destination)
 end
-local _, reports, behind = read_items(6)
+local _, reports, behind = read_items(9 + 4 * forwards)
 for _, one in ipairs(reports) do
   if not is_known(one.name) then
     add(one, keep)

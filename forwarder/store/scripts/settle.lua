@@ -1,3 +1,4 @@
+#!lua
 -- Record how an attempt ended: fingerprints delivered, fingerprints given back, forwards to remember.
 -- KEYS: delivered..., released..., then two a forward: the hash of its message, the latest of its destination.
 -- ARGV: our attempt, number delivered, seconds to keep them, number released, number of forwards, seconds to keep them,
@@ -6,7 +7,7 @@
 local mine = ARGV[1]
 local delivered, keep = tonumber(ARGV[2]), ARGV[3]
 local released, forwards = tonumber(ARGV[4]), tonumber(ARGV[5])
-local remember, most = ARGV[6], tonumber(ARGV[7])
+local seconds, most = ARGV[6], tonumber(ARGV[7])
 
 for i = 1, delivered do
   redis.call('SET', KEYS[i], '\1D', 'EX', keep)
@@ -21,18 +22,6 @@ end
 
 for i = 0, forwards - 1 do
   local message, latest = KEYS[delivered + released + 2 * i + 1], KEYS[delivered + released + 2 * i + 2]
-  local field, record = ARGV[8 + 2 * i], ARGV[9 + 2 * i]
-  if field ~= '' then
-    local known = redis.pcall('HLEN', message)
-    if type(known) ~= 'number' then
-      redis.call('DEL', message) -- some other kind of value: damaged
-      known = 0
-    end
-    if known < most or redis.call('HEXISTS', message, field) == 1 then
-      redis.call('HSET', message, field, record)
-      redis.call('EXPIRE', message, remember)
-    end
-  end
-  redis.call('SET', latest, record, 'EX', remember)
+  remember(message, latest, ARGV[8 + 2 * i], ARGV[9 + 2 * i], seconds, most)
 end
 return 1
