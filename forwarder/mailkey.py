@@ -30,7 +30,8 @@ from forwarder.auth.mailkey import build_mailkey_signature, verify_mailkey
 from forwarder.auth.mailkey.sign import LIFETIME
 from forwarder.auth.mailkey.signature import MAX_LIFETIME
 from forwarder.auth.suffix import is_public_suffix
-from forwarder.keyhost import KeyHostClient, KeyHostSettings
+from forwarder.https import HttpsSettings
+from forwarder.keyhost import KeyHostClient
 from forwarder.keys import LEAST_MAILKEY_BITS, Key, KeyFile, KeyFileError
 from forwarder.keys import load_key as read_key
 from forwarder.mail.address import AddressError, ascii_domain, parse_address
@@ -266,7 +267,7 @@ def _key_host(resolver: Resolver) -> KeyHostClient | None:
     """docs/mailkey.md section 4: who asks the real DNS also asks key hosts, where a record says u=https."""
     if not isinstance(resolver, DnsResolver):
         return None
-    return KeyHostClient(resolver, KeyHostSettings(), _Silent(), monotonic=asyncio.get_running_loop().time)
+    return KeyHostClient(resolver, HttpsSettings(), _Silent(), monotonic=asyncio.get_running_loop().time)
 
 
 class _Silent:

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from forwarder.keyhost import KeyHostClient, KeyHostSettings
+from forwarder.https import HttpsSettings
+from forwarder.https.client import judged_addresses
+from forwarder.keyhost import KeyHostClient
 from forwarder.keyhost.caching import (
     DEFAULT_TTL,
     FAULT_TTL,
@@ -26,7 +28,6 @@ from forwarder.keyhost.caching import (
     MIN_TTL,
     NEGATIVE_TTL,
 )
-from forwarder.keyhost.exchange import judged_addresses
 from forwarder.ports import Answer, KeyText, NoKeyText
 from tests.fakes import FakeResolver, MemoryJournal
 from tests.peers.https_server import HttpsServer, response, run_https_server
@@ -76,7 +77,7 @@ async def place(
         v6 = [one for one in addresses if ":" in one]
         resolver = FakeResolver({HOST: {"A": [one for one in addresses if ":" not in one], "AAAA": v6}})
         journal = MemoryJournal()
-        settings = KeyHostSettings(server.port, allow_private, roots, seconds)
+        settings = HttpsSettings(server.port, allow_private, roots, seconds)
         client = KeyHostClient(resolver, settings, journal, monotonic=lambda: it.time)
         it = Place(server, client, resolver, journal)
         try:
@@ -241,7 +242,7 @@ async def test_a_name_that_changes_its_address_is_asked_once(tmp_path: Path, aut
         it.server.answer = response(RECORD)
         # Nobody listens there; a second look-up would lead to the server.
         resolver = Rebinding({HOST: {"A": ["127.0.0.2"]}})
-        settings = KeyHostSettings(it.server.port, allow_private=True, ca_file=tmp_path / "roots.pem")
+        settings = HttpsSettings(it.server.port, allow_private=True, ca_file=tmp_path / "roots.pem")
         client = KeyHostClient(resolver, settings, it.journal, monotonic=lambda: 0.0)
         assert await client.fetch("sender.test", None) == NoKeyText("key host: cannot connect", temporary=True)
         assert resolver.queries.count((HOST, "A")) == 1
@@ -250,7 +251,7 @@ async def test_a_name_that_changes_its_address_is_asked_once(tmp_path: Path, aut
 
 async def test_private_addresses_beside_public_ones_are_left_out() -> None:
     resolver = FakeResolver({HOST: {"A": ["127.0.0.1", "8.8.8.8", "10.0.0.1"], "AAAA": ["::1", "::ffff:10.0.0.1"]}})
-    assert await judged_addresses(resolver, HOST, KeyHostSettings()) == [ip_address("8.8.8.8")]
+    assert await judged_addresses(resolver, HOST, HttpsSettings()) == [ip_address("8.8.8.8")]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ async def test_private_addresses_beside_public_ones_are_left_out() -> None:
     ],
 )
 async def test_a_silent_dns_is_not_taken_for_no_address(zone: dict[str, dict[str, str]], found: NoKeyText) -> None:
-    client = KeyHostClient(FakeResolver(zone), KeyHostSettings(), MemoryJournal(), monotonic=lambda: 0.0)
+    client = KeyHostClient(FakeResolver(zone), HttpsSettings(), MemoryJournal(), monotonic=lambda: 0.0)
     assert await client.fetch("sender.test", None) == found
 
 
@@ -365,7 +366,7 @@ async def test_a_domain_with_a_slow_key_host_and_many_keys_leaves_the_others_the
 
 
 async def test_the_cache_is_bounded() -> None:
-    client = KeyHostClient(FakeResolver({}), KeyHostSettings(), MemoryJournal(), monotonic=lambda: 0.0)
+    client = KeyHostClient(FakeResolver({}), HttpsSettings(), MemoryJournal(), monotonic=lambda: 0.0)
     for number in range(MAX_ENTRIES + 10):
         await client.fetch(f"d{number}.test", None)
     assert len(client._entries) == MAX_ENTRIES

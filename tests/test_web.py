@@ -14,7 +14,8 @@ import pytest
 import trustme
 
 from forwarder.edge.server import bind
-from forwarder.keyhost import KeyHostClient, KeyHostSettings
+from forwarder.https import HttpsSettings
+from forwarder.keyhost import KeyHostClient
 from forwarder.ports import KeyText, NoKeyText
 from forwarder.web.server import MAX_CONNECTIONS, WebServer
 from forwarder.web.wellknown import mailkey_routes
@@ -162,7 +163,7 @@ async def test_curl_and_our_own_client_read_it_over_tls(tmp_path: Path) -> None:
         assert (await curl.communicate())[0] == b"v=mailkey1; p=two\n"
         client = KeyHostClient(
             FakeResolver({"mailkey.fwd.test": {"A": ["127.0.0.1"]}}),
-            KeyHostSettings(port, allow_private=True, ca_file=roots),
+            HttpsSettings(port, allow_private=True, ca_file=roots),
             MemoryJournal(),
             monotonic=asyncio.get_running_loop().time,
         )

@@ -22,7 +22,8 @@ from forwarder.edge.auth import Authenticator
 from forwarder.edge.limits import Limits
 from forwarder.edge.submission import Clients
 from forwarder.edge.tls import make_self_signed, server_context
-from forwarder.keyhost import KeyHostClient, KeyHostSettings
+from forwarder.https import HttpsSettings
+from forwarder.keyhost import KeyHostClient
 from forwarder.keys import KeyFile, KeyFileError, Keys, LegacyFile, mailkey_record, read_private
 from forwarder.model import Identity
 from forwarder.pipeline import Settings as PipelineSettings
@@ -185,7 +186,7 @@ def make_key_host(settings: Settings, resolver: DnsResolver | ZoneResolver, jour
         return None
     return KeyHostClient(
         resolver,
-        KeyHostSettings(mailkey.fetch_port, mailkey.fetch_private, mailkey.fetch_ca_file),
+        HttpsSettings(mailkey.fetch_port, mailkey.fetch_private, mailkey.fetch_ca_file),
         journal,
         monotonic=asyncio.get_running_loop().time,
     )

@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from forwarder.keyhost.caching import KeyHostClient
-from forwarder.keyhost.settings import KeyHostSettings
 
-__all__ = ["KeyHostClient", "KeyHostSettings"]
+__all__ = ["KeyHostClient"]

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from forwarder.keyhost.settings import KeyHostSettings
+from forwarder.https import HttpsSettings
 from forwarder.ports import Journal, KeyText, NoKeyText, Resolver
 
 __all__ = [
@@ -48,7 +48,7 @@ class KeyHostClient:
     """``ports.KeyHost``. ``monotonic`` is the loop's time."""
 
     def __init__(
-        self, resolver: Resolver, settings: KeyHostSettings, journal: Journal, *, monotonic: Callable[[], float]
+        self, resolver: Resolver, settings: HttpsSettings, journal: Journal, *, monotonic: Callable[[], float]
     ) -> None:
         self._resolver = resolver
         self._settings = settings
