@@ -109,6 +109,47 @@ class KeyHost(Protocol):
         """``domain`` in A-labels; ``None`` is the unnamed key. ``fresh`` goes past the cache. Never raises."""
 
 
+# --- TLS policies of other domains -------------------------------------------------------------------------------------
+
+
+class StsMode(Enum):
+    """RFC 8461 section 3.2."""
+
+    ENFORCE = "enforce"
+    TESTING = "testing"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class StsPolicy:
+    """What a domain says of its mail hosts (MTA-STS). ``id`` is that of the TXT record under which it was fetched, ``hosts`` are
+    names in lower-case A-labels, ``*.`` before a name stands for one label. ``max_age``: seconds that it holds from its fetch
+    on."""
+
+    id: str
+    mode: StsMode
+    hosts: tuple[str, ...]
+    max_age: int
+
+
+class StsPolicies(Protocol):
+    """MTA-STS policies of other domains."""
+
+    async def policy(self, domain: str) -> StsPolicy | None:
+        """That of a next-hop domain, which may be of mode none; ``None``: it has none that is known. Never raises, and never
+        waits for a policy while another one still holds."""
+
+
+class PolicyStore(Protocol):
+    """MTA-STS policies that hold longer than we run. Every method raises ``StoreAway`` when the store is away."""
+
+    async def look_up_policy(self, domain: str) -> tuple[StsPolicy, int] | None:
+        """And for how many seconds more it holds."""
+
+    async def put_policy(self, domain: str, policy: StsPolicy) -> None:
+        """For its ``max_age`` from now."""
+
+
 # --- aliases -----------------------------------------------------------------------------------------------------------
 
 

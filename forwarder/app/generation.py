@@ -21,6 +21,7 @@ from forwarder.app.parts import (
     listening_at,
     make_key_host,
     make_resolver,
+    make_sts,
     pipeline_settings,
     published,
     submission_settings,
@@ -35,6 +36,7 @@ from forwarder.edge.session import EdgeSettings
 from forwarder.edge.submission import SubmissionSession
 from forwarder.keyhost import KeyHostClient
 from forwarder.keys.usage import Usage
+from forwarder.mtasts import StsClient
 from forwarder.pipeline import Doors, Pipeline
 from forwarder.pipeline.aftermath import Aftermath
 from forwarder.pipeline.submission import Allowance, Submission
@@ -42,6 +44,7 @@ from forwarder.ports import Clock, Journal, Mailboxes
 from forwarder.relay import SmtpRelay
 from forwarder.resolver import DnsResolver, ZoneResolver, system_nameservers
 from forwarder.retry import Schedule
+from forwarder.store.ledger import RedisLedger
 from forwarder.worker import Worker, WorkerSettings
 
 if TYPE_CHECKING:
@@ -85,16 +88,17 @@ class Generation:
         self._resolver = self._share_resolver(before)
         self._ring = self._share_keys(before)
         self._key_host = self._share_key_host(before)
+        ledger = ground.store.ledger(settings)
+        self._sts = self._share_sts(before, ledger)
         relaying = listening_at(material.relaying, addresses)
-        resolver, journal = self._resolver.part, ground.journal
+        resolver, sts, journal = self._resolver.part, self._sts.part, ground.journal
         self._relay: Shared[SmtpRelay] = share(
             before._relay if before is not None else None,
-            (relaying, self._resolver),
-            lambda: SmtpRelay(resolver, relaying, journal, random.Random()),
+            (relaying, self._resolver, self._sts),
+            lambda: SmtpRelay(resolver, relaying, journal, random.Random(), sts=sts),
             SmtpRelay.close,
         )
-        self._held: list[Shared[Any]] = [self._resolver, self._ring, self._key_host, self._relay]
-        ledger = ground.store.ledger(settings)
+        self._held: list[Shared[Any]] = [self._resolver, self._ring, self._key_host, self._sts, self._relay]
         queue = ground.store.queue(settings, ledger)
         doors = Doors(
             directory=material.directory,
@@ -191,16 +195,20 @@ class Generation:
 
     def _share_key_host(self, before: Generation | None) -> Shared[KeyHostClient | None]:
         mailkey, resolver = self.settings.mailkey, self._resolver
-
-        async def close(client: KeyHostClient | None) -> None:
-            if client is not None:
-                await client.aclose()
-
         return share(
             before._key_host if before is not None else None,
             (mailkey.fetch_https, mailkey.fetch_port, mailkey.fetch_private, mailkey.fetch_ca_file, resolver),
             lambda: make_key_host(self.settings, resolver.part, self._ground.journal),
-            close,
+            _close,
+        )
+
+    def _share_sts(self, before: Generation | None, ledger: RedisLedger) -> Shared[StsClient | None]:
+        relay, resolver, ground = self.settings.relay, self._resolver, self._ground
+        return share(
+            before._sts if before is not None else None,
+            (relay.mta_sts, relay.smarthost, relay.mta_sts_port, relay.allow_private, relay.tls.ca_file, resolver),
+            lambda: make_sts(self.settings, resolver.part, ground.store.policies(ledger), ground.journal),
+            _close,
         )
 
     # --- its life
@@ -268,3 +276,8 @@ class Generation:
             await self._web.stop()
         while self._held:
             await self._held.pop().let_go()
+
+
+async def _close(client: KeyHostClient | StsClient | None) -> None:
+    if client is not None:
+        await client.aclose()

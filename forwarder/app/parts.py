@@ -26,9 +26,10 @@ from forwarder.https import HttpsSettings
 from forwarder.keyhost import KeyHostClient
 from forwarder.keys import KeyFile, KeyFileError, Keys, LegacyFile, mailkey_record, read_private
 from forwarder.model import Identity
+from forwarder.mtasts import StsClient
 from forwarder.pipeline import Settings as PipelineSettings
 from forwarder.pipeline.submission import SubmissionSettings
-from forwarder.ports import Dialect, Journal
+from forwarder.ports import Dialect, Journal, PolicyStore
 from forwarder.relay import Level, RelaySettings, TlsRules
 from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
 from forwarder.route import Action, Policy
@@ -47,6 +48,7 @@ __all__ = [
     "make_key_host",
     "make_resolver",
     "make_resolvers",
+    "make_sts",
     "make_tls",
     "make_web_tls",
     "names_of",
@@ -236,6 +238,22 @@ def make_web_tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 # --- what each part is told ---------------------------------------------------------------------------------------------
+
+
+def make_sts(
+    settings: Settings, resolver: DnsResolver | ZoneResolver, store: PolicyStore, journal: Journal
+) -> StsClient | None:
+    """Others' MTA-STS policies; ``None`` where none is to be asked for. Needs a running loop."""
+    relay = settings.relay
+    if not relay.mta_sts or relay.smarthost:
+        return None
+    return StsClient(
+        resolver,
+        HttpsSettings(relay.mta_sts_port, relay.allow_private, relay.tls.ca_file),
+        store,
+        journal,
+        monotonic=asyncio.get_running_loop().time,
+    )
 
 
 def published(keys: Keys) -> dict[tuple[str, str], str]:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from forwarder import https
 from forwarder.app.clock import SystemClock
 from forwarder.app.errors import StartError
 from forwarder.app.generation import Generation, Ground
@@ -119,6 +120,7 @@ class App:
             raise
         self._generation, self._settings = generation, settings
         forget_roots()
+        https.forget_roots()
         if before is not None:
             before.leave(generation)
             self._fading[before] = asyncio.create_task(self._fade(before))

@@ -15,6 +15,7 @@ from forwarder.store.client import StoreClient, StoreUrlError
 from forwarder.store.disk import Disk
 from forwarder.store.health import examine_store
 from forwarder.store.ledger import RedisLedger
+from forwarder.store.policies import RedisPolicies
 from forwarder.store.queue import Pace, RedisQueue
 from forwarder.store.server import EmbeddedStore, StoreStartError
 
@@ -82,6 +83,10 @@ class Store:
         if self._embedded is not None:
             disk = Disk(self._embedded.directory, client, least=settings.queue.min_free, journal=self._journal)
         return _queue(client, settings, ledger, self._journal, disk)
+
+    def policies(self, ledger: RedisLedger) -> RedisPolicies:
+        """What other domains promise of their TLS."""
+        return RedisPolicies(self._clients[0], ledger, journal=self._journal)
 
     async def close(self) -> None:
         """Safe to call at any time."""

@@ -172,6 +172,8 @@ class Relay(_Table):
     allow_private: bool = False
     in_session: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=600)] = 20.0
     hold: Hold = "auto"
+    mta_sts: bool = True
+    mta_sts_port: Port = 443
     tls: RelayTls = Field(default_factory=RelayTls)
 
     @model_validator(mode="after")

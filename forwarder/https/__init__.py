@@ -3,10 +3,12 @@ aiohttp takes long to import."""
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["HttpsFault", "HttpsSettings"]
+__all__ = ["HttpsFault", "HttpsSettings", "forget_roots", "trusting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +28,14 @@ class HttpsFault(Exception):
     def __init__(self, reason: str, *, temporary: bool) -> None:
         super().__init__(reason)
         self.temporary = temporary
+
+
+@lru_cache(maxsize=4)
+def trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """Made once: to read the system's certificates takes as long as many messages."""
+    return ssl.create_default_context(cafile=ca_file)
+
+
+def forget_roots() -> None:
+    """The files of trusted certificates may have changed: they are read again for the next request."""
+    trusting.cache_clear()

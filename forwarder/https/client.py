@@ -10,14 +10,12 @@ import asyncio
 import socket
 import ssl
 from dataclasses import dataclass
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from forwarder.https import HttpsFault, HttpsSettings
+from forwarder.https import HttpsFault, HttpsSettings, trusting
 from forwarder.ports import DnsStatus, Resolver
 from forwarder.public import is_public
 
@@ -70,7 +68,7 @@ async def _request(
 ) -> HttpsResponse:
     connector = aiohttp.TCPConnector(
         resolver=_Judged(addresses),
-        ssl=_trusting(settings.ca_file),
+        ssl=trusting(settings.ca_file),
         use_dns_cache=False,
         force_close=True,
     )
@@ -98,12 +96,6 @@ def _answer(response: aiohttp.ClientResponse, body: bytes) -> HttpsResponse:
     headers = response.headers
     cache_control = ",".join(headers.getall("Cache-Control", ()))
     return HttpsResponse(response.status, response.content_type, cache_control, headers.get("Age", ""), body)
-
-
-@lru_cache(maxsize=4)
-def _trusting(ca_file: Path | None) -> ssl.SSLContext:
-    """Made once: to read the system's certificates takes as long as many messages."""
-    return ssl.create_default_context(cafile=ca_file)
 
 
 async def _read(stream: aiohttp.StreamReader, most: int) -> bytes:

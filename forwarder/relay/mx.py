@@ -23,7 +23,7 @@ from typing import Any
 
 from forwarder.auth.dnsname import dns_name
 from forwarder.model import Deferred, Failed, Reply
-from forwarder.ports import Answer, DnsStatus, Resolver
+from forwarder.ports import Answer, DnsStatus, Resolver, StsPolicy
 from forwarder.public import is_public
 from forwarder.relay.dane import DaneAnswer, Place, lookup_dane
 from forwarder.relay.settings import RelaySettings
@@ -76,13 +76,15 @@ class Host:
 class Route:
     """The hosts that may be asked, best preference first, and for how many seconds this holds. Never without a target.
     ``domain`` is whose hosts they are: the smarthost's name where everything goes there. ``authentic``: the DNS vouches for
-    the MX records. ``trouble``: a look-up that failed, so that there may be more hosts than these."""
+    the MX records. ``trouble``: a look-up that failed, so that there may be more hosts than these. ``sts`` is what the
+    domain promises."""
 
     domain: str
     hosts: tuple[Host, ...]
     ttl: int = 0
     authentic: bool = False
     trouble: str | None = None
+    sts: StsPolicy | None = None
 
 
 async def lookup_route(
@@ -145,7 +147,7 @@ async def _lookup_smarthost(resolver: Resolver, settings: RelaySettings) -> Rout
     if name.lower() == "localhost":
         # RFC 6761 section 6.3: not a question for the DNS.
         return Route(name, (_host(0, name, port, [IPv4Address("127.0.0.1"), IPv6Address("::1")]),), ttl=86400)
-    found = await _lookup_addresses(resolver, name, port, ())
+    found = await _lookup_addresses(resolver, name, port, None if settings.tls.excepts(name) else ())
     if not found.addresses:
         # Whatever the DNS says of our own smarthost, it is not the sender's fault.
         return Deferred(f"the smarthost has no address: {found.trouble or 'no record'}")
@@ -183,7 +185,7 @@ async def _lookup_hosts(
     chosen = [one for one in exchanges if (limit is None or one[0] < limit) and _HOST_NAME.match(one[1])]
     chosen = chosen[: settings.max_hosts]
     # RFC 7672 section 2.2.1: TLSA records count where the DNS vouches for the MX records. Else nothing more is asked.
-    domains = _names(domain, answer) if answer.authentic else None
+    domains = _names(domain, answer) if answer.authentic and not settings.tls.excepts(domain) else None
     found = await asyncio.gather(*(_lookup_addresses(resolver, name, settings.port, domains) for _, name in chosen))
     for (preference, _), host in zip(chosen, found, strict=True):
         if settings.own_addresses.intersection(host.addresses):

@@ -18,15 +18,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
+from dataclasses import replace
 
 from forwarder.model import Deferred, Delivered, Delivery, Failed, Outcome, RecipientOutcome, Reply, TlsWish
-from forwarder.ports import Journal, Resolver
+from forwarder.ports import Journal, Resolver, StsPolicies
 from forwarder.relay.attempt import Attempt
 from forwarder.relay.connection import BeforeDot, Connection, NoSession, open_connection
 from forwarder.relay.mx import Route, Target, lookup_route, order_targets, parse_smarthost
 from forwarder.relay.pool import Pool, key_of
 from forwarder.relay.settings import RelaySettings
-from forwarder.relay.tls import NoTls, Opportunistic, TlsPolicy, Verified
+from forwarder.relay.tls import NoTls, Opportunistic, TlsPolicy, Unlisted, Verified
 from forwarder.smtp.client import NO_CHUNKS, Finished, SmtpClient
 
 __all__ = ["SmtpRelay"]
@@ -39,6 +40,8 @@ _MAX_ROUTES = 2048
 _MAX_ROUNDS = 20
 #: Connections for one attempt at one address: one from the pool that proves dead, one to a server that takes no chunks, and one.
 _MAX_CONNECTIONS = 3
+# RFC 8461 section 4.1: not final, as the next policy may name it.
+_UNLISTED = NoSession("the domain's MTA-STS policy does not name this host", reached=False)
 # RFC 8689 section 4.2.1: final, when every host is one of these.
 _UNPROTECTED = NoSession(
     "REQUIRETLS: no policy verifies the host",
@@ -55,9 +58,15 @@ class SmtpRelay:
     """The Relay of ``forwarder.ports``. Belongs to one event loop."""
 
     def __init__(
-        self, resolver: Resolver, settings: RelaySettings, journal: Journal, rng: random.Random | None = None
+        self,
+        resolver: Resolver,
+        settings: RelaySettings,
+        journal: Journal,
+        rng: random.Random | None = None,
+        *,
+        sts: StsPolicies | None = None,
     ) -> None:
-        """Raises ValueError for a host name or a smarthost that is none."""
+        """``sts=None``: MTA-STS policies do not count. Raises ValueError for a host name or a smarthost that is none."""
         SmtpClient(settings.hostname)
         if settings.smarthost:
             parse_smarthost(settings.smarthost)
@@ -66,6 +75,7 @@ class SmtpRelay:
         self._resolver = resolver
         self._settings = settings
         self._journal = journal
+        self._sts = sts
         self._rng = rng or random.Random()
         self._pool = Pool(settings)
         self._routes: OrderedDict[str, tuple[float, Route]] = OrderedDict()
@@ -96,6 +106,9 @@ class SmtpRelay:
         if route.trouble is not None:
             attempt.not_all_known(route.trouble)
         for target, policy in self._order(route, attempt.delivery.tls)[: self._settings.max_addresses]:
+            if isinstance(policy, Unlisted):
+                attempt.no_session(target, _UNLISTED)
+                continue
             if attempt.delivery.tls is TlsWish.REQUIRED and not policy.verified:
                 attempt.no_session(target, _UNPROTECTED)
                 continue
@@ -107,7 +120,7 @@ class SmtpRelay:
         now = asyncio.get_running_loop().time()
         if (known := self._routes.get(domain)) is not None and known[0] > now:
             return known[1]
-        route = await lookup_route(self._resolver, domain, self._settings, self._rng)
+        route = await self._look_up(domain)
         if isinstance(route, Route) and route.ttl > 0:
             self._routes[domain] = (now + min(route.ttl, _MAX_ROUTE_AGE), route)
             self._routes.move_to_end(domain)
@@ -115,12 +128,21 @@ class SmtpRelay:
                 self._routes.popitem(last=False)
         return route
 
+    async def _look_up(self, domain: str) -> Route | Deferred | Failed:
+        way = lookup_route(self._resolver, domain, self._settings, self._rng)
+        # RFC 8461 section 2: what a domain promises is of its MX hosts.
+        settings = self._settings
+        if self._sts is None or settings.smarthost or domain.startswith("[") or settings.tls.excepts(domain):
+            return await way
+        route, sts = await asyncio.gather(way, self._sts.policy(domain))
+        return replace(route, sts=sts) if isinstance(route, Route) and sts is not None else route
+
     def _order(self, route: Route, wish: TlsWish) -> list[tuple[Target, TlsPolicy]]:
         """As the RFC has it, but what could not be reached a moment ago comes last, and of equals one with an open connection
         first (connections are closed after a while, so this keeps nobody from its share)."""
         rules, pool = self._settings.tls, self._pool
         targets = [
-            (one, self._as_wished(rules.policy(route.domain, one.host, one.dane), wish, route, one))
+            (one, self._as_wished(rules.policy(route.domain, one.host, one.dane, route.sts), wish, route, one))
             for one in order_targets(route, self._rng)
         ]
         if len(targets) > 1:

@@ -25,6 +25,7 @@ __all__ = [
     "Opportunistic",
     "Required",
     "TlsPolicy",
+    "Unlisted",
     "Usage",
     "Verified",
     "client_context",
@@ -93,7 +94,15 @@ class Dane:
     verified: ClassVar[bool] = True
 
 
-TlsPolicy = NoTls | Opportunistic | Required | Verified | Dane
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """No delivery: the domain's MTA-STS policy does not name this host."""
+
+    required: ClassVar[bool] = True
+    verified: ClassVar[bool] = False
+
+
+TlsPolicy = NoTls | Opportunistic | Required | Verified | Dane | Unlisted
 
 
 def client_context(policy: TlsPolicy) -> ssl.SSLContext:

@@ -25,7 +25,7 @@ from typing import TypeVar
 import msgspec
 
 from forwarder.model import Address
-from forwarder.ports import Forwarded
+from forwarder.ports import Forwarded, StsMode, StsPolicy
 
 __all__ = [
     "HASH_TAG",
@@ -34,9 +34,11 @@ __all__ = [
     "new_salt",
     "open_address",
     "open_forwarded",
+    "open_policy",
     "open_salt",
     "seal_address",
     "seal_forwarded",
+    "seal_policy",
     "seal_salt",
 ]
 
@@ -75,9 +77,19 @@ class _Sender(msgspec.Struct, array_like=True, frozen=True):
     domain: bytes
 
 
+class _Policy(msgspec.Struct, array_like=True, frozen=True):
+    """StsPolicy."""
+
+    id: str
+    mode: StsMode
+    hosts: tuple[str, ...]
+    max_age: int
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_forward = msgspec.msgpack.Decoder(_Forward).decode
 _decode_sender = msgspec.msgpack.Decoder(_Sender).decode
+_decode_policy = msgspec.msgpack.Decoder(_Policy).decode
 
 
 def _bytes(text: str) -> bytes:
@@ -206,3 +218,20 @@ def open_forwarded(names: Names, name: bytes, value: bytes, reversible: Address)
         )
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
+
+
+def seal_policy(names: Names, name: bytes, policy: StsPolicy) -> bytes:
+    """The value under ``name`` that stands for ``policy``."""
+    return _seal(names, name, _Policy(policy.id, policy.mode, policy.hosts, policy.max_age))
+
+
+def open_policy(names: Names, name: bytes, value: bytes) -> StsPolicy | None:
+    """None: unreadable."""
+    content = _open(names, name, value)
+    if content is None:
+        return None
+    try:
+        record = _decode_policy(content)
+    except msgspec.MsgspecError:
+        return None
+    return StsPolicy(record.id, record.mode, record.hosts, record.max_age)

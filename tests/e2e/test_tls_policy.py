@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,6 +16,7 @@ import trustme
 from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, free_port
 from tests.authority import Issued, issue, server_with
 from tests.e2e.lab import Lab, lab
+from tests.peers.https_server import response, run_https_server
 from tests.peers.programs import needs
 from tests.peers.servers import knot, unbound
 from tests.peers.smtp_sink import SmtpSink
@@ -161,3 +163,75 @@ async def test_what_the_dns_publishes_is_held_to_where_it_is_signed(tmp_path: Pa
     assert bool(reasons) is bool(case.reason)
     assert all(reason.startswith(case.reason) for reason in reasons)
     assert [one.tls for one in sink.messages] == case.tls
+
+
+# --- what the domain promises over HTTPS (MTA-STS)
+
+
+def policy(mode: str, *hosts: str) -> bytes:
+    return f"version: STSv1\nmode: {mode}\n{''.join(f'mx: {one}{chr(10)}' for one in hosts)}max_age: 86400\n".encode()
+
+
+@dataclass(frozen=True)
+class StsCase:
+    """``name`` is whom the destination's certificate is for."""
+
+    mode: str
+    outcome: str
+    name: str = "mx.other.test"
+    host: str = "*.other.test"
+    reason: str | None = None
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        StsCase("enforce", "delivered"),
+        StsCase("enforce", "accepted", name="mx.else.test", reason="TLS certificate is for another name"),
+        StsCase(
+            "enforce", "accepted", host="mx.else.test", reason="the domain's MTA-STS policy does not name this host"
+        ),
+        StsCase("testing", "delivered", name="mx.else.test", host="mx.else.test"),
+        StsCase("none", "delivered", name="mx.else.test"),
+    ],
+    ids=["all well", "another name", "another host", "testing", "none"],
+)
+async def test_what_a_domain_promises_is_held_to(tmp_path: Path, authority: trustme.CA, case: StsCase) -> None:
+    zone = ZONE | {"_mta-sts.other.test": {"TXT": ["v=STSv1; id=1"]}, "mta-sts.other.test": {"A": ["127.0.0.1"]}}
+    async with run_https_server(server(authority, "mta-sts.other.test")) as host:
+        host.answer = response(policy(case.mode, case.host))
+        rule = f'mta_sts_port = {host.port}\n[relay.tls]\nca_file = "roots.pem"'
+        async with (
+            lab(tmp_path, zone=zone, relay=rule, aliases=ALIAS) as it,
+            SmtpSink(tls=server(authority, case.name), host=OTHER, port=it.port) as sink,
+        ):
+            replies = [await send(it), await it.send(it.signed(recipients=("alias@fwd.test",)))]
+    assert replies[0].startswith(f"250 2.0.0 {case.outcome}")
+    assert replies[1].startswith("250 2.0.0 delivered"), "a domain without a policy has its mail"
+    assert [event["reason"] for event in it.journal.named("relay.deferred")] == ([case.reason] if case.reason else [])
+    assert len(sink.messages) == (case.outcome == "delivered")
+    assert len(host.requests) == 1
+
+
+async def test_a_policy_still_counts_after_a_restart_when_its_record_is_gone(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
+    """Who can keep answers from us must not be able to switch it off."""
+    zone = ZONE | {"_mta-sts.other.test": {"TXT": ["v=STSv1; id=1"]}, "mta-sts.other.test": {"A": ["127.0.0.1"]}}
+    port = free_port(FORWARDER, SENDER, SINK, OTHER)
+    async with run_https_server(server(authority, "mta-sts.other.test")) as host:
+        host.answer = response(policy("enforce", "mx.other.test"))
+        rule = f'mta_sts_port = {host.port}\n[relay.tls]\nca_file = "{tmp_path}/roots.pem"'
+        first, second = tmp_path / "first", tmp_path / "second"
+        async with (
+            lab(first, zone=zone, relay=rule, aliases=ALIAS, port=port) as it,
+            SmtpSink(tls=server(authority), host=OTHER, port=port) as sink,
+        ):
+            assert (await send(it)).startswith("250 2.0.0 delivered")
+        shutil.copytree(first / "state", second / "state")
+        async with (
+            lab(second, zone=ZONE, relay=rule, aliases=ALIAS, port=port) as it,
+            SmtpSink(tls=server(authority, "mx.else.test"), host=OTHER, port=port) as forged,
+        ):
+            assert (await send(it)).startswith("250 2.0.0 accepted")
+    assert (len(sink.messages), len(forged.messages), len(host.requests)) == (1, 0, 1)

@@ -61,9 +61,14 @@ async def bench(zone: Zone, port: int, timeouts: Timeouts | None = None, **setti
     """``signed=True`` takes the zone as a zone file has it, with what DNSSEC vouches for."""
     resolver = ZoneResolver(zone) if settings.pop("signed", False) else FakeResolver(zone)
     journal = MemoryJournal()
+    sts = settings.pop("sts", None)
     given = {"hostname": "us.test", "port": port, "allow_private": True} | settings
     relay = SmtpRelay(
-        resolver, RelaySettings(timeouts=timeouts or SHORT, **given), journal, given.pop("rng", None) or Random(1)
+        resolver,
+        RelaySettings(timeouts=timeouts or SHORT, **given),
+        journal,
+        given.pop("rng", None) or Random(1),
+        sts=sts,
     )
     try:
         yield Bench(relay, resolver, journal)

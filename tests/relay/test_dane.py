@@ -18,7 +18,7 @@ from forwarder.ports import Tlsa
 from forwarder.relay import Level, TlsRules
 from forwarder.relay.certificate import dane_fault, public_key
 from forwarder.relay.dane import DaneAnswer, Place, lookup_dane
-from forwarder.relay.tls import Dane, NoTls, Opportunistic, Required, Verified
+from forwarder.relay.tls import Dane, Required
 from forwarder.resolver import ZoneResolver
 from tests.authority import Issued, chain_of, issue, server_with
 from tests.peers.programs import needs, run
@@ -302,35 +302,6 @@ async def test_the_key_of_a_kind_that_libraries_write_anew_is_cut_out_as_it_stan
     assert public_key(cert.read_bytes()) == want.read_bytes()
 
 
-# --- what counts more
-
-
-DANE = Dane(records(f"3 1 1 {SHA256}"), HOST, (HOST,))
-
-
-@pytest.mark.parametrize(
-    ("level", "published", "policy"),
-    [
-        (Level.VERIFY, DANE, DANE),
-        (Level.REQUIRE, DANE, DANE),
-        (Level.OPPORTUNISTIC, DANE, Opportunistic()),
-        (Level.NONE, DANE, NoTls()),
-        (Level.VERIFY, Required(), Verified((HOST,))),
-        (Level.REQUIRE, Required(), Required()),
-        (Level.OPPORTUNISTIC, Required(), Opportunistic()),
-    ],
-)
-def test_the_operator_may_except_a_domain_by_its_name(level: Level, published: Any, policy: Any) -> None:
-    assert TlsRules(domains={DOMAIN: level}).policy(DOMAIN, HOST, published) == policy
-
-
-@pytest.mark.parametrize("default", Level)
-def test_what_is_published_counts_more_than_the_default(default: Level) -> None:
-    assert TlsRules(default).policy(DOMAIN, HOST, DANE) == DANE
-    required = TlsRules(default).policy(DOMAIN, HOST, Required())
-    assert required == (Verified((HOST,)) if default is Level.VERIFY else Required())
-
-
 # --- on the wire
 
 
@@ -417,6 +388,16 @@ async def test_where_no_records_can_be_had_the_mail_waits(certificates: Certific
     ):
         assert results(await it.deliver()) == [Deferred("TLSA look-up failed: SERVFAIL")]
     assert sink.connections == 0
+
+
+async def test_an_excepted_domain_is_not_asked_for_records(certificates: Certificates) -> None:
+    broken = zone() | {"_PORT._tcp.mx.sink.test": {"TLSA": "SERVFAIL"}}
+    rules = TlsRules(domains={DOMAIN: Level.OPPORTUNISTIC})
+    async with (
+        SmtpSink(tls=certificates.server) as sink,
+        bench(on_port(broken, sink.port), sink.port, signed=True, tls=rules) as it,
+    ):
+        assert summary(await it.deliver()) == [("Delivered", 250)]
 
 
 async def test_the_server_is_asked_for_by_the_name_that_the_records_are_under(tmp_path: Path) -> None:
