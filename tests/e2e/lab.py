@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from forwarder.app import App
 from forwarder.cli import demo_lab
@@ -83,6 +84,10 @@ class Lab:
     app: App
     records: dict[str, dict[str, list[str]]]
     received: list[Received] = field(default_factory=list)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What the log has told of this kind."""
+        return self.journal.named(name)
 
     @cached_property
     def keys(self) -> Keys:

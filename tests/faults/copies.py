@@ -6,11 +6,12 @@ import asyncio
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
 
 from forwarder.app import open_state
 from forwarder.config import load
 from tests.fakes import MemoryJournal
-from tests.faults.service import Service
 from tests.peers.smtp_sink import Received
 
 #: Seconds between two looks at the queue.
@@ -19,6 +20,14 @@ PAUSE = 0.3
 _NAME = re.compile(rb"^Message-ID: <(\S+)@sender\.test>\r$", re.MULTILINE)
 #: Of our own Received, the first in the message: the attempt that made this copy.
 _ID = re.compile(rb"^Received: [^;]*? id ([^\s;]+)", re.MULTILINE | re.DOTALL)
+
+
+class Running(Protocol):
+    """A service whose log can be asked: a process (service.py) or the lab's (tests/e2e/lab.py)."""
+
+    folder: Path
+
+    def events(self, name: str) -> list[dict[str, Any]]: ...
 
 
 def name_of(data: bytes) -> str:
@@ -33,7 +42,7 @@ def count(messages: Iterable[Received]) -> Counter[str]:
     return Counter(name_of(one.data) for one in messages)
 
 
-def on_record(it: Service) -> set[str]:
+def on_record(it: Running) -> set[str]:
     """Attempts of which the log says that they may make a further copy, or that somebody has to look whether they did."""
     told = [one["id"] for one in it.events("claim.taken_over")]
     told += [one["id"] for one in it.events("queue.outcome") if one["maybe_dup"]]
@@ -41,7 +50,7 @@ def on_record(it: Service) -> set[str]:
     return set(told)
 
 
-def unflagged(it: Service, messages: Iterable[Received]) -> set[str]:
+def unflagged(it: Running, messages: Iterable[Received]) -> set[str]:
     """Messages with more than one copy, none of which is of an attempt on record."""
     flagged = on_record(it)
     attempts = defaultdict(list)
@@ -52,7 +61,7 @@ def unflagged(it: Service, messages: Iterable[Received]) -> set[str]:
     return {name for name, ids in attempts.items() if len(ids) > 1 and not flagged.intersection(ids)}
 
 
-async def settled(it: Service, seconds: float = 60) -> None:
+async def settled(it: Running, seconds: float = 60) -> None:
     """Until the queue is empty: then no further copy can come."""
     for _ in range(int(seconds / PAUSE)):
         if not await waiting(it):
@@ -61,14 +70,14 @@ async def settled(it: Service, seconds: float = 60) -> None:
     raise AssertionError("the queue does not become empty")
 
 
-async def dead_letters(it: Service) -> list[str]:
+async def dead_letters(it: Running) -> list[str]:
     """The messages that an operator has to look at."""
     async with open_state(load(it.folder / "forwarder.toml"), MemoryJournal()) as state:
         letters = [await state.queue.read(one.id) async for one in state.queue.list(dead=True)]
     return [name_of(b"".join(one.delivery.data)) for one in letters if one is not None]
 
 
-async def waiting(it: Service) -> int:
+async def waiting(it: Running) -> int:
     """How many deliveries are in the queue, dead letters aside."""
     async with open_state(load(it.folder / "forwarder.toml"), MemoryJournal()) as state:
         return len([one async for one in state.queue.list() if one.dead is None])
