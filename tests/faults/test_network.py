@@ -14,9 +14,10 @@ import pytest
 from forwarder.app import parts
 from forwarder.relay import RelaySettings, Timeouts
 from tests.e2e.lab import FORWARDER, SENDER, lab
+from tests.e2e.test_smuggling import wire
 from tests.faults import mta
 from tests.faults.copies import count, dead_letters, on_record, settled, unflagged
-from tests.faults.mta import Mta
+from tests.faults.mta import Mta, message
 from tests.faults.test_kills import BODY
 from tests.peers.chaos import ChaosProxy, Weather
 from tests.peers.smtp_sink import SmtpSink
@@ -94,3 +95,32 @@ async def test_whatever_the_network_does_what_was_acknowledged_arrives_whole(
         assert all(one.data.endswith(b"\r\n" + BODY) for one in sink.messages)
         assert it.sender.waiting.empty()
         assert not it.events("fault")
+
+
+@pytest.mark.parametrize("leaves", ["closes its side", "resets"])
+async def test_a_client_that_leaves_at_the_dot_hears_250_or_comes_back_and_one_copy_arrives(
+    tmp_path: Path, leaves: str
+) -> None:
+    """F26."""
+    async with lab(tmp_path, zone=ZONE) as it:
+        sent = message("n1", "bob@sender.test", "alias@fwd.test", BODY)
+        async with wire(it) as peer:
+            await peer.line()
+            for command in (
+                b"EHLO mx.sender.test",
+                b"MAIL FROM:<bob@sender.test>",
+                b"RCPT TO:<alias@fwd.test>",
+                b"DATA",
+            ):
+                assert (await peer.ask(command))[0] in "23"
+            peer.say(sent + b".\r\n")
+            if leaves == "closes its side":
+                peer.writer.write_eof()
+                assert (await peer.line()).startswith("250")
+            else:
+                await peer.writer.drain()
+                peer.writer.transport.abort()
+        arrived = await it.next(it.sink)
+        assert arrived.data.endswith(sent)
+        assert (await it.send(sent)).startswith("250")
+        assert it.sink.waiting.empty()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -22,6 +23,7 @@ from tests.faults.copies import count, name_of, settled, unflagged
 from tests.faults.mta import Mta
 from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
 from tests.faults.test_kills import BODY, all_there
+from tests.peers.chaos import ChaosProxy, Weather
 from tests.peers.disk import MB, leave, small_disk
 from tests.peers.smtp_sink import DEFAULT, Action, SmtpSink
 from tests.peers.valkey import Valkey, stopped, valkey
@@ -232,9 +234,37 @@ def is_gone(store: Valkey) -> Fault:
     return fault
 
 
+def is_behind_a_bad_network(net: ChaosProxy, rng: random.Random) -> Fault:
+    """Streams in slices, reset or silent after some octets."""
+
+    def changing() -> Weather:
+        octets = rng.randrange(20_000)
+        match rng.choice(("slices", "reset", "silent")):
+            case "slices":
+                return Weather(slice=rng.randrange(1, 100))
+            case "reset":
+                return Weather(reset_after=octets)
+            case _:
+                return Weather(silent_after=octets)
+
+    @asynccontextmanager
+    async def fault() -> AsyncIterator[None]:
+        net.weather = changing
+        net.reset_all()
+        yield
+        net.weather = Weather
+        net.reset_all()
+
+    return fault
+
+
 @pytest.mark.timeout(RUN)
 async def test_a_store_of_ones_own_fails_in_every_way_and_mail_flows(tmp_path: Path) -> None:
-    async with valkey(tmp_path / "valkey") as store, service(tmp_path, store=store.url) as it:
+    async with (
+        valkey(tmp_path / "valkey") as store,
+        ChaosProxy(("127.0.0.1", store.port)) as net,
+        service(tmp_path, store=f"redis://127.0.0.1:{net.port}") as it,
+    ):
         no, set_ = ("CONFIG SET min-replicas-to-write", "CONFIG SET maxmemory")
         faults = [
             *[(KILLED, is_gone(store))] * KILLS,
@@ -243,5 +273,6 @@ async def test_a_store_of_ones_own_fails_in_every_way_and_mail_flows(tmp_path: P
             ("read-only", orders(store, "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")),
             ("without its replicas", orders(store, f"{no} 1", f"{no} 0")),
             ("without memory", orders(store, f"{set_} 1", f"{set_} 0")),
+            ("behind a bad network", is_behind_a_bad_network(net, random.Random(7))),
         ]
         await run(it, faults)

@@ -65,6 +65,10 @@ class ChaosProxy:
     def down(self) -> None:
         """Every connection is reset, and no other is taken, until ``up``."""
         self.is_down = True
+        self.reset_all()
+
+    def reset_all(self) -> None:
+        """Whoever is connected has to come again."""
         for link in list(self._links):
             link.reset()
 
