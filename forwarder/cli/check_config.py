@@ -182,10 +182,19 @@ def _summary(settings: Settings) -> Iterator[str]:
     yield f"{'signs' if covered else 'has no key to sign'} its own reports under the mailkey of {settings.hostname}"
     yield "seals ARC as " + settings.keys.arc.domain if settings.keys.arc else "does not seal ARC: no [keys.arc]"
     yield f"keeps state in {'its own embedded store' if settings.store == 'embedded' else 'the store of that URL'}"
-    yield f"delivers to {settings.relay.smarthost or 'the MX of each destination'}"
+    yield f"delivers to {_next_hop(settings)}"
     others = [f"{domain} {level}" for domain, level in settings.relay.tls.domains.items()]
     yield f"TLS to other mail servers: {', '.join([settings.relay.tls.default, *others])}"
     yield f"postmaster and abuse: {settings.admin.address or f'a file in {settings.state_dir}'}"
+
+
+def _next_hop(settings: Settings) -> str:
+    relay = settings.relay
+    if not relay.smarthost:
+        return "the MX of each destination"
+    how = [f"as {relay.smarthost_user}"] if relay.smarthost_user else []
+    how += [f"TLS: {relay.smarthost_tls}"] if relay.smarthost_tls else []
+    return f"{relay.smarthost} ({', '.join(how)})" if how else relay.smarthost
 
 
 def _submission(settings: Settings) -> Iterator[str]:

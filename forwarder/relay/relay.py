@@ -48,6 +48,7 @@ _UNPROTECTED = NoSession(
     Reply(550, "5.7.10", "the message requires TLS and nothing vouches for the next hop's certificate"),
     reached=False,
 )
+_NO_LOGIN = NoSession("the login failed a moment ago")
 _NO_REQUIRETLS = NoSession(
     "REQUIRETLS not offered",
     Reply(550, "5.7.30", "the message requires TLS and the next hop does not offer REQUIRETLS"),
@@ -78,6 +79,7 @@ class SmtpRelay:
         self._sts = sts
         self._rng = rng or random.Random()
         self._pool = Pool(settings)
+        self._no_login_until = 0.0
         self._routes: OrderedDict[str, tuple[float, Route]] = OrderedDict()
 
     async def deliver(self, delivery: Delivery, *, before_dot: BeforeDot | None = None) -> Outcome:
@@ -180,6 +182,9 @@ class SmtpRelay:
             self._pool.release(key, connection)
 
     async def _open(self, target: Target, policy: TlsPolicy, attempt: Attempt) -> Connection | None:
+        if asyncio.get_running_loop().time() < self._no_login_until:
+            attempt.no_session(target, _NO_LOGIN)
+            return None
         opened = await open_connection(target, policy, self._settings)
         if isinstance(opened, NoSession) and opened.tls_failed:
             self._journal.event("relay.tls", id=attempt.delivery.id, peer=target.peer, error=opened.reason)
@@ -190,7 +195,11 @@ class SmtpRelay:
             if not opened.reached:
                 self._pool.note_unreachable(target)
             attempt.no_session(target, opened)
-            event = "relay.login" if opened.login_failed else "relay.connect"
+            event = "relay.connect"
+            if opened.login_failed:
+                # A queue that tries each message for itself would look like somebody who guesses.
+                event = "relay.login"
+                self._no_login_until = asyncio.get_running_loop().time() + self._settings.unreachable
             self._journal.event(event, id=attempt.delivery.id, peer=target.peer, error=opened.reason)
             return None
         self._journal.event("relay.connect", id=attempt.delivery.id, peer=target.peer)

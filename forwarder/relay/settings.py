@@ -68,5 +68,5 @@ class RelaySettings:
     idle: float = 30
     connection_age: float = 300
     connection_messages: int = 100
-    #: How long an address that could not be reached is asked last.
+    #: How long an address that could not be reached is asked last, and a smarthost that did not let us in not at all.
     unreachable: float = 60

@@ -200,3 +200,13 @@ def test_a_password_file_that_cannot_be_used_is_a_mistake(
     said = capsys.readouterr().err
     assert told in said
     assert "secret" not in said.replace("srs.secret", "")
+
+
+def test_it_says_how_mail_leaves(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "password").write_text("secret\n")
+    (config.parent / "password").chmod(0o600)
+    relay = 'smarthost = "mail.test:465"\nsmarthost_tls = "implicit"\n'
+    login = 'smarthost_user = "us@mail.test"\nsmarthost_password_file = "password"\n'
+    config.write_text(f"{config.read_text()}\n[relay]\n{relay}{login}")
+    assert main(["check-config", str(config)]) == 0
+    assert "delivers to mail.test:465 (as us@mail.test, TLS: implicit)\n" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from forwarder.model import Address, BodyKind, Deferred, Delivered, Failed, Reply
-from forwarder.relay import MAYBE_DELIVERED, Level, RelaySettings, SmtpRelay, TlsRules
+from forwarder.relay import MAYBE_DELIVERED, Level, RelaySettings, SmtpRelay, Timeouts, TlsRules
 from tests.fakes import FakeResolver, MemoryJournal
 from tests.peers.smtp_sink import DEFAULT, DROP, HANG, RESET, Action, Drip, SmtpSink, Then
 from tests.relay.bench import MESSAGE, ONE, bench, delivery, mx, results, short, summary
@@ -348,6 +348,13 @@ async def test_before_the_dot_nothing_is_lost_by_asking_the_next_host(verb: str,
         one.script = {}
         assert one.open <= 1
     assert one.messages == []
+
+
+def test_a_next_hop_has_the_time_that_the_rfc_gives_it() -> None:
+    """RFC 5321 section 4.5.3.2: from its minimums on, in its order; EHLO has none, and is given as long as the others."""
+    given = Timeouts()
+    assert (given.greeting, given.ehlo, given.mail, given.rcpt) == (300, 300, 300, 300)
+    assert (given.data, given.block, given.dot) == (120, 180, 600)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ from forwarder.relay.mx import Target
 from forwarder.relay.tls import NoTls, Opportunistic, Required
 from forwarder.smtp.login import Login
 from tests.fakes import FakeResolver, MemoryJournal
-from tests.peers.smtp_sink import DROP, SmtpSink
-from tests.relay.bench import MESSAGE, SHORT, Bench, bench, mx, results, summary
+from tests.peers.smtp_sink import DEFAULT, DROP, HANG, SmtpSink
+from tests.relay.bench import MESSAGE, SHORT, Bench, bench, delivery, mx, results, summary
 from tests.relay.conftest import Certificates
+from tests.waiting import until
 
 PASSWORD = "c0rrect horse"
 LOGIN = Login("us@relay.test", PASSWORD)
@@ -95,6 +96,24 @@ async def test_mail_waits_while_the_login_is_wrong(said: bytes) -> None:
     assert event["error"] == result.reason
     assert not tells_the_password(it, result)
     assert "MAIL" not in sink.verbs()
+
+
+async def test_a_wrong_login_is_not_tried_again_for_each_message(certificates: Certificates) -> None:
+    """Who does that is locked out."""
+    script = {"AUTH": [DEFAULT, b"535 5.7.8 no\r\n", DEFAULT], "DOT": [DEFAULT, HANG, DEFAULT]}
+    async with SmtpSink(script, OFFERS) as sink, smarthost(sink, unreachable=0.3) as it:
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+        busy = asyncio.ensure_future(it.relay.deliver(delivery()))
+        await asyncio.wait_for(sink.hanging.wait(), 5)
+        said = [results(await it.deliver())[0] for _ in range(3)]
+        assert [one.reason for one in said if isinstance(one, Deferred)] == [
+            "the login was refused: 535 5.7.8",
+            *["the login failed a moment ago"] * 2,
+        ]
+        assert sink.verbs().count("AUTH") == 2
+        await until(lambda: asyncio.get_running_loop().time() > it.relay._no_login_until)
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+        busy.cancel()
 
 
 @pytest.mark.parametrize("said", [DROP, b"421 bye\r\n", b"334 \r\n"])
