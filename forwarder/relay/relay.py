@@ -27,7 +27,7 @@ from forwarder.relay.connection import BeforeDot, Connection, NoSession, open_co
 from forwarder.relay.mx import Route, Target, lookup_route, order_targets, parse_smarthost
 from forwarder.relay.pool import Pool, key_of
 from forwarder.relay.settings import RelaySettings
-from forwarder.relay.tls import NoTls, Opportunistic, TlsPolicy, Unlisted, Verified
+from forwarder.relay.tls import NoTls, Opportunistic, Required, TlsPolicy, Unlisted, Verified
 from forwarder.smtp.client import NO_CHUNKS, Finished, SmtpClient
 
 __all__ = ["SmtpRelay"]
@@ -157,7 +157,7 @@ class SmtpRelay:
         """RFC 8689. Who requires TLS is content with an authority's certificate where the DNS vouches for the host's name
         (section 2). Who wrote "TLS-Required: No" wants the message delivered whatever a policy says, with TLS where it works
         (section 4.2.2); but what protects our login at a smarthost is nobody's to give up."""
-        if wish is TlsWish.REQUIRED and route.authentic and not (policy.verified or isinstance(policy, NoTls)):
+        if wish is TlsWish.REQUIRED and route.authentic and isinstance(policy, Opportunistic | Required):
             return Verified((target.host,), self._settings.tls.roots)
         if wish is TlsWish.INDIFFERENT and policy.required and not self._settings.smarthost:
             return Opportunistic()

@@ -7,16 +7,22 @@ from typing import Any
 import pytest
 
 from forwarder.model import Deferred, Delivered, Failed, Reply, TlsWish
+from forwarder.ports import StsMode, StsPolicy
 from forwarder.relay import Level, TlsRules
 from forwarder.smtp.login import Login
 from tests.peers.smtp_sink import DROP, SmtpSink, Then
 from tests.relay.bench import ONE, bench, mx, results, summary
 from tests.relay.conftest import Certificates
+from tests.relay.test_rules import Policies
 
 OFFERED = [b"PIPELINING", b"8BITMIME", b"REQUIRETLS"]
 #: Both are called mx.sink.test by their certificates; the rules compare with the name of the MX record.
 TWO = mx("10 mx.sink.test 127.0.0.1 127.0.0.2")
 ASKED = {"tls": TlsWish.REQUIRED}
+
+
+def sts(pattern: str) -> StsPolicy:
+    return StsPolicy("1", StsMode.ENFORCE, (pattern,), 86400)
 
 
 def verified(certificates: Certificates) -> TlsRules:
@@ -141,6 +147,28 @@ async def test_where_the_dns_vouches_for_the_name_of_the_host_its_certificate_is
         bench(zone, bad.port, tls=TlsRules(level, roots=certificates.roots), signed=True) as it,
     ):
         assert summary(await it.deliver(**ASKED))[0][0] != "Delivered"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "result"), [("mx.sink.test", ("Delivered", 250)), ("mx.else.test", ("Deferred", None))]
+)
+async def test_what_an_mta_sts_policy_enforces_is_enough_and_stands(
+    certificates: Certificates, pattern: str, result: tuple[str, int | None]
+) -> None:
+    zone = {"test": {"DNSSEC": "secure"}, **ONE}
+    async with (
+        SmtpSink(extensions=OFFERED, tls=certificates.server) as sink,
+        bench(
+            zone,
+            sink.port,
+            tls=TlsRules(roots=certificates.roots),
+            sts=Policies({"sink.test": sts(pattern)}),
+            signed=True,
+        ) as it,
+    ):
+        assert summary(await it.deliver(**ASKED)) == [result]
+        (other,) = results(await it.deliver(tls=TlsWish.INDIFFERENT))
+    assert isinstance(other, Delivered), "past that policy too"
 
 
 # --- TLS-Required: No
