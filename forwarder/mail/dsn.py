@@ -11,12 +11,14 @@ import binascii
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from forwarder.mail.address import ascii_domain, wire
 from forwarder.mail.date import render_date
+from forwarder.mail.explain import explain
 from forwarder.mail.mime import MAX_BODY, decoded, parse_fields, walk_parts
+from forwarder.mail.notice import MAILBOX, read_notice
 from forwarder.mail.oldbounce import parse_old_report
 from forwarder.mail.reasons import Rules, standard_rules
 from forwarder.mail.report import Action, Reason, RecipientStatus, Report, header_of, message_id_in
@@ -66,11 +68,9 @@ _ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 def parse_report(message: Message, rules: Rules | None = None) -> Report | None:
     """The delivery report in this message, in this format or an older one; ``None`` where it is none. ``rules`` tell why each
     delivery failed; ``None``: those of this package. Never raises."""
-    found = _parse_standard(message) or parse_old_report(message)
-    if found is None:
-        return None
-    rules = rules or standard_rules()
-    return replace(found, recipients=tuple(_reasoned(one, found.reporting_mta, rules) for one in found.recipients))
+    notice = read_notice(message)
+    found = _parse_standard(message) or parse_old_report(message, notice)
+    return explain(found, notice, rules or standard_rules()) if found is not None else None
 
 
 def _parse_standard(message: Message) -> Report | None:
@@ -94,14 +94,6 @@ def _parse_standard(message: Message) -> Report | None:
         returned,
         message_id_in(returned),
     )
-
-
-def _reasoned(one: RecipientStatus, reporting_mta: str | None, rules: Rules) -> RecipientStatus:
-    """With why it failed. What has arrived did not fail, and what is delayed may still arrive."""
-    if one.action not in (Action.FAILED, Action.DELAYED):
-        return one
-    cause = rules.classify(one.status, one.diagnostic, " ".join(filter(None, (one.remote_mta, reporting_mta))))
-    return replace(one, reason=cause.reason, hard=cause.hard and one.action is Action.FAILED)
 
 
 def _scan(body: bytes) -> tuple[bytes, bytes]:
@@ -175,7 +167,9 @@ def _mailbox(value: str | None) -> str | None:
         return None
     # RFC 6533 section 3: \x{HEX}
     text = _ESCAPED.sub(lambda match: chr(min(int(match[1], 16), 0x10FFFF)), text)
-    inner = re.search(r"<([^<>]*)>", text)
+    # Exim names the pipe that failed, with the address it was for among its words.
+    inner = re.search(rf"(?<![^\s\"])({MAILBOX})", text) if text[:2].lstrip('"').startswith("|") else None
+    inner = inner or re.search(r"<([^<>]*)>", text)
     return (inner[1] if inner else text).strip() or None
 
 

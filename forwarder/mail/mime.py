@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from forwarder.model import Message
 
-__all__ = ["Part", "decoded", "parse_content_type", "parse_fields", "walk_parts"]
+__all__ = ["Part", "decode_words", "decoded", "parse_content_type", "parse_fields", "walk_parts"]
 
 #: Octets of body that are looked at. A report's own words and the header it returns fit many times over; the rest of a
 #: returned message is of no interest.
@@ -30,6 +30,7 @@ _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
 _TYPE = re.compile(r"\s*([A-Za-z0-9!#$&^_.+-]+)\s*/\s*([A-Za-z0-9!#$&^_.+-]+)")
 _PARAMETER = re.compile(r';\s*([A-Za-z0-9!#$&^_.+*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))')
 _COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|\([^()]*\)')
+_ENCODED_WORD = re.compile(r"=\?([A-Za-z0-9_.:*-]{1,60})\?([BbQq])\?([^?\s]{0,1000})\?=(?:\s+(?==\?))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,20 @@ def decoded(part: Part) -> bytes:
     if encoding == "quoted-printable":
         return binascii.a2b_qp(part.body)
     return part.body
+
+
+def decode_words(value: str) -> str:
+    """A field's words without their encoding (RFC 2047), those that cannot be decoded as they are."""
+    return _ENCODED_WORD.sub(lambda match: _decode_word(match[1], match[2], match[3]) or match[0], value)
+
+
+def _decode_word(charset: str, encoding: str, text: str) -> str | None:
+    coded = text.encode("ascii", "replace")
+    try:
+        raw = binascii.a2b_base64(coded) if encoding in "Bb" else binascii.a2b_qp(coded, header=True)
+        return raw.decode(charset.partition("*")[0], "replace")
+    except (LookupError, ValueError):
+        return None
 
 
 def _split_multipart(body: bytes, boundary: bytes) -> list[bytes]:

@@ -76,6 +76,10 @@ class _Rule:
     phrases: tuple[str, ...]
     patterns: tuple[re.Pattern[str], ...]
 
+    @property
+    def knows_words(self) -> bool:
+        return bool(self.phrases or self.patterns or self.mtas)
+
     def matches(self, status: str, code: str, mta: str, text: str) -> bool:
         if self.mtas and not any(one in mta for one in self.mtas):
             return False
@@ -94,24 +98,28 @@ class Rules:
 
     rules: tuple[_Rule, ...]
 
-    def classify(self, status: str | None, text: str | None, mta: str | None = None) -> Cause:
-        """Why, as far as a status code, the words of a reply or a report, and the host that said them tell. ``status`` may be
-        ``None`` where the words hold it. A failure that is no permanent one (4.x.x) is never hard. Never raises."""
-        words = (text or "")[:MAX_TEXT]
+    def classify(self, status: str | None, reply: str | None, mta: str | None = None, notice: str = "") -> Cause:
+        """Why, as far as they tell: a status code (``None``: the reply may hold it), the words of a reply, the hosts that said
+        and reported it; where no rule knows these words, those of a notice for people. A failure that is no permanent one
+        (4.x.x) is never hard. Never raises."""
+        words = (reply or "")[:MAX_TEXT]
         status = status or status_in(words) or ""
-        code = _CODE.search(words)
-        found = self._first(status, code[1] if code else "", (mta or "").lower(), _plain(words))
-        return Cause(found.reason, found.hard and not status.startswith("4"))
+        found = self._first(status, words, mta or "")
+        if notice and (found is None or not found.knows_words):
+            told = self._first(status, notice[:MAX_TEXT], mta or "")
+            found = told if told is not None and told.knows_words else found
+        if found is None:
+            return Cause(Reason.OTHER, False)
+        return Cause(found.cause.reason, found.cause.hard and not status.startswith("4"))
 
     def before(self, others: Rules) -> Rules:
         """These, and where none of them matches the others."""
         return Rules(self.rules + others.rules)
 
-    def _first(self, status: str, code: str, mta: str, text: str) -> Cause:
-        for rule in self.rules:
-            if rule.matches(status, code, mta, text):
-                return rule.cause
-        return Cause(Reason.OTHER, False)
+    def _first(self, status: str, words: str, mta: str) -> _Rule | None:
+        code = _CODE.search(words)
+        asked = (status, code[1] if code else "", mta.lower(), _plain(words))
+        return next((rule for rule in self.rules if rule.matches(*asked)), None)
 
 
 @lru_cache(maxsize=1)
