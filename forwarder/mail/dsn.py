@@ -142,13 +142,15 @@ def _recipient(group: dict[str, str]) -> RecipientStatus:
     except ValueError:
         # Some write "failure" or nothing. What is no delay and no success is a failure.
         action = {"4": Action.DELAYED, "2": Action.DELIVERED}.get(status[0] if status else "", Action.FAILED)
-    diagnostic = _typed(group.get("diagnostic-code"))
+    # PowerMTA says in a word of its own what the reply means.
+    said = [_typed(group.get("diagnostic-code")), group.get("x-powermta-bouncecategory")]
+    diagnostic = " ".join(one if at == 0 else f"({one})" for at, one in enumerate(said) if one)
     return RecipientStatus(
         action,
         _mailbox(group.get("original-recipient")),
         _mailbox(group.get("final-recipient")),
         status,
-        diagnostic[:_MAX_DIAGNOSTIC] if diagnostic else None,
+        diagnostic[:_MAX_DIAGNOSTIC] or None,
         _typed(group.get("remote-mta")),
     )
 

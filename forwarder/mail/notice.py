@@ -9,12 +9,23 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import unescape
-from itertools import islice, pairwise
+from itertools import islice, pairwise, takewhile
 
 from forwarder.mail.mime import Part, decoded, walk_parts
+from forwarder.mail.reasons import Stage
 from forwarder.model import Message
 
-__all__ = ["MAILBOX", "MAIL_SYSTEM", "MAX_NAMED", "Notice", "peer_in", "read_notice", "reply_in", "split_words"]
+__all__ = [
+    "MAILBOX",
+    "MAIL_SYSTEM",
+    "MAX_NAMED",
+    "Notice",
+    "peer_in",
+    "read_notice",
+    "reply_in",
+    "split_words",
+    "stage_in",
+]
 
 #: Octets of a notice that are read; what people are told fits many times over.
 _MAX_NOTICE = 16 * 1024
@@ -61,9 +72,18 @@ _QUOTED_FIELD = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _REPLY = re.compile(r"(?<![0-9.:#-])[45][0-9][0-9](?:[ -]|#|: )[^\n]{3,}")
+_OTHER_REPLY = re.compile(r"[245][0-9][0-9][ -]")
 _PEER = re.compile(
     r"(?:\bhost|talking to|SMTP server|connect(?:ion)? to)[ <]+([A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,10})(?=[ \[:>.,]|$)",
     re.IGNORECASE | re.MULTILINE,
+)
+# Not ">>> DATA": behind it Sendmail shows the replies to the commands before it too.
+_STAGE = re.compile(
+    r"(?P<connect>initial connection|refused to talk to me|(?:HELO|EHLO) command|after (?:HELO|EHLO))"
+    r"|(?P<mail>MAIL FROM command|after MAIL FROM|like our MAIL FROM|>>> MAIL)"
+    r"|(?P<rcpt>RCPT(?: TO)? command|after RCPT|like our RCPT|like recipient|>>> RCPT|\[RCPT_TO\]|SMTP:RCPT)"
+    r"|(?P<data>(?:after|to) end of (?:DATA|message)|DATA command|after DATA|our final DATA|after I sent the message|\(DATA\))",
+    re.IGNORECASE,
 )
 # Where the returned message begins: a line that says so, or four header fields in a row.
 _RETURNED_LINE = re.compile(
@@ -130,14 +150,23 @@ def reply_in(text: str) -> str | None:
     reply = _REPLY.search(text)
     if reply is None:
         return None
-    # A reply goes on over further lines, up to an empty one.
-    return " ".join(text[reply.start() : reply.start() + _MAX_REPLY].partition("\n\n")[0].split())
+    code = reply[0][:3]
+    # A reply goes on over further lines, up to an empty one or another reply.
+    lines = text[reply.start() : reply.start() + _MAX_REPLY].partition("\n\n")[0].splitlines()
+    goes_on = takewhile(lambda line: not _OTHER_REPLY.match(line) or line.startswith(code), lines)
+    return " ".join(" ".join(goes_on).split())
 
 
 def peer_in(text: str) -> str | None:
     """The server that a text says it talked to."""
     peer = _PEER.search(text)
     return peer[1].lower() if peer else None
+
+
+def stage_in(text: str) -> Stage | None:
+    """At which command a text says that a server refused."""
+    found = _STAGE.search(" ".join(text.split()))
+    return Stage(found.lastgroup) if found and found.lastgroup else None
 
 
 def _mentions(text: str, names: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["Cause", "Reason", "Rules", "RulesError", "parse_rules", "standard_rules", "status_in"]
+__all__ = ["Cause", "Reason", "Rules", "RulesError", "Stage", "parse_rules", "standard_rules", "status_in"]
 
 #: Characters of a diagnostic that are looked at, and what one operator's file may hold.
 MAX_TEXT = 2000
@@ -25,7 +25,7 @@ _MAX_PHRASE = 200
 _GAP = 60
 _MAX_GAPS = 2
 
-_KEYS = frozenset({"reason", "hard", "status", "code", "mta", "text"})
+_KEYS = frozenset({"reason", "hard", "stage", "status", "code", "mta", "text"})
 _STATUS = re.compile(r"(?<![0-9.])([245])\.([0-9]{1,3})\.([0-9]{1,3})(?![0-9]|\.[0-9])")
 _STATUS_PATTERN = re.compile(r"(?:[245]|x)\.(?:[0-9]{1,3}|\*)\.(?:[0-9]{1,3}|\*)")
 _CODE = re.compile(r"(?<![0-9.:#-])([245][0-9][0-9])(?=[ -]|\Z)")
@@ -52,6 +52,15 @@ class Reason(StrEnum):
     OTHER = "other"
 
 
+class Stage(StrEnum):
+    """What a server refused: the client, the sender, the recipient or the message."""
+
+    CONNECT = "connect"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """``hard``: the address or its domain is gone, and no later message will get there either. What failed for good for
@@ -70,6 +79,7 @@ class _Rule:
     """All that is given must match; of several phrases, status codes, reply codes one."""
 
     cause: Cause
+    stage: Stage | None
     statuses: tuple[re.Pattern[str], ...]
     codes: frozenset[str]
     mtas: tuple[str, ...]
@@ -80,7 +90,9 @@ class _Rule:
     def knows_words(self) -> bool:
         return bool(self.phrases or self.patterns or self.mtas)
 
-    def matches(self, status: str, code: str, mta: str, text: str) -> bool:
+    def matches(self, stage: Stage | None, status: str, code: str, mta: str, text: str) -> bool:
+        if self.stage is not None and self.stage is not stage:
+            return False
         if self.mtas and not any(one in mta for one in self.mtas):
             return False
         if self.codes and code not in self.codes:
@@ -98,27 +110,42 @@ class Rules:
 
     rules: tuple[_Rule, ...]
 
-    def classify(self, status: str | None, reply: str | None, mta: str | None = None, notice: str = "") -> Cause:
+    def classify(
+        self,
+        status: str | None,
+        reply: str | None,
+        mta: str | None = None,
+        *,
+        notice: str = "",
+        stage: Stage | None = None,
+        given_up: bool = False,
+    ) -> Cause:
         """Why, as far as they tell: a status code (``None``: the reply may hold it), the words of a reply, the hosts that said
-        and reported it; where no rule knows these words, those of a notice for people. A failure that is no permanent one
-        (4.x.x) is never hard. Never raises."""
+        and reported it; where no rule knows these words, those of a notice for people. Never raises.
+
+        What is refused before an address is named, or with the message, is never hard, nor is what is refused for now (4.x.x),
+        unless for days: an unknown user after whom somebody has ``given_up`` is one.
+        """
         words = (reply or "")[:MAX_TEXT]
         status = status or status_in(words) or ""
-        found = self._first(status, words, mta or "")
+        found = self._first(stage, status, words, mta or "")
         if notice and (found is None or not found.knows_words):
-            told = self._first(status, notice[:MAX_TEXT], mta or "")
-            found = told if told is not None and told.knows_words else found
+            told = self._first(stage, status, notice[:MAX_TEXT], mta or "")
+            # That time ran out is said in every notice, whatever was the matter.
+            if told is not None and (found is None or (told.knows_words and told.cause.reason is not Reason.EXPIRED)):
+                found = told
         if found is None:
             return Cause(Reason.OTHER, False)
-        return Cause(found.cause.reason, found.cause.hard and not status.startswith("4"))
+        lasts = not status.startswith("4") or (given_up and found.cause.reason is Reason.UNKNOWN_USER)
+        return Cause(found.cause.reason, found.cause.hard and lasts and stage in (None, Stage.RCPT))
 
     def before(self, others: Rules) -> Rules:
         """These, and where none of them matches the others."""
         return Rules(self.rules + others.rules)
 
-    def _first(self, status: str, words: str, mta: str) -> _Rule | None:
+    def _first(self, stage: Stage | None, status: str, words: str, mta: str) -> _Rule | None:
         code = _CODE.search(words)
-        asked = (status, code[1] if code else "", mta.lower(), _plain(words))
+        asked = (stage, status, code[1] if code else "", mta.lower(), _plain(words))
         return next((rule for rule in self.rules if rule.matches(*asked)), None)
 
 
@@ -148,9 +175,10 @@ def parse_rules(text: str) -> Rules:
 
 
 def status_in(text: str) -> str | None:
-    """The first status code (RFC 3463) in a text that says more than its class; else the first."""
+    """The status code (RFC 3463) in a text that says most: the first that is neither x.0.0, nor x.4.7, which says that time ran
+    out on another fault; else the first of those."""
     found = [f"{one[0]}.{int(one[1])}.{int(one[2])}" for one in _STATUS.findall(text)]
-    return next((one for one in found if not one.endswith(".0.0")), found[0] if found else None)
+    return min(found, key=lambda code: (code.endswith(".0.0"), code.endswith(".4.7")), default=None)
 
 
 def _parse_rule(number: int, entry: dict[str, Any]) -> _Rule:
@@ -162,6 +190,10 @@ def _parse_rule(number: int, entry: dict[str, Any]) -> _Rule:
         reason = Reason(entry.get("reason", ""))
     except ValueError:
         raise RulesError(f"{where}: reason: must be one of {', '.join(Reason)}") from None
+    try:
+        stage = Stage(entry["stage"]) if "stage" in entry else None
+    except ValueError:
+        raise RulesError(f"{where}: stage: must be one of {', '.join(Stage)}") from None
     hard = entry.get("hard", False)
     if not isinstance(hard, bool):
         raise RulesError(f"{where}: hard: must be true or false")
@@ -180,11 +212,12 @@ def _parse_rule(number: int, entry: dict[str, Any]) -> _Rule:
     phrases = [" ".join(one.lower().split()) for one in texts]
     return _Rule(
         Cause(reason, hard),
+        stage,
         tuple(_status_pattern(one) for one in statuses),
         frozenset(codes),
         tuple(one.lower() for one in mtas),
-        tuple(one for one in phrases if "*" not in one),
-        tuple(_gap_pattern(one) for one in phrases if "*" in one),
+        tuple(one for one in phrases if not _is_pattern(one)),
+        tuple(_pattern(one) for one in phrases if _is_pattern(one)),
     )
 
 
@@ -202,8 +235,13 @@ def _status_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(re.escape(pattern).replace("x", "[245]").replace(r"\*", "[0-9]+"))
 
 
-def _gap_pattern(phrase: str) -> re.Pattern[str]:
-    return re.compile(re.escape(phrase).replace(r"\*", f".{{0,{_GAP}}}?"))
+def _is_pattern(phrase: str) -> bool:
+    return "*" in phrase or phrase.startswith("^")
+
+
+def _pattern(phrase: str) -> re.Pattern[str]:
+    start, phrase = (r"\A", phrase[1:].lstrip()) if phrase.startswith("^") else ("", phrase)
+    return re.compile(start + re.escape(phrase).replace(r"\*", f".{{0,{_GAP}}}?"))
 
 
 def _plain(text: str) -> str:
