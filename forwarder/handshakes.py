@@ -20,11 +20,11 @@ _AT_ONCE = 64
 
 
 class Handshakes:
-    """Those of one server. ``full``: whether one more connection would be too many; ``seconds`` bounds a handshake;
+    """Those of one server. ``full``: whether this connection is one too many; ``seconds`` bounds a handshake;
     ``running``: where they are counted, with those of other servers if need be."""
 
     def __init__(
-        self, seconds: float, full: Callable[[], bool], running: set[asyncio.Task[None]] | None = None
+        self, seconds: float, full: Callable[[socket.socket], bool], running: set[asyncio.Task[None]] | None = None
     ) -> None:
         self._seconds = seconds
         self._full = full
@@ -57,7 +57,7 @@ class Handshakes:
                 loop.remove_reader(sock)
                 loop.call_later(_PAUSE, self._listen, sock, make, context)
                 return
-            if self._full():
+            if self._full(client):
                 client.close()
                 continue
             client.setblocking(False)

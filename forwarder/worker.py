@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from forwarder.dispatch import ATTEMPT, CATCH_UP, LEASE, RENEWALS, Settler, UnderWay
 from forwarder.failpoints import reach
@@ -62,6 +63,12 @@ class Worker:
         self._running: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
         self._stopping = False
+        #: No claim is under way, of which the answer would be lost.
+        self._idle = asyncio.Event()
+        self._idle.set()
+        #: Deliveries that have not come to their final dot: to break them off costs nothing but the time.
+        self._before_dot: set[asyncio.Task[Any]] = set()
+        self._handing_back = False
         #: Of a claim that was not answered: the same again is given what that one was.
         self._unanswered: str | None = None
 
@@ -70,7 +77,14 @@ class Worker:
         self._awake.set()
 
     async def run(self) -> None:
-        """Claim and deliver, for as long as the program runs."""
+        """Claim and deliver, until ``stop``."""
+        self._idle.clear()
+        try:
+            await self._run()
+        finally:
+            self._idle.set()
+
+    async def _run(self) -> None:
         while not self._stopping:
             self._awake.clear()
             try:
@@ -147,14 +161,21 @@ class Worker:
     async def _deliver(self, held: Held, lease: str) -> Outcome | None:
         """``None``: it was not sent, and goes back as it was."""
         dotted = False
+        task = asyncio.current_task()
+        assert task is not None
 
         async def before_dot() -> None:
             nonlocal dotted
+            self._before_dot.discard(task)
             if not await self._queue.mark_dot(held.id, lease):
                 raise _LeaseLost
             dotted = True
             reach("K11")
 
+        if self._handing_back:
+            await self._queue.settle(held, lease, left=held, delay=0)
+            return None
+        self._before_dot.add(task)
         try:
             async with asyncio.timeout(ATTEMPT):
                 return await self._relay.deliver(held.delivery, before_dot=before_dot)
@@ -170,6 +191,8 @@ class Worker:
             if not dotted:
                 await self._queue.settle(held, lease, left=held, delay=0)
             raise
+        finally:
+            self._before_dot.discard(task)
 
     async def _settle(self, held: Held, lease: str, outcome: Outcome) -> None:
         """A delivery whose record fails would be made twice: this insists, for as long as the lease allows."""
@@ -182,12 +205,22 @@ class Worker:
             except StoreAway as away:
                 self._journal.event("queue.away", id=held.delivery.id, item=held.id, step="settle", reason=str(away))
 
-    async def stop(self, seconds: float) -> int:
-        """Claim nothing more, let what runs end within ``seconds``, hand the rest back. Returns how many those were."""
+    async def stop(self, seconds: float, *, patient: bool = False) -> int:
+        """Claim nothing more, let what runs end within ``seconds``, hand the rest back. Returns how many those were. Not
+        ``patient``: what has not come to its final dot is handed back at once, and is due."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
         self._stopping = True
         self.wake()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._idle.wait()
+        if not patient:
+            self._handing_back = True
+            for task in self._before_dot:
+                task.cancel()
         if self._running:
-            await asyncio.wait(set(self._running), timeout=seconds)
+            await asyncio.wait(set(self._running), timeout=max(0.0, until - loop.time()))
         left = [task for task in self._running if not task.done()]
         for task in left:
             task.cancel()

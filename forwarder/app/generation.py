@@ -245,7 +245,7 @@ class Generation:
 
     async def fade(self) -> None:
         """After ``leave``: until the last session and the last attempt are over. Then ``close``."""
-        await asyncio.gather(self._inbound.ended(), self._users.ended(), self.worker.stop(ATTEMPT))
+        await asyncio.gather(self._inbound.ended(), self._users.ended(), self.worker.stop(ATTEMPT, patient=True))
         await self._dispatcher.ended()
 
     async def drain(self, seconds: float) -> None:

@@ -186,6 +186,8 @@ class App:
 
     async def stop(self, seconds: float = DRAIN) -> None:
         """Take nothing new, finish what is under way within ``seconds``, close everything. Safe to call at any time."""
+        if not self._stopping and self._generation is not None:
+            self._journal.event("service.stopping", seconds=seconds)
         self._stopping = True
         generations = [*self._fading, *([self._generation] if self._generation is not None else [])]
         for generation in generations:

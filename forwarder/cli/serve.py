@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import functools
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -52,10 +53,18 @@ def run(args: argparse.Namespace) -> int:
     )
     if armed:
         log.event("failpoint.armed", points=armed)
+    _open_all_files()
     try:
         return run_loop(_serve(App(settings, log), log, functools.partial(load, args.config)))
     finally:
         log.flush()
+
+
+def _open_all_files() -> None:
+    """As many as the system lets us: its usual 1024 are for programs that use select()."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _serve(app: App, log: EventLog, load: Callable[[], Settings]) -> int:
@@ -63,11 +72,13 @@ async def _serve(app: App, log: EventLog, load: Callable[[], Settings]) -> int:
 
     loop = asyncio.get_running_loop()
     log.use_loop(loop)
+    loop.set_exception_handler(functools.partial(_tell, log))
     stop, hup = asyncio.Event(), asyncio.Event()
     # Before the start: SIGHUP would end the program, and whoever stops it need not wait until it is up.
     loop.add_signal_handler(signal.SIGHUP, hup.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, number, stop, log)
+    log.event("service.starting")
     try:
         if not await _unless(stop, app.start()):
             return 0
@@ -79,6 +90,13 @@ async def _serve(app: App, log: EventLog, load: Callable[[], Settings]) -> int:
         await _unless(stop, app.reload(load))
     await app.stop()
     return 0
+
+
+def _tell(log: EventLog, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the event loop has to say goes where everything else does."""
+    exception = context.get("exception")
+    kind = type(exception).__name__ if exception is not None else None
+    log.event("fault", where="loop", kind=kind, detail=f"{context.get('message')}: {exception or ''}")
 
 
 def _stop(number: int, stop: asyncio.Event, log: EventLog) -> None:

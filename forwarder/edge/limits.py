@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 
-__all__ = ["Limits"]
+__all__ = ["Limits", "uses_others_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,10 @@ class Limits:
     session_timeout: float = 7200.0
     #: Seconds for a TLS handshake.
     handshake_timeout: float = 30.0
+
+
+def uses_others_files(descriptor: int) -> bool:
+    """Has this connection come so late that those before it may lack a file for their next hop? The kernel gives out the
+    lowest number that is free, so a number tells how many files are open: connections to us may have half of them."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most != resource.RLIM_INFINITY and descriptor >= most // 2

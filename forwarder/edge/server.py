@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from forwarder.accepting import BACKLOG, GRACE, Accepting
+from forwarder.edge.limits import uses_others_files
 from forwarder.edge.session import Acceptor, EdgeSettings, Session
 from forwarder.handshakes import Handshakes
 from forwarder.model import Reply
@@ -107,13 +108,15 @@ class EdgeServer:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def _full(self) -> bool:
-        return self._draining or len(self._seats.sessions) + len(self._handshakes) >= self._settings.limits.sessions
+    def _full(self, sock: socket.socket) -> bool:
+        if self._draining or uses_others_files(sock.fileno()):
+            return True
+        return len(self._seats.sessions) + len(self._handshakes) >= self._settings.limits.sessions
 
     def _admit(self, session: Session) -> Reply | None:
         if self._draining:
             return reply.SHUTTING_DOWN
-        if len(self._seats.sessions) >= self._settings.limits.sessions:
+        if len(self._seats.sessions) >= self._settings.limits.sessions or uses_others_files(session.descriptor):
             return reply.TOO_MANY_SESSIONS
         self._sessions.add(session)
         self._seats.sessions.add(session)

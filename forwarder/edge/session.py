@@ -144,6 +144,12 @@ class Session(SMTP):
         self._draining = False
         self.idle = True
 
+    @property
+    def descriptor(self) -> int:
+        """The number of its file; -1: it is closed."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return sock.fileno() if sock is not None else -1
+
     # --- the connection ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

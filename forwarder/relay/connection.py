@@ -9,6 +9,7 @@ know what its next reply belongs to.
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import os
 import ssl
@@ -54,16 +55,20 @@ BeforeDot = Callable[[], Awaitable[None]]
 #: Octets handed to the transport at once; for each such block the next hop has ``Timeouts.block``.
 BLOCK = 256 * 1024
 _NEVER = math.inf
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 
 @dataclass(frozen=True, slots=True)
 class NoSession:
-    """This host could not be used. ``reached``: there was a TCP connection. ``tls_failed``: and it broke over TLS.
-    ``login_failed``: it does not know us, which is ours to set right; so there is no ``reply``, whatever it said."""
+    """This host could not be used. ``reached``: there was a TCP connection. ``tls_failed``: and it broke over TLS. ``ours``:
+    we had no file or port left, which says nothing about the host.
+    ``login_failed``: it does not know us, which is ours to set right; so there is no ``reply``, whatever it said. ``ours``: we
+    had no file or port left, which says nothing about the host."""
 
     reason: str
     reply: Reply | None = None
     reached: bool = True
+    ours: bool = False
     tls_failed: bool = False
     login_failed: bool = False
 
@@ -86,7 +91,8 @@ async def open_connection(target: Target, policy: TlsPolicy, settings: RelaySett
     except TimeoutError:
         return NoSession("connection timed out", reached=False)
     except OSError as error:
-        return NoSession(os.strerror(error.errno) if error.errno else "no connection", reached=False)
+        reason = os.strerror(error.errno) if error.errno else "no connection"
+        return NoSession(reason, reached=False, ours=error.errno in _OURS)
     try:
         failure = await connection.greet(policy)
         if failure is None and not settings.smarthost and connection.is_ourselves:

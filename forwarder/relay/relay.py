@@ -192,7 +192,7 @@ class SmtpRelay:
                 # RFC 7435: no worse off than without an offer of TLS.
                 opened = await open_connection(target, NoTls(), self._settings)
         if isinstance(opened, NoSession):
-            if not opened.reached:
+            if not opened.reached and not opened.ours:
                 self._pool.note_unreachable(target)
             attempt.no_session(target, opened)
             event = "relay.connect"

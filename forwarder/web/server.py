@@ -71,7 +71,7 @@ class WebServer:
             else:
                 await self._accepting.start(sock)
 
-    def _full(self) -> bool:
+    def _full(self, _: socket.socket) -> bool:
         server = self._runner.server
         return server is None or len(server.connections) + len(self._handshakes) >= MAX_CONNECTIONS
 
