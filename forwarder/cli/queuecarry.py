@@ -7,6 +7,7 @@ both places: the import leaves alone what is still there.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import secrets
 import sys
@@ -27,8 +28,9 @@ from forwarder.store.queuefile import MAX_LINE, LineError, build_line, parse_lin
 
 __all__ = ["export_items", "import_items"]
 
-#: Items that are written together, and then removed together.
+#: Items that are written together, and then removed together; those that are read together, and octets of them, about.
 _BATCH = 100
+_BATCH_OCTETS = 16 * 1024 * 1024
 #: Seconds that a batch may take until it is on the disk; then others may deliver what is in it, and it stays.
 _LEASE = 120.0
 _NOT_TAKEN = {Did.MISSING: "not here, or damaged", Did.BUSY: "under way just now: try again in a moment"}
@@ -101,18 +103,14 @@ async def import_items(args: argparse.Namespace, state: State) -> int:
     counts = dict.fromkeys(("imported", "known", "failed"), 0)
     try:
         with _input(args.file) as file, counted(None, "looked at") as progress:
-            number = 0
-            while text := file.readline(MAX_LINE + 1):
-                number += 1
-                progress.step()
-                kind, name, word = await _bring(state, text, f"line {number}")
-                counts[kind] += 1
-                if args.json:
-                    print(msgspec.json.encode({"id": name, "result": word}).decode())
-                elif kind == "failed":
-                    print(f"{plain(name)}  {word}", file=sys.stderr)
-                if len(text) > MAX_LINE:
-                    break
+            for batch in _batches(file):
+                for kind, name, word in await asyncio.gather(*(_bring(state, *line) for line in batch)):
+                    counts[kind] += 1
+                    if args.json:
+                        print(msgspec.json.encode({"id": name, "result": word}).decode())
+                    elif kind == "failed":
+                        print(f"{plain(name)}  {word}", file=sys.stderr)
+                progress.step(len(batch))
     except OSError as error:
         print(f"forwarder queue: {args.file}: {error.strerror or error}", file=sys.stderr)
         return 1
@@ -120,8 +118,26 @@ async def import_items(args: argparse.Namespace, state: State) -> int:
     return 1 if counts["failed"] else 0
 
 
-async def _bring(state: State, text: bytes, line: str) -> tuple[str, str, str]:
+def _batches(file: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
+    """Lines with their numbers, as many as go well together: they share trips to the store, and are all in memory."""
+    batch: list[tuple[int, bytes]] = []
+    octets = number = 0
+    while text := file.readline(MAX_LINE + 1):
+        number += 1
+        batch.append((number, text))
+        octets += len(text)
+        if len(text) > MAX_LINE:
+            break  # and what follows is the rest of it
+        if len(batch) == _BATCH or octets > _BATCH_OCTETS:
+            yield batch
+            batch, octets = [], 0
+    if batch:
+        yield batch
+
+
+async def _bring(state: State, number: int, text: bytes) -> tuple[str, str, str]:
     """What kind of result, of which item, in words."""
+    line = f"line {number}"
     if len(text) > MAX_LINE:
         return "failed", line, f"longer than {MAX_LINE} octets: this is no export of a queue"
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.e2e.test_queue import ALIASES, NO, NOT_NOW, OTHER, SOON, UNVERIFIED, ZONE, held, send, told
 from tests.fakes import MemoryJournal
 from tests.peers.smtp_sink import DEFAULT, SmtpSink
+from tests.store.test_queue import held as item
+from tests.suites import ROOT
 from tests.waiting import until
 
 LATER = "[queue]\nfirst_retry = 300\n"
@@ -311,3 +315,43 @@ async def test_a_file_that_is_none_or_damaged_is_said_so_line_by_line(
         assert [one.partition("  ")[0] for one in out.splitlines() if "line" in one] == ["line 1", "line 2"]
         assert "1 imported, 0 left alone, 2 not" in out
         assert (await command(it, capsys, "import", str(tmp_path / "missing")))[0] == 1
+
+
+@pytest.mark.parametrize("share", [0.1, 0.7])
+async def test_an_export_that_is_killed_loses_nothing(tmp_path: Path, share: float) -> None:
+    names, file = {f"m{number}.0" for number in range(300)}, tmp_path / "queue.jsonl"
+    async with lab(tmp_path) as it, open_state(load(it.folder / "forwarder.toml"), MemoryJournal()) as state:
+        await state.queue.put([item(name, f"{name}.example", body=name.encode() * 1000) for name in names], delay=600)
+        exporting = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-P", "-m", "forwarder", "queue", "export", "--all", "--remove", "--output", str(file)),
+            *("--config", str(it.folder / "forwarder.toml")),
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        try:
+            await until(lambda: file.exists() and file.stat().st_size > share * 300 * 6000)
+        finally:
+            exporting.kill()
+            await exporting.wait()
+        here = {one.id async for one in state.queue.list()}
+        lines = [line for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        assert here | {json.loads(line)["id"] for line in lines} == names
+        # What is in both places is found to be so.
+        if lines[-1:]:
+            assert (await command_lines(it, file, lines))["failed"] == 0
+        assert {one.id async for one in state.queue.list()} == names
+
+
+async def command_lines(it: Lab, file: Path, lines: list[bytes]) -> dict[str, int]:
+    """Import these lines of it, and what came of it."""
+    await asyncio.to_thread(file.write_bytes, b"".join(lines))
+    importing = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-P", "-m", "forwarder", "queue", "import", str(file), "--json"),
+        *("--config", str(it.folder / "forwarder.toml")),
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await importing.communicate()
+    counts: dict[str, int] = json.loads(out.splitlines()[-1])
+    return counts

@@ -283,7 +283,7 @@ async def test_a_destination_with_a_pace_gets_its_mail_at_that_pace_and_others_d
             sent = held(it, MESSAGE.replace(b"<one@", b"<%d@" % number))
             assert (await send(it, sent)).startswith("250 2.0.0 accepted")
         assert (await it.send(it.signed())).startswith("250 2.0.0 delivered")
-        assert len(other.messages) <= 1
+        assert len(other.messages) < 3
         began = asyncio.get_running_loop().time()
         await until(lambda: len(other.messages) == 3)
         assert asyncio.get_running_loop().time() - began > 1.5
