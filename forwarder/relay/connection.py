@@ -196,8 +196,11 @@ class Connection(asyncio.Protocol):
             case _:
                 return replace(_no_session(event), reply=None, login_failed=True)
 
-    async def send(self, mail: Mail, chunks: Sequence[bytes], before_dot: BeforeDot | None = None) -> Finished | Broken:
-        """One transaction. Where ``mail`` has a head, that is the first of ``chunks``."""
+    async def send(
+        self, mail: Mail, chunks: Sequence[bytes], before_dot: BeforeDot | None = None, *, may_be_dead: bool = False
+    ) -> Finished | Broken:
+        """One transaction. Where ``mail`` has a head, that is the first of ``chunks``. ``may_be_dead``: a first answer that does
+        not come at once is taken for a connection that is gone, which a firewall's end of patience tells nobody."""
         try:
             self.messages += 1
             self._chunked = bool(mail.head)
@@ -206,6 +209,8 @@ class Connection(asyncio.Protocol):
                 # Then the message goes out as soon as the 354 is there, without waking anybody.
                 self._message = chunks
             self._flush()
+            if may_be_dead:
+                self._arm(min(self._timeouts.reused, self._seconds[self._client.phase]))
             event = await self._event()
             self._message = None
             if isinstance(event, GoAhead):

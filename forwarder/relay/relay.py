@@ -253,10 +253,12 @@ async def _transact(
         return True
     attempt.settle_misfits(connection.extensions)
     asked = list(attempt.pending)
-    for _ in range(_MAX_ROUNDS):
+    for number in range(_MAX_ROUNDS):
         if not asked:
             break
-        ended = await connection.send(attempt.mail(asked, connection.extensions), attempt.delivery.data, before_dot)
+        mail = attempt.mail(asked, connection.extensions)
+        may_be_dead = used_again and number == 0
+        ended = await connection.send(mail, attempt.delivery.data, before_dot, may_be_dead=may_be_dead)
         if isinstance(ended, Finished):
             asked = attempt.finished(target, asked, ended)
         elif ended.reason == NO_CHUNKS or (used_again and not ended.dot_sent):

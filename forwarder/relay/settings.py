@@ -17,6 +17,8 @@ class Timeouts:
     the RFC's minimums, and whoever has less time cancels the attempt instead.
 
     ``connect`` and ``tls`` have no number in the RFC: an address that does not answer a SYN within half a minute will not.
+    ``reused`` is for the first answer on a connection that lay idle: then a fresh one is tried, with all the time above, well
+    before a sender has waited for ``relay.in_session``.
     ``block`` is for 256 KiB of the message to leave, ``dot`` for the verdict on it, ``quit`` for the answer to QUIT, which
     nobody waits for, and ``slot`` for a connection when all that may be open to this host are busy.
     """
@@ -32,6 +34,7 @@ class Timeouts:
     dot: float = 600
     quit: float = 5
     slot: float = 60
+    reused: float = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ async def bench(zone: Zone, port: int, timeouts: Timeouts | None = None, **setti
 
 
 #: Long enough for loopback, short enough for a test that waits for one of them by replacing it.
-SHORT = Timeouts(*[5.0] * 9, quit=0.2, slot=5)
+SHORT = Timeouts(*[5.0] * 9, quit=0.2, slot=5, reused=5)
 
 
 def short(**names: float) -> Timeouts:

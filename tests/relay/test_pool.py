@@ -14,7 +14,7 @@ from forwarder.relay.mx import Target
 from forwarder.relay.pool import Pool, key_of
 from forwarder.relay.tls import NoTls
 from forwarder.smtp.client import Event, Finished
-from tests.peers.smtp_sink import DEFAULT, DROP, HANG, RESET, Action, SmtpSink, Then
+from tests.peers.smtp_sink import DEFAULT, DROP, HANG, RESET, Action, Drip, SmtpSink, Then
 from tests.relay.bench import ONE, SHORT, bench, delivery, mx, results, short, summary
 
 
@@ -47,6 +47,35 @@ async def test_a_connection_that_died_while_idle_costs_nothing(verb: str, farewe
         assert summary(await it.deliver()) == [("Delivered", 250)]
         assert summary(await it.deliver()) == [("Delivered", 250)]
     assert (sink.connections, len(sink.messages)) == (2, 2)
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RSET"])
+async def test_a_connection_that_went_silently_costs_a_moment(verb: str) -> None:
+    """A firewall forgot it: nobody closes it and nobody answers."""
+    nobody = b"550 5.1.1 nobody\r\n"
+    script = {"MAIL": [DEFAULT, HANG, DEFAULT]} if verb == "MAIL" else {"RCPT": [nobody, DEFAULT], "RSET": HANG}
+    async with SmtpSink(script) as sink, bench(ONE, sink.port, short(reused=0.05)) as it:
+        await it.deliver()
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+    assert sink.connections == 2
+
+
+async def test_a_server_that_answers_slowly_on_a_fresh_connection_is_waited_for() -> None:
+    async with (
+        SmtpSink({"MAIL": Drip(b"250 2.1.0 Ok\r\n", 0.01)}) as sink,
+        bench(ONE, sink.port, short(reused=0.02)) as it,
+    ):
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+        assert summary(await it.deliver()) == [("Delivered", 250)], "on another one"
+    assert sink.connections == 2
+
+
+async def test_a_message_that_takes_long_on_a_used_connection_is_waited_for() -> None:
+    script = {"DOT": [DEFAULT, Drip(b"250 2.0.0 Ok\r\n", 0.02)]}
+    async with SmtpSink(script) as sink, bench(ONE, sink.port, short(reused=0.05)) as it:
+        await it.deliver()
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+    assert (sink.connections, len(sink.messages)) == (1, 2)
 
 
 async def test_a_connection_that_the_server_closed_is_not_used() -> None:
