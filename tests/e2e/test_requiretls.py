@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from forwarder.cli.demo_lab import FORWARDER, SENDER
-from tests.e2e.lab import MESSAGE, Lab, lab
+from forwarder.cli.demo_lab import FORWARDER, SENDER, Received
+from tests.e2e.lab import MESSAGE, Lab, bounce_of, lab
 from tests.peers.smtp_sink import DEFAULT, SmtpSink
 from tests.waiting import until
 
@@ -44,24 +44,48 @@ def server(authority: trustme.CA, name: str = "mx.other.test") -> ssl.SSLContext
     return context
 
 
-def send_requiring_tls(it: Lab, data: bytes) -> tuple[int, bytes]:
-    with smtplib.SMTP(FORWARDER, it.port, "mx.sender.test", source_address=(SENDER, 0), timeout=10) as client:
+def send_requiring_tls(it: Lab, data: bytes, sender: str, to: str, source: str) -> tuple[int, bytes]:
+    with smtplib.SMTP(FORWARDER, it.port, "mx.sender.test", source_address=(source, 0), timeout=10) as client:
         client.ehlo()
         assert not client.has_extn("requiretls"), "in clear nothing is promised"
-        assert client.mail("bob@sender.test", ["REQUIRETLS"])[0] == 530
+        assert client.mail(sender, ["REQUIRETLS"])[0] == 530
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         client.starttls(context=context)
         client.ehlo()
         assert client.has_extn("requiretls")
-        assert client.mail("bob@sender.test", ["REQUIRETLS"])[0] == 250
-        assert client.rcpt(TO)[0] == 250
+        assert client.mail(sender, ["REQUIRETLS"])[0] == 250
+        assert client.rcpt(to)[0] == 250
         return client.data(data)
 
 
-async def send(it: Lab, raw: bytes = MESSAGE) -> str:
-    code, text = await asyncio.to_thread(send_requiring_tls, it, it.signed(raw, recipients=(TO,)))
+async def send(
+    it: Lab,
+    raw: bytes = MESSAGE,
+    sender: str = "bob@sender.test",
+    to: str = TO,
+    source: str = SENDER,
+    *,
+    signed: bool = True,
+) -> str:
+    data = it.signed(raw, recipients=(to,)) if signed else raw
+    code, text = await asyncio.to_thread(send_requiring_tls, it, data, sender, to, source)
     return f"{code} {text.decode()}"
+
+
+async def test_a_report_that_asks_for_it_is_handed_back_with_it(tmp_path: Path, authority: trustme.CA) -> None:
+    async with (
+        lab(tmp_path, zone=ZONE, relay=VERIFY, aliases=ALIAS) as it,
+        SmtpSink(extensions=OFFERED, tls=server(authority), host=OTHER, port=it.port) as sink,
+        SmtpSink(extensions=OFFERED, tls=server(authority, "mx.back.test"), host=BACK, port=it.port) as back,
+    ):
+        assert (await send(it)).startswith("250 2.0.0 delivered")
+        (sent,) = sink.messages
+        reversible = sent.mail[len(b"FROM:<") : sent.mail.index(b">")].decode()
+        arrived = Received(OTHER, "mx.other.test", reversible, ("one@other.test",), sent.data)
+        assert (await send(it, bounce_of(arrived), "", reversible, OTHER, signed=False)).startswith("250")
+    assert back.messages[0].mail.startswith(b"FROM:<>")
+    assert back.messages[0].mail.endswith(b" REQUIRETLS")
 
 
 async def test_a_next_hop_that_keeps_the_promise_gets_it(tmp_path: Path, authority: trustme.CA) -> None:

@@ -122,6 +122,20 @@ def sends(sender: str, recipients: list[str], message: bytes = MESSAGE) -> Calla
     return talk
 
 
+async def test_a_user_may_require_tls_all_the_way(tmp_path: Path) -> None:
+    """Nothing vouches for the certificate of sink.test: then the user hears so."""
+
+    def talk(client: smtplib.SMTP) -> str:
+        assert client.has_extn("requiretls")
+        assert client.mail("alice@sender.test", ["REQUIRETLS"])[0] == 250
+        assert client.rcpt("x@sink.test")[0] == 250
+        return said(client.data(MESSAGE))
+
+    async with submission(tmp_path) as (it, port, _):
+        assert (await in_thread(port, talk)).startswith("550 5.7.10 the message requires TLS")
+        assert it.sink.waiting.empty()
+
+
 async def verdict_of(it: Lab, arrived: Received) -> Verdict:
     """What a receiver finds, from the DNS that everybody asks."""
     loop = asyncio.get_running_loop()
