@@ -1,0 +1,280 @@
+"""What does a forwarded message cost, and how many a second? A real service under real load; a benchmark, no test.
+
+    ./scripts/bench load                         4k, 4k1, 50k, 1m, and the latency at 30 % load
+    ./scripts/bench load --workload 4k,1m --seconds 5 --rounds 3
+    ./scripts/bench load --compare HEAD~20       two revisions in turns, in one run: the ratio is what to read
+
+The service runs as it would (its embedded store with it), takes signed mail from ``bench.sender``, asks a name server on
+loopback, and delivers to ``bench.sink``, which looks at every message. CPU is that of the service's whole process tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from bench.cost import cpu_ms, memory_mb
+from bench.kernels import HEADER, text
+from forwarder.auth import canonical
+from forwarder.auth.dkim import build_dkim_signature
+from forwarder.cli import demo_lab
+from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, free_port
+from forwarder.keys import KeyFile, Keys, dkim_record, mailkey_record
+from forwarder.mail.header import parse_message
+from tests.peers.dns_server import run_dns_server, zone_text
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Octets of the body, distinct messages in the pool, messages on one connection (0: all).
+WORKLOADS = {"4k": (3_000, 500, 0), "4k1": (3_000, 500, 1), "50k": (48_000, 100, 0), "1m": (1_000_000, 10, 0)}
+#: The share of the saturated rate at which latency is measured.
+QUIET = 0.3
+
+CONFIG = """\
+hostname = "mx.fwd.test"
+listen = ["{forwarder}:{port}"]
+state_dir = "{state}"
+[srs]
+domain = "fwd.test"
+secret_file = "{keys}/srs.secret"
+[dns]
+nameservers = ["{dns}"]
+[[keys.mailkey]]
+domain = "fwd.test"
+key = "{keys}/fwd.mailkey.pem"
+[[keys.dkim]]
+domain = "fwd.test"
+selector = "rsa"
+key = "{keys}/fwd.rsa.pem"
+[keys.arc]
+domain = "fwd.test"
+selector = "rsa"
+key = "{keys}/fwd.rsa.pem"
+[relay]
+port = {port}
+allow_private = true
+source = ["{forwarder}"]
+[domains."fwd.test".aliases]
+alias = ["dest@sink.test"]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every service under test shares: keys, messages, a name server, a port."""
+
+    folder: Path
+    dns: str
+    port: int
+
+    def pool(self, workload: str) -> Path:
+        return self.folder / f"{workload.removesuffix('1')}.pool"
+
+
+@asynccontextmanager
+async def ground(folder: Path, workloads: list[str]) -> AsyncIterator[Ground]:
+    """Made once a run."""
+    demo_lab.make_keys(folder / "keys")
+    theirs, ours = (
+        Keys.load(
+            mailkey=[KeyFile(f"{who}.test", "", folder / "keys" / f"{who}.mailkey.pem")],
+            dkim=[KeyFile(f"{who}.test", selector, folder / "keys" / f"{who}.rsa.pem")],
+            srs_secret_file=folder / "keys" / "srs.secret",
+        )
+        for who, selector in (("sender", "s1"), ("fwd", "rsa"))
+    )
+    for name in {one.removesuffix("1") for one in workloads}:
+        write_pool(folder / f"{name}.pool", theirs, *WORKLOADS[name][:2])
+    records = {"mailkey.sender.test": _mailkey(theirs, "sender.test"), "mailkey.fwd.test": _mailkey(ours, "fwd.test")}
+    records["s1._domainkey.sender.test"] = dkim_record(theirs.dkim("sender.test")[0])  # type: ignore[arg-type]
+    records["rsa._domainkey.fwd.test"] = dkim_record(ours.dkim("fwd.test")[0])  # type: ignore[arg-type]
+    zone = demo_lab.zone(records)
+    # Signed by DKIM and vouched for by SPF, as most mail is; without a mailkey, as most mail still is.
+    zone = {name: types for name, types in zone.items() if name != "mailkey.sender.test"}
+    async with run_dns_server(zone_text(zone)) as dns:
+        yield Ground(folder, dns.address, free_port(FORWARDER, SENDER, SINK))
+
+
+def _mailkey(keys: Keys, domain: str) -> str:
+    key = keys.mailkey(domain)
+    assert key is not None
+    return mailkey_record(key)
+
+
+def write_pool(file: Path, keys: Keys, size: int, count: int) -> None:
+    """Messages signed with RSA-2048, each another; see ``bench.sender``."""
+    now = datetime.now(UTC) - timedelta(minutes=1)
+    body = text(size)
+    with file.open("wb") as pool:
+        for number in range(count):
+            raw = HEADER + b"X-Number: %d\r\n\r\n" % number + body[number % 50 :]
+            message = parse_message(raw)
+            body_hash = canonical.body_hash(message, "relaxed")
+            signature = build_dkim_signature(message.fields, body_hash, keys.dkim("sender.test")[0], now=now)
+            pool.write((len(signature) + len(raw)).to_bytes(4, "big") + signature + raw)
+
+
+# --- one service --------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def service(checkout: Path, at: Ground) -> AsyncIterator[Process]:
+    """The program of this checkout, ready."""
+    with tempfile.TemporaryDirectory(prefix="bench-state-") as folder:
+        config = Path(folder) / "forwarder.toml"
+        config.write_text(
+            CONFIG.format(
+                forwarder=FORWARDER, port=at.port, state=f"{folder}/state", keys=at.folder / "keys", dns=at.dns
+            )
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "forwarder", "serve", "--config", str(config)),
+            cwd=checkout,
+            env=os.environ | {"PYTHONPATH": str(checkout)},
+            stdout=DEVNULL,
+            stderr=(Path(folder) / "log").open("wb"),
+        )
+        try:
+            async with asyncio.timeout(30):
+                while b"service.ready" not in (Path(folder) / "log").read_bytes():
+                    await asyncio.sleep(0.1)
+            yield process
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+async def measure(process: Process, at: Ground, workload: str, seconds: float, rate: float = 0) -> dict[str, Any]:
+    """One round of one workload."""
+    each = WORKLOADS[workload][2]
+    sink = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.sink", f"{SINK}:{at.port}"), cwd=ROOT, stdin=PIPE, stdout=PIPE
+    )
+    assert sink.stdout is not None
+    await sink.stdout.readline()
+    before = cpu_ms(process.pid)
+    sender = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.sender", str(at.pool(workload)), f"{FORWARDER}:{at.port}", SENDER),
+        *("--seconds", str(seconds), "--each", str(each), "--rate", str(rate)),
+        cwd=ROOT,
+        stdout=PIPE,
+    )
+    sent = json.loads((await sender.communicate())[0])
+    after = cpu_ms(process.pid)
+    arrived = json.loads((await sink.communicate(b""))[0])
+    count = max(1, sent["accepted"])
+    return {
+        "workload": workload,
+        "cpu_ms": (after - before) / count,
+        "rate": sent["accepted"] / sent["seconds"],
+        "ms_p50": sent["ms_p50"],
+        "ms_p99": sent["ms_p99"],
+        "memory_mb": memory_mb(process.pid),
+        "lost": sent["accepted"] - arrived["arrived"],
+        "unsealed": arrived["arrived"] - arrived["sealed"],
+        "refused": sent["refused"],
+        "why": sent["why"],
+    }
+
+
+async def rounds(checkout: Path, at: Ground, args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Every workload of one service, and its latency when it is not busy."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    async with service(checkout, at) as process:
+        await measure(process, at, args.workload[0], 1)  # caches, connections
+        for name in args.workload:
+            found[name] = [await measure(process, at, name, args.seconds) for _ in range(args.rounds)]
+        if "4k" in found:
+            rate = QUIET * statistics.median(one["rate"] for one in found["4k"])
+            found["quiet"] = [await measure(process, at, "4k", args.seconds, rate) for _ in range(args.rounds)]
+    return found
+
+
+# --- the report ---------------------------------------------------------------------------------------------------------
+
+_COLUMNS = ("cpu_ms", "rate", "ms_p50", "ms_p99", "memory_mb", "lost", "unsealed", "refused")
+
+
+def _row(name: str, results: list[dict[str, Any]]) -> str:
+    middle = {key: statistics.median(one[key] for one in results) for key in _COLUMNS}
+    return (
+        f"{name:<16}{middle['cpu_ms']:>8.2f}{middle['rate']:>8.0f}{middle['ms_p50']:>9.1f}{middle['ms_p99']:>9.1f}"
+        f"{middle['memory_mb']:>8.0f}{middle['lost']:>6.0f}{middle['unsealed']:>9.0f}{middle['refused']:>8.0f}"
+    )
+
+
+def _report(results: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
+    print(
+        f"{'':<16}{'CPU ms':>8}{'msg/s':>8}{'p50 ms':>9}{'p99 ms':>9}{'MB':>8}{'lost':>6}{'unsealed':>9}{'refused':>8}"
+    )
+    for label, found in results.items():
+        for name, rows in found.items():
+            print(_row(f"{label} {name}".strip(), rows))
+    if len(results) == 2:
+        old, new = results.values()
+        for name in old:
+            ratio = statistics.median(one["cpu_ms"] for one in new[name]) / statistics.median(
+                one["cpu_ms"] for one in old[name]
+            )
+            print(f"{name}: CPU here / there {ratio:.3f}")
+
+
+@asynccontextmanager
+async def checkout_of(revision: str | None) -> AsyncIterator[Path | None]:
+    """A working tree of another revision, for as long as it is needed."""
+    if revision is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="bench-tree-") as folder:
+        tree = Path(folder) / "tree"
+        await _git("worktree", "add", "--quiet", "--detach", str(tree), revision)
+        try:
+            yield tree
+        finally:
+            await _git("worktree", "remove", "--force", str(tree))
+
+
+async def _git(*arguments: str) -> None:
+    process = await asyncio.create_subprocess_exec("git", "-C", str(ROOT), *arguments)
+    if await process.wait():
+        raise SystemExit(f"git {' '.join(arguments)} failed")
+
+
+async def main(args: argparse.Namespace) -> int:
+    """Prints as it goes; 1 where a message was lost or left unsealed."""
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        async with ground(Path(folder), args.workload) as at, checkout_of(args.compare) as other:
+            turns = [("there", other), ("here", ROOT)] * 2 if other is not None else [("", ROOT)]
+            for label, tree in turns:
+                for name, rows in (await rounds(tree, at, args)).items():
+                    results.setdefault(label, {}).setdefault(name, []).extend(rows)
+    if args.json:
+        print(json.dumps(results))
+    else:
+        _report(results)
+    bad = [
+        one for found in results.values() for rows in found.values() for one in rows if one["lost"] or one["unsealed"]
+    ]
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", type=lambda names: names.split(","), default=list(WORKLOADS))
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compare", metavar="REV", help="another revision, in turns with this one")
+    parser.add_argument("--json", action="store_true")
+    sys.exit(asyncio.run(main(parser.parse_args())))
