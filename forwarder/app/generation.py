@@ -22,7 +22,6 @@ from forwarder.app.parts import (
     make_key_host,
     make_resolver,
     make_sts,
-    pipeline_settings,
     published,
     submission_settings,
 )
@@ -110,7 +109,7 @@ class Generation:
             journal=journal,
             key_host=self._key_host.part,
         )
-        told = pipeline_settings(settings, material.note)
+        told = material.pipeline
         schedule = Schedule(settings.queue.first_retry, settings.queue.max_retry)
         aftermath = Aftermath(told, doors, queue, schedule, random.random)
         self.worker = Worker(

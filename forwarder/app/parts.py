@@ -68,7 +68,7 @@ class Material:
     settings: Settings
     keys: Keys
     clients: Clients
-    note: str | None
+    pipeline: PipelineSettings
     tls: ssl.SSLContext
     web_tls: ssl.SSLContext | None
     relaying: RelaySettings
@@ -88,7 +88,7 @@ def read_material(settings: Settings, now: datetime) -> Material:
         settings=settings,
         keys=keys,
         clients=clients,
-        note=load_note(settings),
+        pipeline=pipeline_settings(settings, load_note(settings)),
         tls=make_tls(settings, now),
         web_tls=make_web_tls(settings),
         relaying=relay_settings(settings),

@@ -89,9 +89,9 @@ def _told(file: Path, seen: Mapping[bytes, date]) -> Iterator[str]:
         if number == 1:
             told += "mints"
         elif taken_over is None:
-            told += "verifies; may go 22 days after the restart with the secret above it"
+            told += "verifies; may go 22 days after the reload with the secret above it"
         else:
-            told += f"verifies; may go on {taken_over + KEEP}, if the service was restarted on {taken_over}"
+            told += f"verifies; may go on {taken_over + KEEP}, if the service was reloaded on {taken_over}"
         last = seen.get(secret_name(line))
         yield told + (f"; a report came to an address of it on {last}" if last is not None else "; no report seen")
         taken_over, since = since, None

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import signal
 import smtplib
 import ssl
 import time
@@ -27,6 +29,7 @@ from forwarder.edge.tls import make_self_signed
 from forwarder.keys import KeyFile, dkim_record, generate_ed25519, load_key, mailkey_record
 from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.e2e.test_keys import judge, publish, signers
+from tests.peers.smtp_sink import Drip, SmtpSink
 from tests.waiting import until
 
 SESSIONS = 6
@@ -316,6 +319,44 @@ async def test_keys_are_staged_after_a_reload_as_before(tmp_path: Path) -> None:
             arrived = await it.next(it.sink)
             assert signers(arrived)["mailkey-signature", selector] == 1
             assert await judge(it, arrived) == "pass"
+
+
+async def test_a_queued_attempt_is_not_broken_off_by_reloads(tmp_path: Path) -> None:
+    """A destination that greets slowly would never get its mail if every reload began anew."""
+    zone = {"other.test": {"MX": ["10 mx.other.test."]}, "mx.other.test": {"A": ["127.0.0.51"]}}
+    slow = Drip(b"220 mx.other.test\r\n", 0.05)
+    async with (
+        lab(tmp_path, zone=zone, relay="in_session = 0", aliases='slow = ["one@other.test"]') as it,
+        SmtpSink({"CONNECT": slow}, host="127.0.0.51", port=it.port) as sink,
+    ):
+        message = it.signed(recipients=("slow@fwd.test",))
+        assert (await it.send(message, recipient="slow@fwd.test")).startswith("250")
+        await sink.until_open(1)
+        for _ in range(3):
+            assert await reload(it)
+        await until(lambda: sink.messages)
+        await until(lambda: not it.app._fading)
+
+        assert len(sink.messages) == 1
+        assert sink.connections == 1
+
+
+async def test_what_was_delivered_without_the_store_is_remembered_over_a_reload(tmp_path: Path) -> None:
+    async with lab(tmp_path) as it:
+        assert (await it.send(it.signed())).startswith("250")
+        await it.next(it.sink)
+        again = it.signed(MESSAGE.replace(b"<one@", b"<two@"))
+        pid = it.app.store_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert (await it.send(again)).startswith("250")
+            await it.next(it.sink)
+            assert await reload(it)
+            assert (await it.send(again)).startswith("250")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert it.sink.waiting.empty()
 
 
 @pytest.mark.timeout(180)
