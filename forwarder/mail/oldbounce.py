@@ -66,6 +66,10 @@ def is_auto_reply(message: Message) -> bool:
 def parse_old_report(message: Message, notice: Notice) -> Report | None:
     """The report in this message, whose words are ``notice``; ``None`` where it does not look like one. Why each recipient
     failed is not yet in it. Never raises."""
+    kind, parameters = parse_content_type(_value(message, b"content-type"))
+    if kind == "multipart/report" and parameters.get("report-type", "").lower() == "feedback-report":
+        # RFC 5965: a complaint has arrived, all too well.
+        return None
     failed = _value(message, b"x-failed-recipients")
     if not failed and (is_auto_reply(message) or not _is_from_a_mail_system(message, notice)):
         return None
