@@ -5,14 +5,14 @@ The core awaits these and nothing else: no socket, clock, store or random number
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Generic, Protocol, TypeVar
 
-from forwarder.model import Address, Delivery, Envelope, Outcome
+from forwarder.model import Address, Delivery, Envelope, Outcome, TlsSession
 
 T = TypeVar("T")
 
@@ -148,6 +148,32 @@ class PolicyStore(Protocol):
 
     async def put_policy(self, domain: str, policy: StsPolicy) -> None:
         """For its ``max_age`` from now."""
+
+
+class TlsLog(Protocol):
+    """How connections to next hops went."""
+
+    def note(self, session: TlsSession) -> None:
+        """Count it. Never raises, never waits."""
+
+
+class TlsCounts(Protocol):
+    """Those counts, of all processes, by day (UTC). Every method raises ``StoreAway`` when the store is away."""
+
+    async def add_sessions(self, day: date, domain: str, counts: Mapping[TlsSession, int]) -> None:
+        """Beyond some number of domains a day, and of kinds of sessions for each, what is new is left out."""
+
+    async def session_domains(self, day: date) -> Sequence[str]:
+        """Domains that something was counted for."""
+
+    async def sessions(self, day: date, domain: str) -> Mapping[TlsSession, int]:
+        """What was counted."""
+
+    async def is_reported(self, day: date, domain: str) -> bool:
+        """Was ``mark_reported`` called?"""
+
+    async def mark_reported(self, day: date, domain: str) -> None:
+        """The domain has its report."""
 
 
 # --- aliases -----------------------------------------------------------------------------------------------------------

@@ -35,15 +35,19 @@ from forwarder.edge.session import EdgeSettings
 from forwarder.edge.submission import SubmissionSession
 from forwarder.keyhost import KeyHostClient
 from forwarder.keys.usage import Usage
+from forwarder.mail.tlsreport import Reporter
 from forwarder.mtasts import StsClient
 from forwarder.pipeline import Doors, Pipeline
+from forwarder.pipeline import Settings as PipelineSettings
 from forwarder.pipeline.aftermath import Aftermath
 from forwarder.pipeline.submission import Allowance, Submission
-from forwarder.ports import Clock, Journal, Mailboxes
+from forwarder.pipeline.tlsreporting import TlsReporting
+from forwarder.ports import Clock, Journal, Mailboxes, Queue
 from forwarder.relay import SmtpRelay
 from forwarder.resolver import DnsResolver, ZoneResolver, system_nameservers
 from forwarder.retry import Schedule
 from forwarder.store.ledger import RedisLedger
+from forwarder.tlsrpt import JITTER, TlsReports, TlsTally
 from forwarder.worker import Worker, WorkerSettings
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ class Ground:
     usage: Usage
     clock: Clock
     journal: Journal
+    tally: TlsTally
     under_way: UnderWay = field(default_factory=UnderWay)
     allowance: Allowance = field(default_factory=Allowance)
     #: A count of sessions each, so that strangers on port 25 never keep users out.
@@ -91,10 +96,11 @@ class Generation:
         self._sts = self._share_sts(before, ledger)
         relaying = listening_at(material.relaying, addresses)
         resolver, sts, journal = self._resolver.part, self._sts.part, ground.journal
+        tls_log = ground.tally if settings.relay.tls_reports else None
         self._relay: Shared[SmtpRelay] = share(
             before._relay if before is not None else None,
             (relaying, self._resolver, self._sts),
-            lambda: SmtpRelay(resolver, relaying, journal, random.Random(), sts=sts),
+            lambda: SmtpRelay(resolver, relaying, journal, random.Random(), sts=sts, tls_log=tls_log),
             SmtpRelay.close,
         )
         self._held: list[Shared[Any]] = [self._resolver, self._ring, self._key_host, self._sts, self._relay]
@@ -131,6 +137,8 @@ class Generation:
             wake=self.worker.wake,
             under_way=ground.under_way,
         )
+        #: Of TLS, where they are wanted.
+        self.reports = self._make_reports(told, doors, queue, ledger)
         pipeline = Pipeline(told, doors, self._dispatcher)
         # What was guessed before a reload is held against the client after it.
         most = settings.limits.forged_reversible
@@ -210,6 +218,16 @@ class Generation:
             _close,
         )
 
+    def _make_reports(
+        self, told: PipelineSettings, doors: Doors, queue: Queue, ledger: RedisLedger
+    ) -> TlsReports | None:
+        settings, ground = self.settings, self._ground
+        if not settings.relay.tls_reports:
+            return None
+        reporter = Reporter(settings.srs.domain, settings.hostname, tuple(map(str, settings.relay.source)))
+        reporting = TlsReporting(told, doors, ground.store.tls_counts(ledger), queue, reporter)
+        return TlsReports(ground.tally, reporting.send, ground.clock, ground.journal, random.uniform(*JITTER))
+
     # --- its life
 
     async def start(self, mail: Sequence[socket.socket], web: Sequence[socket.socket]) -> None:
@@ -220,6 +238,8 @@ class Generation:
             server = self._users if one.submission else self._inbound
             await server.start([sock], tls=self._material.tls if one.tls == "implicit" else None)
         self._tasks = [asyncio.create_task(self.worker.run()), asyncio.create_task(self._dispatcher.renew())]
+        if self.reports is not None:
+            self._tasks.append(asyncio.create_task(self.reports.run()))
 
     async def _serve_web(self, sockets: Sequence[socket.socket]) -> None:
         # aiohttp takes long to import.

@@ -338,7 +338,7 @@ def _tls_rules(settings: Settings) -> TlsRules:
         # Everything goes there.
         return TlsRules(Level.VERIFY if relay.smarthost_tls == "implicit" else Level(relay.smarthost_tls), roots=roots)
     domains = {domain: Level(level) for domain, level in relay.tls.domains.items()}
-    return TlsRules(Level(relay.tls.default), domains, roots)
+    return TlsRules(Level(relay.tls.default), domains, roots, observe=relay.tls_reports)
 
 
 def _usable_roots(file: Path | None) -> str:

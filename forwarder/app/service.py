@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import date
 
 from forwarder import https
 from forwarder.app.clock import SystemClock
@@ -26,6 +27,7 @@ from forwarder.keys.watch import KeyWatch
 from forwarder.mailbox import MailboxFiles
 from forwarder.ports import Journal
 from forwarder.relay.tls import forget_roots
+from forwarder.tlsrpt import TlsTally
 
 __all__ = ["App"]
 
@@ -71,6 +73,11 @@ class App:
         if self._generation is not None:
             self._generation.worker.wake()
 
+    async def report_tls(self, day: date) -> bool:
+        """Send the TLS reports of this day now, to those that ask for them and have not had theirs. Raises StoreAway."""
+        reports = self._generation.reports if self._generation is not None else None
+        return reports is not None and await reports.report(day)
+
     # --- start
 
     async def start(self) -> None:
@@ -91,6 +98,7 @@ class App:
             usage=Usage(key_state(settings)),
             clock=self.clock,
             journal=self._journal,
+            tally=TlsTally(self._store.tls_counts(self._store.ledger(settings)), self.clock, self._journal),
         )
         await self._take_over(material)
         self._journal.event(
@@ -204,5 +212,7 @@ class App:
                 await task
         for generation in generations:
             await generation.close()
+        if self._ground is not None:
+            await self._ground.tally.flush()
         await self._store.close()
         self._journal.event("service.stopped")

@@ -18,6 +18,7 @@ from forwarder.store.ledger import RedisLedger
 from forwarder.store.policies import RedisPolicies
 from forwarder.store.queue import Pace, RedisQueue
 from forwarder.store.server import EmbeddedStore, StoreStartError
+from forwarder.store.sessions import RedisTlsCounts
 
 __all__ = ["State", "Store", "open_state"]
 
@@ -87,6 +88,10 @@ class Store:
     def policies(self, ledger: RedisLedger) -> RedisPolicies:
         """What other domains promise of their TLS."""
         return RedisPolicies(self._clients[0], ledger, journal=self._journal)
+
+    def tls_counts(self, ledger: RedisLedger) -> RedisTlsCounts:
+        """How TLS with other domains went."""
+        return RedisTlsCounts(self._clients[0], ledger, journal=self._journal)
 
     async def close(self) -> None:
         """Safe to call at any time."""

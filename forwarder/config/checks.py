@@ -19,6 +19,7 @@ def examine(settings: Settings) -> Iterator[tuple[Path, str]]:
     yield from _repeated_listeners(settings)
     yield from _repeated_keys(settings)
     yield from _submission(settings)
+    yield from _tls_reports(settings)
     yield from _dead_ends(settings)
 
 
@@ -77,6 +78,12 @@ def _submission(settings: Settings) -> Iterator[tuple[Path, str]]:
             yield ("listen", number), "nobody may use it: there are no [submission.logins] and no submission.networks"
     if submission.logins and submission.credentials is None:
         yield ("submission", "logins"), "nobody can log in: name the file of passwords with submission.credentials"
+
+
+def _tls_reports(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """RFC 8460 section 3: reports are signed, or count for nothing."""
+    if settings.relay.tls_reports and all(one.domain != settings.srs.domain for one in settings.keys.dkim):
+        yield ("relay", "tls_reports"), f"reports are signed as {settings.srs.domain}: it needs a key in [[keys.dkim]]"
 
 
 def _dead_ends(settings: Settings) -> Iterator[tuple[Path, str]]:

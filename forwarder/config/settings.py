@@ -174,6 +174,7 @@ class Relay(_Table):
     hold: Hold = "auto"
     mta_sts: bool = True
     mta_sts_port: Port = 443
+    tls_reports: bool = False
     tls: RelayTls = Field(default_factory=RelayTls)
 
     @model_validator(mode="after")

@@ -21,11 +21,11 @@ from ipaddress import ip_address
 from typing import cast
 
 from forwarder.failpoints import reach
-from forwarder.model import Reply, Tls
+from forwarder.model import Reply, Tls, TlsResult
 from forwarder.relay.certificate import certificate_fault
 from forwarder.relay.mx import LOOP, Target
 from forwarder.relay.settings import RelaySettings, Timeouts
-from forwarder.relay.tls import Dane, NoTls, TlsPolicy, client_context
+from forwarder.relay.tls import Dane, NoTls, TlsPolicy, Verified, client_context
 from forwarder.smtp.client import (
     Broken,
     Closed,
@@ -58,12 +58,18 @@ _NEVER = math.inf
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 
+_NO_OFFER = TlsResult.NOT_SUPPORTED
+#: openssl-verification-options(1), X509_V_ERR_...: not yet valid, expired; issuers that are unknown, missing or not trusted.
+_VERIFY_CODES = dict.fromkeys((9, 10), TlsResult.EXPIRED) | dict.fromkeys(
+    (2, 18, 19, 20, 21, 27), TlsResult.NOT_TRUSTED
+)
+
+
 @dataclass(frozen=True, slots=True)
 class NoSession:
-    """This host could not be used. ``reached``: there was a TCP connection. ``tls_failed``: and it broke over TLS. ``ours``:
-    we had no file or port left, which says nothing about the host.
+    """This host could not be used. ``reached``: there was a TCP connection. ``tls_failed``: and it broke over TLS.
     ``login_failed``: it does not know us, which is ours to set right; so there is no ``reply``, whatever it said. ``ours``: we
-    had no file or port left, which says nothing about the host."""
+    had no file or port left, which says nothing about the host. ``tls`` is how TLS went, ``None`` where it never came to that."""
 
     reason: str
     reply: Reply | None = None
@@ -71,6 +77,7 @@ class NoSession:
     ours: bool = False
     tls_failed: bool = False
     login_failed: bool = False
+    tls: TlsResult | None = None
 
 
 # RFC 5321 section 5.1: not by its address, which may be one that we do not know as ours.
@@ -164,13 +171,14 @@ class Connection(asyncio.Protocol):
         if isinstance(policy, NoTls):
             return None
         if not event.extensions.starttls:
-            return NoSession("TLS is required and not offered") if policy.required else None
+            return NoSession("TLS is required and not offered", tls=_NO_OFFER) if policy.required else None
         self._client.start_tls()
         self._flush()
         event = await self._event()
         if isinstance(event, TlsRefused):
             # RFC 3207 section 4: whether to go on without it is for the client to decide. A 5xx is not about the message.
-            return NoSession(f"TLS is required and refused: {event.reply.code}") if policy.required else None
+            reason = f"TLS is required and refused: {event.reply.code}"
+            return NoSession(reason, tls=_NO_OFFER) if policy.required else None
         if not isinstance(event, StartTls):
             return _no_session(event)
         return await self._start_tls(policy)
@@ -256,15 +264,16 @@ class Connection(asyncio.Protocol):
                 ssl_handshake_timeout=self._timeouts.tls,
             )
         except (OSError, ValueError) as error:
-            return NoSession(_handshake_failure(error), tls_failed=True)
+            return _handshake_failure(error)
         if transport is None:
-            return NoSession("TLS handshake failed: connection closed", tls_failed=True)
+            return NoSession("TLS handshake failed: connection closed", tls_failed=True, tls=TlsResult.FAILURE)
         self._transport = transport
         session: ssl.SSLObject = transport.get_extra_info("ssl_object")
         cipher = session.cipher()
         self.tls = Tls(session.version() or "", cipher[0] if cipher else "")
         if fault := certificate_fault(policy, session):
-            return NoSession(fault, tls_failed=True)
+            result = TlsResult.HOST_MISMATCH if isinstance(policy, Verified) else TlsResult.FAILURE
+            return NoSession(fault, tls_failed=True, tls=result)
         self._client.tls_started()
         self._flush()
         event = await self._event()
@@ -272,7 +281,8 @@ class Connection(asyncio.Protocol):
             return None
         # In TLS 1.3 our side is done before the server has made up its mind: a close here is a failed handshake too.
         failure = _no_session(event)
-        return NoSession(failure.reason, failure.reply, tls_failed=failure.reply is None)
+        lost = failure.reply is None
+        return NoSession(failure.reason, failure.reply, tls_failed=lost, tls=TlsResult.FAILURE if lost else None)
 
     async def _send_message(self, chunks: Sequence[bytes]) -> Event:
         pieces: list[bytes | memoryview] = self._pieces(chunks)
@@ -417,10 +427,12 @@ class Connection(asyncio.Protocol):
         self._wake()
 
 
-def _handshake_failure(error: OSError | ValueError) -> str:
+def _handshake_failure(error: OSError | ValueError) -> NoSession:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"TLS certificate is not valid: {error.verify_message}"
-    return f"TLS handshake failed: {getattr(error, 'reason', None) or type(error).__name__}"
+        reason = f"TLS certificate is not valid: {error.verify_message}"
+        return NoSession(reason, tls_failed=True, tls=_VERIFY_CODES.get(error.verify_code, TlsResult.FAILURE))
+    reason = f"TLS handshake failed: {getattr(error, 'reason', None) or type(error).__name__}"
+    return NoSession(reason, tls_failed=True, tls=TlsResult.FAILURE)
 
 
 def _no_session(event: Event) -> NoSession:

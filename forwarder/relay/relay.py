@@ -20,14 +20,15 @@ import random
 from collections import OrderedDict
 from dataclasses import replace
 
-from forwarder.model import Deferred, Delivered, Delivery, Failed, Outcome, RecipientOutcome, Reply, TlsWish
-from forwarder.ports import Journal, Resolver, StsPolicies
+from forwarder.model import Deferred, Delivered, Delivery, Failed, Outcome, RecipientOutcome, Reply, TlsResult, TlsWish
+from forwarder.ports import Journal, Resolver, StsPolicies, TlsLog
 from forwarder.relay.attempt import Attempt
 from forwarder.relay.connection import BeforeDot, Connection, NoSession, open_connection
 from forwarder.relay.mx import Route, Target, lookup_route, order_targets, parse_smarthost
 from forwarder.relay.pool import Pool, key_of
+from forwarder.relay.session import describe_session
 from forwarder.relay.settings import RelaySettings
-from forwarder.relay.tls import NoTls, Opportunistic, Required, TlsPolicy, Unlisted, Verified
+from forwarder.relay.tls import NoTls, Opportunistic, Required, Tested, TlsPolicy, Unlisted, Verified
 from forwarder.smtp.client import NO_CHUNKS, Finished, SmtpClient
 
 __all__ = ["SmtpRelay"]
@@ -41,7 +42,7 @@ _MAX_ROUNDS = 20
 #: Connections for one attempt at one address: one from the pool that proves dead, one to a server that takes no chunks, and one.
 _MAX_CONNECTIONS = 3
 # RFC 8461 section 4.1: not final, as the next policy may name it.
-_UNLISTED = NoSession("the domain's MTA-STS policy does not name this host", reached=False)
+_UNLISTED = NoSession("the domain's MTA-STS policy does not name this host", reached=False, tls=TlsResult.FAILURE)
 # RFC 8689 section 4.2.1: final, when every host is one of these.
 _UNPROTECTED = NoSession(
     "REQUIRETLS: no policy verifies the host",
@@ -66,8 +67,10 @@ class SmtpRelay:
         rng: random.Random | None = None,
         *,
         sts: StsPolicies | None = None,
+        tls_log: TlsLog | None = None,
     ) -> None:
-        """``sts=None``: MTA-STS policies do not count. Raises ValueError for a host name or a smarthost that is none."""
+        """``sts=None``: MTA-STS policies do not count; ``tls_log=None``: no sessions are counted. Raises
+        ValueError for a host name or a smarthost that is none."""
         SmtpClient(settings.hostname)
         if settings.smarthost:
             parse_smarthost(settings.smarthost)
@@ -77,6 +80,7 @@ class SmtpRelay:
         self._settings = settings
         self._journal = journal
         self._sts = sts
+        self._tls_log = tls_log
         self._rng = rng or random.Random()
         self._pool = Pool(settings)
         self._no_login_until = 0.0
@@ -109,12 +113,13 @@ class SmtpRelay:
             attempt.not_all_known(route.trouble)
         for target, policy in self._order(route, attempt.delivery.tls)[: self._settings.max_addresses]:
             if isinstance(policy, Unlisted):
+                self._count(route, target, _UNLISTED)
                 attempt.no_session(target, _UNLISTED)
                 continue
             if attempt.delivery.tls is TlsWish.REQUIRED and not policy.verified:
                 attempt.no_session(target, _UNPROTECTED)
                 continue
-            await self._try(target, policy, attempt, before_dot)
+            await self._try(route, target, policy, attempt, before_dot)
             if not attempt.pending or attempt.sessions >= self._settings.max_sessions:
                 return
 
@@ -157,13 +162,15 @@ class SmtpRelay:
         """RFC 8689. Who requires TLS is content with an authority's certificate where the DNS vouches for the host's name
         (section 2). Who wrote "TLS-Required: No" wants the message delivered whatever a policy says, with TLS where it works
         (section 4.2.2); but what protects our login at a smarthost is nobody's to give up."""
-        if wish is TlsWish.REQUIRED and route.authentic and isinstance(policy, Opportunistic | Required):
+        if wish is TlsWish.REQUIRED and route.authentic and isinstance(policy, Opportunistic | Required | Tested):
             return Verified((target.host,), self._settings.tls.roots)
         if wish is TlsWish.INDIFFERENT and policy.required and not self._settings.smarthost:
             return Opportunistic()
         return policy
 
-    async def _try(self, target: Target, policy: TlsPolicy, attempt: Attempt, before_dot: BeforeDot | None) -> None:
+    async def _try(
+        self, route: Route, target: Target, policy: TlsPolicy, attempt: Attempt, before_dot: BeforeDot | None
+    ) -> None:
         key = key_of(target, policy)
         try:
             connection = await self._pool.acquire(key)
@@ -174,23 +181,26 @@ class SmtpRelay:
             used_again = connection is not None
             for _ in range(_MAX_CONNECTIONS):
                 if connection is None:
-                    connection = await self._open(target, policy, attempt)
+                    connection = await self._open(route, target, policy, attempt)
                 if connection is None or await _transact(connection, attempt, before_dot, used_again):
                     break
                 connection, used_again = None, False
         finally:
             self._pool.release(key, connection)
 
-    async def _open(self, target: Target, policy: TlsPolicy, attempt: Attempt) -> Connection | None:
+    async def _open(self, route: Route, target: Target, policy: TlsPolicy, attempt: Attempt) -> Connection | None:
         if asyncio.get_running_loop().time() < self._no_login_until:
             attempt.no_session(target, _NO_LOGIN)
             return None
         opened = await open_connection(target, policy, self._settings)
-        if isinstance(opened, NoSession) and opened.tls_failed:
+        self._count(route, target, opened)
+        while isinstance(opened, NoSession) and opened.tls_failed:
             self._journal.event("relay.tls", id=attempt.delivery.id, peer=target.peer, error=opened.reason)
-            if not (policy.required or self._settings.smarthost_implicit):
-                # RFC 7435: no worse off than without an offer of TLS.
-                opened = await open_connection(target, NoTls(), self._settings)
+            if policy.required or self._settings.smarthost_implicit:
+                break
+            # RFC 7435: no worse off than without an offer of TLS, or, where a policy is tried out, without the policy.
+            policy = Opportunistic() if isinstance(policy, Tested) else NoTls()
+            opened = await open_connection(target, policy, self._settings)
         if isinstance(opened, NoSession):
             if not opened.reached and not opened.ours:
                 self._pool.note_unreachable(target)
@@ -207,6 +217,19 @@ class SmtpRelay:
             version, cipher = opened.tls.version, opened.tls.cipher
             self._journal.event("relay.tls", id=attempt.delivery.id, peer=target.peer, version=version, cipher=cipher)
         return opened
+
+    def _count(self, route: Route, target: Target, opened: Connection | NoSession) -> None:
+        """For the reports of RFC 8460: how it went under the policy that holds, whatever was tried afterwards."""
+        if self._tls_log is None or self._settings.smarthost or route.domain.startswith("["):
+            return
+        match opened:
+            case NoSession(reason=reason, tls=TlsResult() as result):
+                pass
+            case Connection(policy=policy, tls=tls) if not isinstance(policy, NoTls):
+                result, reason = TlsResult.NOT_SUPPORTED if tls is None else TlsResult.SUCCESS, ""
+            case _:
+                return
+        self._tls_log.note(describe_session(route.domain, target, route.sts, result, reason))
 
     # --- what the log gets
 

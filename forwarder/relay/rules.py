@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from forwarder.auth.dnsname import dns_name, parent
 from forwarder.ports import StsMode, StsPolicy
-from forwarder.relay.tls import Dane, NoTls, Opportunistic, Required, TlsPolicy, Unlisted, Verified
+from forwarder.relay.tls import Dane, NoTls, Opportunistic, Required, Tested, TlsPolicy, Unlisted, Verified
 
 __all__ = ["Level", "TlsRules", "is_listed"]
 
@@ -38,11 +38,13 @@ _NO_TLS, _OPPORTUNISTIC, _REQUIRED, _UNLISTED = NoTls(), Opportunistic(), Requir
 @dataclass(frozen=True, slots=True)
 class TlsRules:
     """``domains`` maps a domain in A-labels, or ``.domain`` for all names below it, to what holds instead of ``default``.
-    ``roots`` is a PEM file of authorities, ``""``: the system's."""
+    ``roots`` is a PEM file of authorities, ``""``: the system's. ``observe``: MTA-STS policies in testing are tried, to be
+    reported on."""
 
     default: Level = Level.OPPORTUNISTIC
     domains: Mapping[str, Level] = field(default_factory=dict)
     roots: str = ""
+    observe: bool = False
 
     def named(self, domain: str) -> Level | None:
         """What the operator says of this very domain, by its name or by the nearest parent's; ``None``: nothing."""
@@ -79,7 +81,8 @@ class TlsRules:
             case _ if dane is not None:
                 return dane
             case Level.OPPORTUNISTIC:
-                return _OPPORTUNISTIC
+                tried = self.observe and sts is not None and sts.mode is StsMode.TESTING
+                return Tested((host,), self.roots) if tried else _OPPORTUNISTIC
             case Level.NONE:
                 return _NO_TLS
 

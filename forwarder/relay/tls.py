@@ -24,6 +24,7 @@ __all__ = [
     "NoTls",
     "Opportunistic",
     "Required",
+    "Tested",
     "TlsPolicy",
     "Unlisted",
     "Usage",
@@ -82,6 +83,14 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
+class Tested(Verified):
+    """As ``Verified``, but what fails is only told: the domain tries its MTA-STS policy out."""
+
+    required: ClassVar[bool] = False
+    verified: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
 class Dane:
     """TLS with a certificate that one of these TLSA records is for, or no delivery. ``base`` is the name under which they are,
     ``names`` are those that count where a record is for an authority."""
@@ -102,7 +111,7 @@ class Unlisted:
     verified: ClassVar[bool] = False
 
 
-TlsPolicy = NoTls | Opportunistic | Required | Verified | Dane | Unlisted
+TlsPolicy = NoTls | Opportunistic | Required | Verified | Tested | Dane | Unlisted
 
 
 def client_context(policy: TlsPolicy) -> ssl.SSLContext:

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import msgspec
 
-from forwarder.model import Address
+from forwarder.model import Address, TlsResult, TlsSession
 from forwarder.ports import Forwarded, StsMode, StsPolicy
 
 __all__ = [
@@ -36,10 +36,12 @@ __all__ = [
     "open_forwarded",
     "open_policy",
     "open_salt",
+    "open_session",
     "seal_address",
     "seal_forwarded",
     "seal_policy",
     "seal_salt",
+    "seal_session",
 ]
 
 HASH_TAG = b"{fwd0}"
@@ -86,9 +88,22 @@ class _Policy(msgspec.Struct, array_like=True, frozen=True):
     max_age: int
 
 
+class _Session(msgspec.Struct, array_like=True, frozen=True):
+    """TlsSession without its domain, which its key stands for."""
+
+    kind: str
+    policy: tuple[str, ...]
+    patterns: tuple[str, ...]
+    result: TlsResult
+    host: str
+    address: str
+    reason: str
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_forward = msgspec.msgpack.Decoder(_Forward).decode
 _decode_sender = msgspec.msgpack.Decoder(_Sender).decode
+_decode_session = msgspec.msgpack.Decoder(_Session).decode
 _decode_policy = msgspec.msgpack.Decoder(_Policy).decode
 
 
@@ -235,3 +250,22 @@ def open_policy(names: Names, name: bytes, value: bytes) -> StsPolicy | None:
     except msgspec.MsgspecError:
         return None
     return StsPolicy(record.id, record.mode, record.hosts, record.max_age)
+
+
+def seal_session(session: TlsSession) -> bytes:
+    """The field that stands for this kind of session, in the hash of its domain: a name, so it carries no tag."""
+    one = session
+    return VERSION + _encode(
+        _Session(one.kind, one.policy, one.patterns, one.result, one.host, one.address, one.reason)
+    )
+
+
+def open_session(domain: str, field: bytes) -> TlsSession | None:
+    """None: unreadable."""
+    if field[:1] != VERSION:
+        return None
+    try:
+        one = _decode_session(field[1:])
+    except msgspec.MsgspecError:
+        return None
+    return TlsSession(domain, one.kind, one.policy, one.patterns, one.result, one.host, one.address, one.reason)

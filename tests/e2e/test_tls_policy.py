@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import shutil
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from email import message_from_bytes
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tests.peers.https_server import response, run_https_server
 from tests.peers.programs import needs
 from tests.peers.servers import knot, unbound
 from tests.peers.smtp_sink import SmtpSink
+from tests.waiting import until
 
 #: Where the destination of these tests listens.
 OTHER = "127.0.0.51"
@@ -235,3 +239,50 @@ async def test_a_policy_still_counts_after_a_restart_when_its_record_is_gone(
         ):
             assert (await send(it)).startswith("250 2.0.0 accepted")
     assert (len(sink.messages), len(forged.messages), len(host.requests)) == (1, 0, 1)
+
+
+# --- what a domain hears of it (TLSRPT)
+
+
+async def test_a_domain_that_asks_for_it_hears_how_tls_with_it_went(tmp_path: Path, authority: trustme.CA) -> None:
+    zone = ZONE | {
+        "_mta-sts.other.test": {"TXT": ["v=STSv1; id=1"]},
+        "mta-sts.other.test": {"A": ["127.0.0.1"]},
+        "_smtp._tls.other.test": {"TXT": ["v=TLSRPTv1; rua=mailto:tls@sender.test"]},
+        "_smtp._tls.sink.test": {"TXT": ["v=spf1 -all"]},
+    }
+    async with run_https_server(server(authority, "mta-sts.other.test")) as host:
+        host.answer = response(policy("testing", "*.other.test"))
+        rule = f'mta_sts_port = {host.port}\ntls_reports = true\n[relay.tls]\nca_file = "roots.pem"'
+        async with (
+            lab(tmp_path, zone=zone, relay=rule, aliases=ALIAS) as it,
+            SmtpSink(tls=server(authority, "mx.else.test"), host=OTHER, port=it.port) as sink,
+        ):
+            assert (await send(it)).startswith("250 2.0.0 delivered")
+            assert (await it.send(it.signed())).startswith("250 2.0.0 delivered")
+            today = it.app.clock.now().date()
+            assert await it.app.report_tls(today)
+            assert await it.app.report_tls(today), "once"
+            it.app.wake_queue()
+            arrived = await it.next(it.sender)
+            await until(lambda: it.journal.named("relay.sent"))
+            assert it.sender.waiting.empty()
+    assert [one.tls for one in sink.messages] == ["TLSv1.3"], "a policy in testing keeps nothing back"
+    assert (arrived.sender, arrived.recipients) == ("", ("tls@sender.test",))
+    message = message_from_bytes(arrived.data)
+    assert message["TLS-Report-Domain"] == "other.test"
+    assert "d=fwd.test" in "".join(message["DKIM-Signature"].split())
+    report = json.loads(gzip.decompress(message.get_payload()[1].get_payload(decode=True)))
+    (told,) = report["policies"]
+    assert (told["policy"]["policy-type"], told["policy"]["mx-host"]) == ("sts", ["*.other.test"])
+    assert told["summary"] == {"total-successful-session-count": 0, "total-failure-session-count": 1}
+    assert told["failure-details"] == [
+        {
+            "result-type": "certificate-host-mismatch",
+            "sending-mta-ip": "127.0.0.25",
+            "receiving-mx-hostname": "mx.other.test",
+            "receiving-ip": OTHER,
+            "failed-session-count": 1,
+            "failure-reason-code": "TLS certificate is for another name",
+        }
+    ]

@@ -61,7 +61,7 @@ async def bench(zone: Zone, port: int, timeouts: Timeouts | None = None, **setti
     """``signed=True`` takes the zone as a zone file has it, with what DNSSEC vouches for."""
     resolver = ZoneResolver(zone) if settings.pop("signed", False) else FakeResolver(zone)
     journal = MemoryJournal()
-    sts = settings.pop("sts", None)
+    sts, tls_log = settings.pop("sts", None), settings.pop("tls_log", None)
     given = {"hostname": "us.test", "port": port, "allow_private": True} | settings
     relay = SmtpRelay(
         resolver,
@@ -69,6 +69,7 @@ async def bench(zone: Zone, port: int, timeouts: Timeouts | None = None, **setti
         journal,
         given.pop("rng", None) or Random(1),
         sts=sts,
+        tls_log=tls_log,
     )
     try:
         yield Bench(relay, resolver, journal)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forwarder.model import Deferred, TlsWish
+from forwarder.model import Deferred, TlsResult, TlsSession, TlsWish
 from forwarder.ports import StsMode, StsPolicy, Tlsa
 from forwarder.relay import Level, TlsRules
 from forwarder.relay.rules import is_listed
@@ -171,3 +171,88 @@ async def test_neither_a_smarthost_nor_an_address_has_a_policy() -> None:
         async with bench({}, sink.port, sts=policies) as it:
             await it.deliver("r@[127.0.0.1]")
     assert (len(sink.messages), policies.asked) == (2, [])
+
+
+# --- what is counted
+
+
+@dataclass
+class Log:
+    """What was counted, in order."""
+
+    sessions: list[TlsSession] = field(default_factory=list)
+
+    def note(self, session: TlsSession) -> None:
+        self.sessions.append(session)
+
+
+STS_TEXT = ("version: STSv1", "mode: testing", "mx: *.sink.test", "max_age: 86400")
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "reason", "connections"),
+    [
+        ("good", TlsResult.SUCCESS, "", 1),
+        ("expired", TlsResult.EXPIRED, "TLS certificate is not valid: certificate has expired", 2),
+        ("wrong name", TlsResult.HOST_MISMATCH, "TLS certificate is for another name", 2),
+        (
+            "other authority",
+            TlsResult.NOT_TRUSTED,
+            "TLS certificate is not valid: unable to get local issuer certificate",
+            2,
+        ),
+        ("self-signed", TlsResult.NOT_TRUSTED, "TLS certificate is not valid: self-signed certificate", 2),
+        (None, TlsResult.NOT_SUPPORTED, "", 1),
+    ],
+)
+async def test_a_policy_in_testing_is_tried_and_told_of_and_the_mail_goes_over_tls_where_it_can(
+    certificates: Certificates, kind: str | None, result: TlsResult, reason: str, connections: int
+) -> None:
+    log, policies = Log(), Policies({DOMAIN: sts("testing", "*.sink.test")})
+    rules = TlsRules(roots=certificates.roots, observe=True)
+    server = certificates.servers[kind] if kind else None
+    async with SmtpSink(tls=server) as sink, bench(ONE, sink.port, tls=rules, sts=policies, tls_log=log) as it:
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+    good = result is TlsResult.SUCCESS
+    where = () if good else (HOST, "127.0.0.1", reason)
+    assert log.sessions == [TlsSession(DOMAIN, "sts", STS_TEXT, ("*.sink.test",), result, *where)], "one connection"
+    assert sink.connections == connections
+    assert [one.tls for one in sink.messages] == ["TLSv1.3" if kind else None] * 2
+
+
+@pytest.mark.parametrize("mode", ["testing", "enforce"])
+async def test_a_host_that_is_not_named_is_told_of(certificates: Certificates, mode: str) -> None:
+    log, policies = Log(), Policies({DOMAIN: sts(mode, "mx.else.test")})
+    rules = TlsRules(roots=certificates.roots, observe=True)
+    async with (
+        SmtpSink(tls=certificates.server) as sink,
+        bench(ONE, sink.port, tls=rules, sts=policies, tls_log=log) as it,
+    ):
+        await it.deliver()
+    (session,) = log.sessions
+    assert (session.kind, session.result, session.host) == ("sts", TlsResult.FAILURE, HOST)
+    assert len(sink.messages) == (mode == "testing")
+
+
+async def test_without_a_policy_sessions_are_counted_too(certificates: Certificates) -> None:
+    log = Log()
+    async with SmtpSink(tls=certificates.server) as sink, bench(ONE, sink.port, tls_log=log) as it:
+        await it.deliver()
+    async with SmtpSink(port=sink.port), bench(ONE, sink.port, tls_log=log) as it:
+        await it.deliver()
+    async with SmtpSink(), bench(ONE, 1, tls_log=log) as it:
+        await it.deliver()
+    good, bad = log.sessions
+    assert good == TlsSession(DOMAIN, "no-policy-found")
+    assert (bad.kind, bad.result) == ("no-policy-found", TlsResult.NOT_SUPPORTED)
+
+
+async def test_nothing_is_counted_for_a_smarthost_or_an_excepted_domain(certificates: Certificates) -> None:
+    log = Log()
+    async with SmtpSink(tls=certificates.server) as sink:
+        async with bench(ONE, 25, tls_log=log, smarthost=f"{HOST}:{sink.port}") as it:
+            await it.deliver()
+        async with bench(ONE, sink.port, tls_log=log, tls=TlsRules(domains={DOMAIN: Level.NONE})) as it:
+            await it.deliver()
+    assert (len(sink.messages), log.sessions) == (2, [])

@@ -1,0 +1,210 @@
+"""Sessions are counted, kept in a real store, and reported once a day."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from forwarder.model import TlsResult, TlsSession
+from forwarder.ports import StoreAway
+from forwarder.store.client import StoreClient
+from forwarder.store.ledger import RedisLedger
+from forwarder.store.server import EmbeddedStore
+from forwarder.store.sessions import MAX_KINDS as MAX_KEPT
+from forwarder.store.sessions import RedisTlsCounts
+from forwarder.tlsrpt import AGAIN, MAX_KINDS, TlsReports, TlsTally
+from tests.fakes import FixedClock, MemoryJournal
+from tests.store.servers import BOUND, running
+
+DAY = date(2026, 11, 23)
+GOOD = TlsSession("a.test", "tlsa", ("3 1 1 ab",), ("mx.a.test",))
+BAD = replace(GOOD, result=TlsResult.EXPIRED, host="mx.a.test", address="192.0.2.1", reason="old")
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
+    with running(tmp_path_factory.mktemp("store")) as store:
+        yield store
+
+
+@pytest.fixture
+async def client(valkey: EmbeddedStore) -> AsyncIterator[StoreClient]:
+    """On an empty server."""
+    client = StoreClient(valkey.url, journal=MemoryJournal(), timeout=BOUND)
+    try:
+        await client.command("FLUSHALL")
+        yield client
+    finally:
+        await client.close()
+
+
+@pytest.fixture
+def counts(client: StoreClient) -> RedisTlsCounts:
+    journal = MemoryJournal()
+    return RedisTlsCounts(client, RedisLedger(client, journal=journal), journal=journal)
+
+
+# --- the store
+
+
+async def test_counts_of_all_processes_add_up(counts: RedisTlsCounts) -> None:
+    await counts.add_sessions(DAY, "a.test", {GOOD: 2, BAD: 1})
+    await counts.add_sessions(DAY, "a.test", {GOOD: 3})
+    await counts.add_sessions(DAY, "b.test", {replace(GOOD, domain="b.test"): 1})
+    assert await counts.session_domains(DAY) == ["a.test", "b.test"]
+    assert await counts.sessions(DAY, "a.test") == {GOOD: 5, BAD: 1}
+    assert await counts.session_domains(DAY + timedelta(days=1)) == []
+    assert await counts.sessions(DAY, "c.test") == {}
+
+
+async def test_a_domain_that_shows_ever_new_faults_is_bounded(counts: RedisTlsCounts) -> None:
+    many = {replace(BAD, address=f"192.0.2.{n % 256}", reason=str(n)): 1 for n in range(MAX_KEPT + 10)}
+    await counts.add_sessions(DAY, "a.test", many)
+    await counts.add_sessions(DAY, "a.test", dict.fromkeys(list(many)[:3], 1))
+    kept = await counts.sessions(DAY, "a.test")
+    assert len(kept) == MAX_KEPT
+    assert [kept[one] for one in list(many)[:3]] == [2, 2, 2], "what is known is counted on"
+
+
+async def test_domains_of_a_day_are_bounded(counts: RedisTlsCounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forwarder.store.sessions.MAX_DOMAINS", 2)
+    for name in ("a.test", "b.test", "c.test", "a.test"):
+        await counts.add_sessions(DAY, name, {replace(GOOD, domain=name): 1})
+    assert await counts.session_domains(DAY) == ["a.test", "b.test"]
+    assert list((await counts.sessions(DAY, "a.test")).values()) == [2]
+
+
+async def test_what_was_damaged_is_left_out(counts: RedisTlsCounts, client: StoreClient) -> None:
+    await counts.add_sessions(DAY, "a.test", {GOOD: 1})
+    name = (await counts._ledger.names()).key(b"x", DAY.isoformat(), "a.test")
+    await client.command("HSET", name, b"\x01junk", 3, b"\x02", 4)
+    assert await counts.sessions(DAY, "a.test") == {GOOD: 1}
+
+
+async def test_all_that_is_kept_ends(counts: RedisTlsCounts, client: StoreClient) -> None:
+    await counts.add_sessions(DAY, "a.test", {GOOD: 1})
+    await counts.mark_reported(DAY, "a.test")
+    assert await counts.is_reported(DAY, "a.test")
+    assert not await counts.is_reported(DAY, "b.test")
+    keys = [one for one in await client.command("KEYS", "*") if not one.endswith(b":salt")]
+    assert len(keys) == 3
+    assert all([0 < await client.command("TTL", one) <= 3 * 86400 for one in keys])
+
+
+# --- the tally
+
+
+@dataclass
+class Counts:
+    """A store that is there or away."""
+
+    away: bool = False
+    added: list[tuple[date, str, dict[TlsSession, int]]] = field(default_factory=list)
+
+    async def add_sessions(self, day: date, domain: str, counts: Mapping[TlsSession, int]) -> None:
+        if self.away:
+            raise StoreAway("away")
+        self.added.append((day, domain, dict(counts)))
+
+    async def session_domains(self, day: date) -> list[str]:
+        raise NotImplementedError
+
+    async def sessions(self, day: date, domain: str) -> dict[TlsSession, int]:
+        raise NotImplementedError
+
+    async def is_reported(self, day: date, domain: str) -> bool:
+        raise NotImplementedError
+
+    async def mark_reported(self, day: date, domain: str) -> None:
+        raise NotImplementedError
+
+
+async def test_what_was_counted_goes_to_the_store_by_day_and_domain() -> None:
+    store, clock = Counts(), FixedClock()
+    tally = TlsTally(store, clock, MemoryJournal())
+    other = replace(GOOD, domain="b.test")
+    for one in (GOOD, BAD, GOOD, other):
+        tally.note(one)
+    clock.time += timedelta(days=1)
+    tally.note(GOOD)
+    await tally.flush()
+    await tally.flush()
+    assert store.added == [
+        (DAY, "a.test", {GOOD: 2, BAD: 1}),
+        (DAY, "b.test", {other: 1}),
+        (DAY + timedelta(days=1), "a.test", {GOOD: 1}),
+    ]
+
+
+async def test_what_the_store_does_not_take_is_kept_within_bounds() -> None:
+    store = Counts(away=True)
+    tally = TlsTally(store, FixedClock(), MemoryJournal())
+    for number in range(MAX_KINDS + 10):
+        tally.note(replace(BAD, reason=str(number)))
+    await tally.flush()
+    tally.note(replace(BAD, reason="0"))
+    tally.note(replace(BAD, reason="new"))
+    store.away = False
+    await tally.flush()
+    ((_, _, counts),) = store.added
+    assert (len(counts), counts[replace(BAD, reason="0")]) == (MAX_KINDS, 2)
+
+
+# --- the day
+
+
+@dataclass
+class Sending:
+    """Reports days, if ``known``."""
+
+    known: bool = True
+    away: bool = False
+    days: list[date] = field(default_factory=list)
+
+    async def __call__(self, day: date) -> bool:
+        if self.away:
+            raise StoreAway("away")
+        self.days.append(day)
+        return self.known
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock(datetime(2026, 11, 24, 0, 10, tzinfo=UTC))
+
+
+def reports(clock: FixedClock, send: Sending) -> TlsReports:
+    journal = MemoryJournal()
+    return TlsReports(TlsTally(Counts(), clock, journal), send, clock, journal, 3600)
+
+
+async def test_a_day_is_reported_once_some_time_after_it_is_over(clock: FixedClock) -> None:
+    send = Sending()
+    one = reports(clock, send)
+    for _ in range(4 * 24):
+        await one.report_if_due()
+        clock.time += timedelta(minutes=15)
+    assert send.days == [DAY - timedelta(days=1), DAY]
+
+
+async def test_while_the_store_is_away_it_is_tried_again(clock: FixedClock) -> None:
+    send = Sending(away=True)
+    one = reports(clock, send)
+    await one.report_if_due()
+    send.away = False
+    await one.report_if_due()
+    assert len(send.days) == 1
+
+
+async def test_domains_whose_dns_is_silent_are_asked_again_an_hour_later(clock: FixedClock) -> None:
+    send = Sending(known=False)
+    one = reports(clock, send)
+    await one.report_if_due()
+    await one.report_if_due()
+    assert len(send.days) == 1
+    clock.time += AGAIN
+    await one.report_if_due()
+    assert len(send.days) == 2
