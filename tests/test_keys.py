@@ -3,8 +3,11 @@ from __future__ import annotations
 import base64
 import os
 import stat
+from dataclasses import replace
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,6 +21,7 @@ from forwarder.keys import (
     KeyFile,
     KeyFileError,
     Keys,
+    LegacyFile,
     dkim_record,
     generate_ed25519,
     generate_rsa,
@@ -27,7 +31,7 @@ from forwarder.keys import (
     mailkey_record,
     public_record,
 )
-from forwarder.ports import KeyRing, SigningKey
+from forwarder.ports import Dialect, KeyRing, SigningKey
 
 RSA = rsa.generate_private_key(65537, 2048)
 WEAK = rsa.generate_private_key(65537, 1024)
@@ -220,6 +224,37 @@ def test_the_sealing_key_is_there_only_when_it_was_given(ring: Keys) -> None:
     assert arc is not None
     assert arc.selector == "arc"
     assert Keys([], [], None, [SECRET]).arc() is None
+
+
+def test_rings_are_alike_only_if_all_of_them_is(tmp_path: Path) -> None:
+    """A reload goes on with the keys that it has where nothing in them has changed."""
+    generate_ed25519(tmp_path / "a")
+    generate_ed25519(tmp_path / "b")
+    a, b = (KeyFile("fwd.test", "s", tmp_path / name) for name in "ab")
+    secret = put(tmp_path / "secret", b"a secret of some length\n")
+    legacy = LegacyFile(Dialect.POSTSRSD, "fwd.test", secret, date(2099, 12, 31))
+    given: dict[str, Any] = {"mailkey": [a], "dkim": [a], "arc": a, "srs_secret_file": secret, "srs_legacies": [legacy]}
+
+    def content(**changes: Any) -> tuple[object, ...]:
+        return Keys.load(**given | changes).content()
+
+    assert content() == content()
+    others: list[dict[str, Any]] = [
+        {"mailkey": [b]},
+        {"mailkey": [a, b]},
+        {"mailkey": [a._replace(selector="t")]},
+        {"dkim": [a._replace(domain="other.test")]},
+        {"dkim": []},
+        {"arc": None},
+        {"arc": b},
+        {"srs_secret_file": put(tmp_path / "other", b"another secret of that kind\n")},
+        {"srs_legacies": []},
+        {"srs_legacies": [replace(legacy, until=date(2098, 12, 31))]},
+    ]
+    assert [one for one in others if content(**one) == content()] == []
+    before = content()
+    (tmp_path / "a").write_bytes((tmp_path / "b").read_bytes())
+    assert content() != before
 
 
 def test_a_mailkey_must_have_2048_bits_and_a_dkim_key_1024(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class Keys:
     def content(self) -> tuple[object, ...]:
         """What was configured, to be compared: equal content signs alike."""
         slots = [(one.kind, tuple(map(_identity, one.configured))) for one in self._slots]
-        return (*slots, self._has_arc, self._srs_secrets)
+        return (*slots, self._has_arc, self._srs_secrets, self._srs_legacies)
 
     def forget_nothing(self, before: Keys) -> None:
         """Keys that ``before`` has put away are not used here either, until the DNS was asked again."""
