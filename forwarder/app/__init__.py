@@ -1,11 +1,14 @@
 """How do the parts become one program? The only room that names concrete adapters.
 
-clock     what time it is
-errors    StartError: one sentence for the operator
-parts     what the settings make of each part
-sockets   where we listen
-state     the store and what it holds, for the service and for an operator's command
-service   ``App``: start, drain, stop
+clock         what time it is
+errors        StartError: one sentence for the operator
+parts         what the settings make of each part
+sockets       where we listen
+state         the store and what it holds, for the service and for an operator's command
+watchedkeys   the keys, with the look at the DNS beside them
+shared        which parts outlive a reload
+generation    what serves one configuration, until its last session is over
+service       ``App``: start, reload, stop
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from forwarder.app.parts import (
     make_resolvers,
     names_of,
     policy_of,
+    usable_roots,
 )
 from forwarder.app.service import App
 from forwarder.app.state import State, open_state
@@ -41,4 +45,5 @@ __all__ = [
     "names_of",
     "open_state",
     "policy_of",
+    "usable_roots",
 ]

@@ -58,6 +58,7 @@ __all__ = [
     "read_material",
     "relay_settings",
     "submission_settings",
+    "usable_roots",
 ]
 
 
@@ -333,7 +334,7 @@ def listening_at(relaying: RelaySettings, addresses: Sequence[str]) -> RelaySett
 
 def _tls_rules(settings: Settings) -> TlsRules:
     relay = settings.relay
-    roots = _usable_roots(relay.tls.ca_file)
+    roots = usable_roots(settings)
     if relay.smarthost_tls is not None:
         # Everything goes there.
         return TlsRules(Level.VERIFY if relay.smarthost_tls == "implicit" else Level(relay.smarthost_tls), roots=roots)
@@ -341,8 +342,9 @@ def _tls_rules(settings: Settings) -> TlsRules:
     return TlsRules(Level(relay.tls.default), domains, roots, observe=relay.tls_reports)
 
 
-def _usable_roots(file: Path | None) -> str:
-    """``""``: the system's."""
+def usable_roots(settings: Settings) -> str:
+    """The file of those whose certificates count at next hops; ``""``: the system's. Raises StartError."""
+    file = settings.relay.tls.ca_file
     if file is None:
         return ""
     try:

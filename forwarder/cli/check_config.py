@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
             *_unusable_store(loaded),
             *_unusable_zone(loaded),
             *_unusable_certificate(loaded),
+            *_unusable_roots(loaded),
             *_unusable_credentials(loaded),
             *_unusable_note(loaded),
             *_unusable_login(loaded),
@@ -103,14 +104,23 @@ def _unusable_zone(loaded: Loaded) -> Iterator[Mistake]:
 
 
 def _unusable_certificate(loaded: Loaded) -> Iterator[Mistake]:
-    tls = loaded.settings.tls
-    if tls.cert is not None and tls.key is not None:
-        from forwarder.edge.tls import server_context
+    from forwarder.edge.tls import server_context
 
-        try:
-            server_context(tls.cert, tls.key)
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            yield loaded.mistake(("tls",), f"{tls.cert} and {tls.key} cannot be used together: {error}")
+    for path, tls in ((("tls",), loaded.settings.tls), (("web", "tls"), loaded.settings.web.tls)):
+        if tls.cert is not None and tls.key is not None:
+            try:
+                server_context(tls.cert, tls.key)
+            except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+                yield loaded.mistake(path, f"{tls.cert} and {tls.key} cannot be used together: {error}")
+
+
+def _unusable_roots(loaded: Loaded) -> Iterator[Mistake]:
+    from forwarder.app import StartError, usable_roots
+
+    try:
+        usable_roots(loaded.settings)
+    except StartError as error:
+        yield loaded.mistake(("relay", "tls", "ca_file"), str(error).removeprefix("relay.tls.ca_file: "))
 
 
 def _unusable_credentials(loaded: Loaded) -> Iterator[Mistake]:

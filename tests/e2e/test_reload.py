@@ -11,7 +11,8 @@ import smtplib
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from forwarder.app import App, StartError
+from forwarder.app.service import MAX_FADING
 from forwarder.cli.demo_lab import FORWARDER, SENDER, Received, free_port
 from forwarder.cli.main import main
 from forwarder.config import ConfigError, load
@@ -65,6 +67,26 @@ async def session(it: Lab, port: int | None = None) -> AsyncIterator[smtplib.SMT
         yield client
     finally:
         await asyncio.to_thread(client.quit)
+
+
+@dataclass
+class Raw:
+    """A client that has been greeted."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+@asynccontextmanager
+async def raw(it: Lab) -> AsyncIterator[Raw]:
+    reader, writer = await asyncio.open_connection(FORWARDER, it.port, local_addr=(SENDER, 0))
+    writer.write(b"EHLO mx.sender.test\r\n")
+    while not (await reader.readline()).startswith(b"250 "):
+        pass
+    try:
+        yield Raw(reader, writer)
+    finally:
+        writer.close()
 
 
 def codes(client: smtplib.SMTP, *recipients: str) -> list[int]:
@@ -113,6 +135,27 @@ async def test_an_old_configuration_ends_with_its_last_session(tmp_path: Path) -
                 assert await reload(it)
             await until(lambda: len(it.app._fading) == 1)
         await until(lambda: not it.app._fading)
+
+
+async def test_of_many_old_configurations_the_oldest_ends_between_two_messages(tmp_path: Path) -> None:
+    """Each holds a directory and keys in memory: their number is bounded."""
+    async with lab(tmp_path) as it, AsyncExitStack() as clients:
+        oldest = await clients.enter_async_context(raw(it))
+        second = await clients.enter_async_context(raw(it))
+        assert await reload(it)
+        for _ in range(MAX_FADING - 1):
+            await clients.enter_async_context(raw(it))
+            assert await reload(it)
+        second.writer.write(b"MAIL FROM:<bob@sender.test>\r\nRCPT TO:<alias@fwd.test>\r\nDATA\r\n")
+        while not (await second.reader.readline()).startswith(b"354"):
+            pass
+        await clients.enter_async_context(raw(it))
+        assert await reload(it)
+
+        assert (await oldest.reader.readline()).startswith(b"421 4.3.2")
+        second.writer.write(it.signed().replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        assert (await second.reader.readline()).startswith(b"250")
+        assert (await second.reader.readline()).startswith(b"421 4.3.2")
 
 
 async def test_the_message_that_is_on_its_way_is_answered(tmp_path: Path) -> None:
@@ -599,6 +642,9 @@ async def test_what_cannot_be_used_changes_nothing_and_is_told_in_one_line(name:
         assert (await it.send(sent[1])).startswith("250")
         arrived = [await it.next(it.sink) for _ in range(2)]
         assert [await judge(it, one) for one in arrived] == ["pass", "pass"]
+        # check-config finds what a reload would, but for what only the system knows.
+        checked = await asyncio.to_thread(main, ("check-config", str(it.folder / "forwarder.toml")))
+        assert checked == (0 if name in ("listen-taken", "listen-not-ours") else 1)
         await it.app.stop(1)
         with pytest.raises((ConfigError, StartError)) as refused:
             await App(load(it.folder / "forwarder.toml"), it.journal).start()
