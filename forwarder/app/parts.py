@@ -25,6 +25,7 @@ from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.https import HttpsSettings
 from forwarder.keyhost import KeyHostClient
 from forwarder.keys import KeyFile, KeyFileError, Keys, LegacyFile, mailkey_record, read_private
+from forwarder.mail.reasons import MAX_FILE, Rules, parse_rules, standard_rules
 from forwarder.model import Identity
 from forwarder.mtasts import StsClient
 from forwarder.pipeline import Settings as PipelineSettings
@@ -44,6 +45,7 @@ __all__ = [
     "load_keys",
     "load_login",
     "load_note",
+    "load_rules",
     "make_clients",
     "make_key_host",
     "make_resolver",
@@ -89,7 +91,7 @@ def read_material(settings: Settings, now: datetime) -> Material:
         settings=settings,
         keys=keys,
         clients=clients,
-        pipeline=pipeline_settings(settings, load_note(settings)),
+        pipeline=pipeline_settings(settings, load_note(settings), load_rules(settings)),
         tls=make_tls(settings, now),
         web_tls=make_web_tls(settings),
         relaying=relay_settings(settings),
@@ -136,6 +138,19 @@ def load_note(settings: Settings) -> str | None:
     except (OSError, ValueError) as error:
         raise StartError(f"mailkey.note_file: {file}: {getattr(error, 'strerror', None) or error}") from error
     return text
+
+
+def load_rules(settings: Settings) -> Rules:
+    """Why deliveries fail: the operator's rules, if there are any, before ours. Raises StartError."""
+    file = settings.bounces.rules_file
+    if file is None:
+        return standard_rules()
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(MAX_FILE + 1).decode()
+        return parse_rules(text).before(standard_rules())
+    except (OSError, ValueError) as error:
+        raise StartError(f"bounces.rules_file: {file}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def load_login(settings: Settings) -> Login | None:
@@ -281,8 +296,8 @@ def policy_of(settings: Settings, domain: str | None = None) -> Policy:
     return Policy(**actions, help_url=settings.policy.help_url)
 
 
-def pipeline_settings(settings: Settings, text: str | None) -> PipelineSettings:
-    """``text``: the note that ends reports (``load_note``)."""
+def pipeline_settings(settings: Settings, text: str | None, rules: Rules) -> PipelineSettings:
+    """``text``: the note that ends reports (``load_note``); ``rules``: why deliveries fail (``load_rules``)."""
     return PipelineSettings(
         names=names_of(settings),
         policy=policy_of(settings),
@@ -293,6 +308,7 @@ def pipeline_settings(settings: Settings, text: str | None) -> PipelineSettings:
         hold=Hold(settings.relay.hold),
         domain_holds={domain: Hold(one.hold) for domain, one in settings.domains.items() if one.hold is not None},
         pass_unmatched=settings.bounces.unmatched == "pass",
+        reason_rules=rules,
         replay_recipients=settings.mailkey.replay_recipients,
         bind_recipients=settings.mailkey.bind_recipients,
         note=text,

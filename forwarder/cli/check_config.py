@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
             *_unusable_roots(loaded),
             *_unusable_credentials(loaded),
             *_unusable_note(loaded),
+            *_unusable_rules(loaded),
             *_unusable_login(loaded),
         ]:
             raise ConfigError(loaded.source, mistakes)
@@ -151,6 +152,16 @@ def _unusable_note(loaded: Loaded) -> Iterator[Mistake]:
             load_note(loaded.settings)
         except StartError as error:
             yield loaded.mistake(("mailkey", "note_file"), str(error).removeprefix("mailkey.note_file: "))
+
+
+def _unusable_rules(loaded: Loaded) -> Iterator[Mistake]:
+    if loaded.settings.bounces.rules_file is not None:
+        from forwarder.app import StartError, load_rules
+
+        try:
+            load_rules(loaded.settings)
+        except StartError as error:
+            yield loaded.mistake(("bounces", "rules_file"), str(error).removeprefix("bounces.rules_file: "))
 
 
 def _unusable_login(loaded: Loaded) -> Iterator[Mistake]:

@@ -272,6 +272,7 @@ class Bounces(_Table):
     unmatched: Literal["refuse", "pass"] = "refuse"
     per_message: Count = 10
     per_day: Count = 200
+    rules_file: Annotated[Location | None, BeforeValidator(values.or_none)] = None
 
 
 class Client(_Table):

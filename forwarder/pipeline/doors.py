@@ -8,6 +8,8 @@ from datetime import timedelta
 
 from forwarder import route, seal
 from forwarder.dispatch import Fate, Hold
+from forwarder.mail.reasons import Rules, standard_rules
+from forwarder.mail.report import RecipientStatus
 from forwarder.model import (
     Discard,
     Envelope,
@@ -47,6 +49,8 @@ class Settings:
     domain_holds: Mapping[str, Hold] = field(default_factory=dict)
     #: Pass a report on that the state does not know, on the strength of its address alone.
     pass_unmatched: bool = False
+    #: Why deliveries fail, as the words of reports and replies tell.
+    reason_rules: Rules = field(default_factory=standard_rules)
     #: Different recipients that one mailkey signature without rt= may reach; 0: they are not counted.
     replay_recipients: int = 25
     #: Our mailkey signatures hold for the recipients of one transaction only (rt=).
@@ -99,13 +103,17 @@ class Teller:
             sender_verified_by=verdict.sender_verified_by,
         )
 
-    def matched(self, envelope: Envelope, returned: ReturnBounce) -> None:
+    def matched(self, envelope: Envelope, returned: ReturnBounce, said: RecipientStatus) -> None:
         self._journal.event(
             "route.return_bounce",
             id=envelope.id,
             sender=returned.sender,
             alias=returned.alias,
             reason=returned.reason,
+            action=said.action,
+            status=said.status,
+            cause=said.reason,
+            hard=said.hard,
         )
 
     def delivered(self, envelope: Envelope, fates: Sequence[Fate]) -> None:

@@ -168,7 +168,7 @@ class Reporting:
         admitted = route.evaluate_verdict(verdict, self._settings.policy)
         if isinstance(admitted, Refuse):
             return self._tell.refused(envelope, admitted)
-        report = parse_report(message)
+        report = parse_report(message, self._settings.reason_rules)
         if report is None:
             return self._tell.refused(envelope, Refuse(reply.NO_REPORT, "no delivery report"))
         await self._note_secret(envelope, resolved.reversible)
@@ -184,16 +184,16 @@ class Reporting:
             about = (resolved.reversible, report.message_id, bounce.destinations(report))
             known = await ledger.find_forward(*about) or self._dispatcher.under_way.find(*about)
             returned = bounce.evaluate_report(resolved.reversible, resolved.sender, known)
-            self._tell.matched(envelope, returned)
+            said = bounce.worst_status(report, returned.destination)
+            self._tell.matched(envelope, returned, said)
             # What another program forwarded before us, the ledger never knew.
             if known is None and not (self._settings.pass_unmatched or resolved.legacy):
                 return self._tell.refused(
                     envelope, Refuse(reply.UNKNOWN_REPORT, "no message of ours matches the report")
                 )
-            action = bounce.worst_status(report, returned.destination).action
-            if known is not None and not notify.may_tell(known.notify, action):
+            if known is not None and not notify.may_tell(known.notify, said.action):
                 # RFC 3461 section 5.2.2: a next hop without DSN could not be told.
-                return self._tell.discarded(envelope, Discard(f"its sender asked not to hear that it is {action}"))
+                return self._tell.discarded(envelope, Discard(f"its sender asked not to hear that it is {said.action}"))
             claim = (await self._dispatcher.claim([ticket], envelope.id))[ticket]
             if claim is not Claim.FRESH:
                 return reply.BOUNCE_RETURNED if claim is Claim.DELIVERED else reply.BUSY

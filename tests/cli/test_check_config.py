@@ -179,6 +179,13 @@ def test_a_text_that_cannot_be_a_note_is_a_mistake(config: Path, capsys: pytest.
     assert "note.txt: must be ASCII" in capsys.readouterr().err
 
 
+def test_a_rule_file_that_cannot_be_used_is_a_mistake(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "rules.toml").write_text('[[rule]]\nreason = "nonsense"\ntext = "x"\n')
+    config.write_text(config.read_text() + '\n[bounces]\nrules_file = "rules.toml"\n')
+    assert main(["check-config", str(config)]) == 1
+    assert "rules.toml: rule 1: reason: must be one of" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "mode", "told"),
     [

@@ -126,7 +126,9 @@ def test_rules_of_an_operator_go_before_ours() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("rule = [", "Invalid value"),
+        ("rule = [", "is not TOML: Invalid value"),
+        ("a = " + "[" * 20000, "is not TOML"),
+        ("#" + "x" * 1024 * 1024, "larger than"),
         ("rules = []", "'rules' is nothing"),
         ("rule = 1", "array of tables"),
         ('[[rule]]\nreason = "x"\ntext = "y"', "rule 1: reason: must be one of unknown-user"),
