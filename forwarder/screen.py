@@ -7,8 +7,9 @@ ours is ever written for one (RFC 5321 section 6.3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from forwarder.loopmark import bears_mark
 from forwarder.mail.address import AddressError, FromHeader, parse_address
 from forwarder.mail.header import unfold
 from forwarder.model import Address, Message, Refuse
@@ -29,12 +30,14 @@ def screen_message(message: Message, author: FromHeader) -> Refuse | None:
     return None
 
 
-def screen_loop(message: Message, aliases: Iterable[Address]) -> Refuse | None:
-    """Has this message been through one of these aliases before? Our own Delivered-To says so."""
+def screen_loop(message: Message, aliases: Iterable[Address], secrets: Sequence[bytes]) -> Refuse | None:
+    """Has this message been through one of these aliases before? Our own Delivered-To says so, or our mark."""
     marks = {_mark(unfold(one.value)) for one in message.fields if one.name == b"delivered-to"}
     for alias in aliases:
         if f"{alias.local.lower()}@{alias.domain}" in marks:
             return Refuse(reply.LOOP, "Delivered-To names the alias")
+        if bears_mark(message, alias, secrets):
+            return Refuse(reply.LOOP, "our mark of the alias is on it")
     return None
 
 

@@ -7,7 +7,8 @@ From the top:
     DKIM-Signature (RSA, ed25519)                             we handled this (RFC 6376)
     Authentication-Results      what we found (RFC 8601)
     Delivered-To                the alias; stops loops (RFC 9228)
-    Received                    the lowest of our block: all below it is the sender's (bounce.py cuts there)
+    Received                    the lowest of our block: all below it is the sender's (bounce.py cuts there); its id bears
+                                our loop mark
 
 The sender's own fields and its body are never touched, but for Authentication-Results that claim our name on arrival: they are
 forged, or our own from an earlier pass, and are taken out (RFC 8601 section 5).
@@ -23,6 +24,7 @@ from forwarder.auth import canonical
 from forwarder.auth.arc import build_arc_set
 from forwarder.auth.dkim import build_dkim_signature
 from forwarder.auth.mailkey import build_mailkey_signature
+from forwarder.loopmark import make_mark
 from forwarder.mail import authres, received
 from forwarder.mail.address import wire
 from forwarder.mail.header import parse_message
@@ -73,7 +75,9 @@ def seal_message(
     trace = (
         authres.build_field(results),
         b"Delivered-To: " + wire(alias) + b"\r\n",
-        received.build_received(envelope, by=names.hostname, for_=alias, now=now),
+        received.build_received(
+            envelope, by=names.hostname, for_=alias, now=now, mark=make_mark(keys.srs_secrets()[0], alias, message)
+        ),
     )
     signatures = [build_dkim_signature(message.fields, body_hash, key, now=now) for key in keys.dkim(srs_domain)]
     fields = tuple(Field(b"dkim-signature", one) for one in signatures) + message.fields

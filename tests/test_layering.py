@@ -22,6 +22,7 @@ LAYERS = {
     "auth": 2,
     "srs": 2,
     "srslegacy": 2,
+    "loopmark": 2,
     "retry": 2,
     "unsettled": 2,
     "notify": 2,

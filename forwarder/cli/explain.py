@@ -84,8 +84,8 @@ async def _route(settings: Settings, envelope: Envelope, message: Message) -> di
     found = await directory.look_up(envelope.recipients[0].address)
     if not isinstance(found, AliasFound | MailboxFound):
         return {"route": "refuse", "reason": type(found).__name__, "reply": "550 at RCPT TO"}
-    author = parse_from(message)
-    unfit = screen.screen_message(message, author) or screen.screen_loop(message, [found.alias])
+    author, keys = parse_from(message), load_keys(settings)
+    unfit = screen.screen_message(message, author) or screen.screen_loop(message, [found.alias], keys.srs_secrets())
     if unfit is not None:
         return {"route": "refuse", "reply": str(unfit.reply), "reason": unfit.reason}
     now, names = envelope.received_at, names_of(settings)
@@ -112,7 +112,6 @@ async def _route(settings: Settings, envelope: Envelope, message: Message) -> di
         return told | {"route": "refuse", "reply": str(decided.reply), "reason": decided.reason}
     if not isinstance(decided, Forward):
         return told | {"route": "keep", "mailbox": decided.mailbox, "reason": decided.reason}
-    keys = load_keys(settings)
     rewritten = rewrite.rewrite_sender(
         envelope.sender, decided, keys.srs_secrets(), now.date(), directory.is_srs_domain
     )

@@ -25,19 +25,19 @@ _BY = re.compile(rb"(?:\A|[ \t])by(?=[ \t]+([A-Za-z0-9._-]+))", re.IGNORECASE)
 
 
 def build_received(
-    envelope: Envelope, *, by: str, for_: Address | None, now: datetime, hide_client: bool = False
+    envelope: Envelope, *, by: str, for_: Address | None, now: datetime, hide_client: bool = False, mark: str = ""
 ) -> bytes:
     """The whole field, folded, with its final CRLF.
 
     ``for_`` is the one recipient this copy is for; ``None`` where there are several (RFC 5321 section 7.2 and 7.6) or
     where it must not be told. ``hide_client`` leaves out the from clause, which RFC 5321 wants: a user's own machine and
-    where it stands are nobody's business.
+    where it stands are nobody's business. ``mark`` is an atom that goes behind the id (``forwarder.loopmark``).
     """
     peer = envelope.peer
     from_ = "" if hide_client else f" from {_checked(_HELO, peer.helo)} ({_literal(peer.ip)})\r\n\t"
     return (
         f"Received:{from_ or ' '}"
-        f"by {by} with {_protocol(envelope)} id {_checked(_ATOM, envelope.id)}{_tls(peer)}"
+        f"by {by} with {_protocol(envelope)} id {_checked(_ATOM, envelope.id)}{mark and '.'}{mark}{_tls(peer)}"
         f"{_for(for_)};\r\n"
         f"\t{render_date(now)}\r\n"
     ).encode("ascii")

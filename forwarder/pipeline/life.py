@@ -123,7 +123,7 @@ class Pipeline:
                 return self._tell.refused(envelope, decided)
             routes[decided.alias] = decided
             aliases.append(decided.alias)
-        loop = screen.screen_loop(message, list(routes))
+        loop = screen.screen_loop(message, list(routes), self._doors.keys.srs_secrets())
         if loop is not None:
             return self._tell.refused(envelope, loop)
         envelope = notify.by_alias(envelope, aliases)

@@ -52,6 +52,12 @@ class Reporting:
         failed = [one for one in failed if notify.wants_failure(envelope, one.ticket.alias)]
         if not failed:
             return reply.DELIVERED
+        mark = _mark(Action.FAILED, failed)
+        claim, recorded = await self._claim(envelope, mark)
+        if claim is Claim.DELIVERED:
+            return reply.DELIVERED
+        if claim is Claim.BUSY:
+            return reply.BUSY
         raw = bounce.compose_failure(
             [
                 (one.ticket.alias, one.ticket.destination, one.outcome)
@@ -64,7 +70,8 @@ class Reporting:
             now=self._doors.clock.now(),
             note=await note_for(envelope.sender.domain, envelope.id, self._settings, self._doors),
         )
-        outcome = await self._send_report(envelope, raw, envelope.sender, failed[0].ticket.alias.domain)
+        domain = failed[0].ticket.alias.domain
+        outcome = await self._send_report(envelope, raw, envelope.sender, domain, mark, recorded=recorded)
         match outcome:
             case Delivered() | Queued():
                 return reply.DELIVERED
@@ -103,15 +110,8 @@ class Reporting:
         back for its report could only be told so again."""
         if envelope.sender is None:
             return
-        # Made of what stands for the message: a retry of it makes the same.
-        mark = hashlib.sha256(b"report" + action.encode() + min(one.ticket.fingerprint for one in fates)).digest()
-        ticket = Ticket(envelope.sender, envelope.sender, mark)
-        try:
-            claim = (await self._dispatcher.claim([ticket], envelope.id))[ticket]
-        except StoreAway as away:
-            self._doors.journal.event("ledger.away", id=envelope.id, step=f"report {action}", reason=str(away))
-            self._dispatcher.take_back([ticket], envelope.id)
-            return
+        mark = _mark(action, fates)
+        claim, recorded = await self._claim(envelope, mark)
         if claim is not Claim.FRESH:
             return
         raw = bounce.compose_success(
@@ -134,16 +134,36 @@ class Reporting:
             doors=self._doors,
             fingerprint=mark,
         )
+        ticket = Ticket(envelope.sender, envelope.sender, mark)
         may_hold = self._settings.domain_holds.get(alias.domain, self._settings.hold) is not Hold.NEVER
         # The queue comes first: the sender waits for its answer and not for its own server.
         hold = Hold.ALWAYS if may_hold else Hold.NEVER
         plan = Plan(held.delivery, (ticket,), (None,), held if may_hold else None, hold)
-        self._tell.delivered(envelope, await self._dispatcher.deliver([plan], envelope.id, recorded=True))
+        self._tell.delivered(envelope, await self._dispatcher.deliver([plan], envelope.id, recorded=recorded))
+
+    async def _claim(self, envelope: Envelope, mark: bytes) -> tuple[Claim, bool]:
+        """Has this been told, to a sender that lost our answer? False: as far as this process knows, the store is away."""
+        assert envelope.sender is not None
+        ticket = Ticket(envelope.sender, envelope.sender, mark)
+        try:
+            return (await self._dispatcher.claim([ticket], envelope.id))[ticket], True
+        except StoreAway as away:
+            self._doors.journal.event("ledger.away", id=envelope.id, step="report", reason=str(away))
+            self._dispatcher.take_back([ticket], envelope.id)
+            return self._dispatcher.recall([ticket])[ticket], False
 
     async def _send_report(
-        self, envelope: Envelope, raw: bytes, recipient: Address, alias_domain: str
+        self,
+        envelope: Envelope,
+        raw: bytes,
+        recipient: Address,
+        alias_domain: str,
+        mark: bytes = b"",
+        *,
+        recorded: bool = False,
     ) -> Delivered | Queued | Deferred | Failed:
-        """A report of ours, with the null sender (RFC 5321 section 4.5.5), delivered or held like any delivery."""
+        """A report of ours, with the null sender (RFC 5321 section 4.5.5), delivered or held like any delivery. ``mark`` stands
+        for it in the ledger, ``recorded`` where it was claimed there."""
         held = seal_report(
             raw,
             recipient,
@@ -152,12 +172,13 @@ class Reporting:
             srs_domain=self._doors.directory.srs_domain(alias_domain),
             settings=self._settings,
             doors=self._doors,
+            fingerprint=mark,
         )
         reach("K13")
         hold = self._settings.domain_holds.get(alias_domain, self._settings.hold)
-        ticket = Ticket(recipient, recipient, b"")
+        ticket = Ticket(recipient, recipient, mark)
         plan = Plan(held.delivery, (ticket,), (None,), held if hold is not Hold.NEVER else None, hold)
-        fates = await self._dispatcher.deliver([plan], envelope.id, recorded=False)
+        fates = await self._dispatcher.deliver([plan], envelope.id, recorded=recorded)
         self._tell.delivered(envelope, fates)
         return fates[0].outcome
 
@@ -253,3 +274,9 @@ class Reporting:
                 await self._doors.ledger.refund_bounce(resolved.reversible, message_id)
         except StoreAway as away:
             self._doors.journal.event("ledger.away", id=envelope.id, step="settle bounce", reason=str(away))
+
+
+def _mark(action: Action, fates: Sequence[Fate]) -> bytes:
+    """32 octets for this report, made of what stands for the message: a retry of it makes the same."""
+    about = b"".join(sorted(one.ticket.fingerprint for one in fates))
+    return hashlib.sha256(b"report" + action.encode() + about).digest()

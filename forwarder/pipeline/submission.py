@@ -117,7 +117,7 @@ class Submission:
         refused = (
             screen.screen_message(message, author)
             or ownership.refuse_author(envelope.identity, author)
-            or screen.screen_loop(message, aliases)
+            or screen.screen_loop(message, aliases, self._doors.keys.srs_secrets())
             or self._allowance.refuse(envelope.identity.name, len(resolved), now, self._submission.recipients_per_hour)
         )
         if refused is not None:

@@ -313,6 +313,15 @@ async def test_never_is_never(tmp_path: Path, in_session: bool) -> None:
         assert it.sender.waiting.empty()
 
 
+async def test_a_sender_that_lost_our_answer_is_not_told_of_the_failure_again(tmp_path: Path) -> None:
+    async with lab(tmp_path, zone=ZONE, aliases=ALIASES) as it, SmtpSink({"RCPT": NO}, host=OTHER, port=it.port):
+        sent = it.signed(recipients=("team@fwd.test",))
+        for _ in range(2):
+            assert (await ask(it, "team@fwd.test", None, mail=(), data=sent)).startswith("250")
+        assert (await next_told(it)).action == "failed"
+        assert it.sender.waiting.empty()
+
+
 @pytest.mark.parametrize(
     ("in_session", "body", "kind"),
     [

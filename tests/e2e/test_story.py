@@ -161,6 +161,33 @@ async def test_a_message_that_has_been_here_is_a_loop(tmp_path: Path) -> None:
         assert (await it.send(arrived.data, "", source="127.0.0.50", helo="mx.sink.test")).startswith("554 5.4.6")
 
 
+def without(raw: bytes, *names: bytes) -> bytes:
+    """As a forwarder leaves it that takes these fields out."""
+    message = parse_message(raw)
+    kept = b"".join(one.raw for one in message.fields if one.name not in names)
+    return kept + message.separator + message.body
+
+
+async def test_a_loop_through_a_forwarder_that_strips_our_fields_is_refused_all_the_same(tmp_path: Path) -> None:
+    async with lab(tmp_path) as it:
+        await it.send(it.signed())
+        arrived = await it.next(it.sink)
+        again = without(arrived.data, b"delivered-to")
+        refused = await it.send(again, "", source="127.0.0.50", helo="mx.sink.test")
+        assert refused.startswith("554 5.4.6")
+        assert it.sink.waiting.empty()
+
+
+async def test_a_mark_in_somebody_elses_message_stops_nothing(tmp_path: Path) -> None:
+    async with lab(tmp_path) as it:
+        await it.send(it.signed())
+        received = parse_message((await it.next(it.sink)).data).first(b"received")
+        assert received is not None
+        stolen = received.raw + MESSAGE.replace(b"<one@", b"<two@")
+        assert (await it.send(it.signed(stolen))).startswith("250")
+        assert stolen in (await it.next(it.sink)).data
+
+
 async def test_two_recipients_of_one_domain_travel_together(tmp_path: Path) -> None:
     async with lab(tmp_path) as it:
         assert (await it.send(it.signed(recipients=("both@fwd.test",)), recipient="both@fwd.test")).startswith("250")

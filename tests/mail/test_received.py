@@ -37,6 +37,11 @@ def test_the_field_says_who_gave_it_to_whom_how_and_when() -> None:
     ]
 
 
+def test_a_mark_stands_behind_the_id() -> None:
+    field = build_received(ENVELOPE, by="mx.fwd.test", for_=None, now=NOW, mark="MARK")
+    assert b"with ESMTP id 01JDX.MARK;" in field
+
+
 def test_an_ipv6_client_stands_as_a_literal_without_the_name_of_our_interface() -> None:
     assert b"([IPv6:2001:db8::1])" in received(replace(ENVELOPE, peer=Peer(IPv6Address("2001:db8::1"), "c.test")))
     assert b"([IPv6:fe80::1])" in received(replace(ENVELOPE, peer=Peer(IPv6Address("fe80::1%eth0"), "c.test")))
