@@ -368,8 +368,8 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The next hop has it. ``peer`` is the host (``mx.example[192.0.2.1]:25``), ``reply`` what it said. ``dsn``: it offers DSN,
-    so what it was asked to report is its to report (RFC 3461 section 5.2.1)."""
+    """The next hop has it. ``peer`` is the host (``mx.example[192.0.2.1]:25``), ``reply`` what it said. ``dsn``: it offers DSN
+    and was asked, so what there is to report is its to report (RFC 3461 section 5.2.1)."""
 
     peer: str
     reply: Reply

@@ -21,7 +21,7 @@ from forwarder import bounce, notify
 from forwarder.bounce.hide import MAX_TEXT, Secrets
 from forwarder.mail.dsn import Action, Reason, RecipientStatus, Report, parse_report
 from forwarder.mail.header import parse_message
-from forwarder.model import Address, Envelope, Failed, Peer, Recipient, Reply
+from forwarder.model import Address, Deferred, Envelope, Failed, Peer, Recipient, Reply
 from forwarder.ports import Forwarded
 from tests.fakes import message
 
@@ -279,6 +279,33 @@ def test_the_sender_reads_about_the_alias_and_gets_back_what_it_sent() -> None:
     assert "Someone may have forged your address." in text
 
 
+@pytest.mark.parametrize(
+    ("orcpt", "decoded"),
+    [
+        pytest.param("rfc822;Al+2Bias@x.test", "Al+ias@x.test", id="another address"),
+        pytest.param("rfc822;ALIAS@fwd.test", "ALIAS@fwd.test", id="the alias, spelled in another way"),
+        pytest.param("rfc822;guess@sink.test", "guess@sink.test", id="a right guess of where it leads"),
+        pytest.param("rfc822;dest.box+2Btag@sink.test", "dest.box+tag@sink.test", id="the destination itself"),
+    ],
+)
+def test_whom_the_sender_meant_comes_back_and_costs_nothing_of_the_rest(orcpt: str, decoded: str) -> None:
+    """What it says of itself is no secret, and the report is the same whether it guessed right or wrong."""
+    statuses = tuple(replace(one, original_recipient=decoded) for one in REPORT.recipients)
+    raw = compose(replace(REPORT, recipients=statuses), replace(KNOWN, orcpt=orcpt, envid="Q+2B1"))
+    found = parse_report(parse_message(raw))
+    assert found is not None
+    assert (found.recipients[0].original_recipient, found.original_envelope_id) == (decoded, "Q+1")
+    assert b"Subject: Hello" in found.returned_header
+    assert found.recipients[0].diagnostic == "550 5.1.1 <alias@fwd.test>: no user [hidden], says [hidden]"
+    assert [word for word in SECRET_WORDS if word in raw.replace(decoded.encode(), b"").lower()] == []
+
+
+def test_what_a_next_hop_claims_of_the_senders_own_words_is_not_believed() -> None:
+    claimed = replace(REPORT, original_envelope_id="hidden-at-sink.test")
+    assert b"Original-Envelope-Id" not in compose(claimed)
+    assert b"Original-Recipient" not in compose(claimed)
+
+
 def test_nothing_behind_the_alias_is_told() -> None:
     raw = compose().lower()
     assert [word for word in SECRET_WORDS if word in raw] == []
@@ -461,6 +488,56 @@ def test_failed_recipients_are_reported_as_their_aliases() -> None:
     assert [word for word in SECRET_WORDS if word in raw.lower()] == []
     assert b"A note." in raw
     assert b"Body." not in raw
+
+
+WAITING = Deferred("not now", PEER, Reply(451, "4.2.0", "<dest.box+tag@sink.test> is busy at sink.test"))
+
+
+def test_a_delay_is_reported_of_the_alias_with_until_when_it_is_tried() -> None:
+    waiting = [(ALIAS, DEST, WAITING), (ALIAS, Address("two", "sink.test"), WAITING)]
+    raw = bounce.compose_delay(waiting, ENVELOPE, MESSAGE, retry_until=NOW, hostname=HOST, now=NOW)
+    found = parse_report(parse_message(raw))
+    assert found is not None
+    (only,) = found.recipients
+    assert (only.action, only.status, only.original_recipient) == (Action.DELAYED, "4.2.0", "Al+ias@x.test")
+    assert b"still being tried" in raw
+    assert b"Will-Retry-Until: " in raw
+    assert [word for word in SECRET_WORDS if word in raw.lower()] == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [(Deferred("no connection"), "4.4.1"), (Deferred("x", PEER, Reply(421, "2.0.0", "bye")), "4.0.0")],
+)
+def test_a_delay_without_a_word_or_with_a_wrong_one_has_a_status_all_the_same(outcome: Deferred, status: str) -> None:
+    raw = bounce.compose_delay([(ALIAS, DEST, outcome)], ENVELOPE, MESSAGE, retry_until=NOW, hostname=HOST, now=NOW)
+    assert f"Status: {status}\r\n".encode() in raw
+
+
+@pytest.mark.parametrize("action", [Action.RELAYED, Action.EXPANDED, Action.DELIVERED])
+def test_success_is_reported_of_the_alias_with_the_header_only(action: Action) -> None:
+    destinations = [DEST, Address("two", "sink.test")]
+    full = replace(ENVELOPE, ret="FULL")
+    raw = bounce.compose_success(
+        action, ALIAS, destinations, full, MESSAGE, hostname=HOST, now=NOW, note="At sink.test."
+    )
+    found = parse_report(parse_message(raw))
+    assert found is not None
+    assert found.recipients == (RecipientStatus(action, "Al+ias@x.test", "alias@fwd.test", "2.0.0"),)
+    assert found.original_envelope_id == "Q+1"
+    assert b"Body." not in raw
+    assert [word for word in SECRET_WORDS if word in raw.lower()] == []
+
+
+@pytest.mark.parametrize(
+    ("ret", "require_tls", "whole"),
+    [("FULL", False, True), ("full", False, True), ("HDRS", False, False), ("FULL", True, False)],
+)
+def test_the_whole_message_goes_back_where_it_was_asked_for(ret: str, require_tls: bool, whole: bool) -> None:
+    """Unless it may only travel over TLS (RFC 8689 section 5)."""
+    envelope = replace(ENVELOPE, ret=ret, require_tls=require_tls)
+    raw = bounce.compose_failure([(ALIAS, DEST, FULL)], envelope, MESSAGE, hostname=HOST, now=NOW)
+    assert (b"Body." in raw) is whole
 
 
 def test_a_status_that_is_no_failure_becomes_the_general_one() -> None:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from forwarder.bounce.hide import Secrets, scrub, scrub_of
 from forwarder.bounce.match import destinations, worst_status
-from forwarder.mail.dsn import MAX_RETURNING, Action, RecipientReport, Report, build_dsn
+from forwarder.mail.dsn import MAX_RETURNING, Action, RecipientReport, Report, build_dsn, original_recipient
 from forwarder.mail.header import unfold
 from forwarder.mail.received import find_own_received
 from forwarder.model import Address, Deferred, Envelope, Failed, Field, Message, Reply, ReturnBounce
@@ -76,8 +76,9 @@ def compose_return(
     alias = returned.alias or Address("undisclosed", returned.reversible.domain)
     status = worst_status(report, returned.destination)
     # Where the destination forwards again, the report names addresses that even we did not know.
+    asked = original_recipient(returned.orcpt)
     secrets = Secrets.of(
-        (returned.destination, *destinations(report)),
+        (returned.destination, *(one for one in destinations(report) if str(one).casefold() != asked)),
         hosts=(report.reporting_mta, *(one.remote_mta for one in report.recipients)),
         known=(returned.sender, alias, returned.reversible),
         ours=hostname,
@@ -86,10 +87,10 @@ def compose_return(
     header = _senders_part(report.returned_header, hostname, secrets)
     note = _harmless(note, secrets)
 
-    def compose(diagnostic: str | None, header: bytes, references: str | None) -> bytes:
-        line = RecipientReport(
-            alias, status.action, status.status or _status_of(status.action), diagnostic, returned.orcpt
-        )
+    def compose(diagnostic: str | None, header: bytes, references: str | None, *, own: bool = True) -> bytes:
+        """``own``: with the sender's own ORCPT and ENVID."""
+        code, orcpt = status.status or _status_of(status.action), returned.orcpt if own else None
+        line = RecipientReport(alias, status.action, code, diagnostic, orcpt)
         return build_dsn(
             id=id,
             hostname=hostname,
@@ -99,14 +100,15 @@ def compose_return(
             recipients=[line],
             returned_header=header,
             now=now,
-            envelope_id=returned.envid,
+            envelope_id=returned.envid if own else None,
             references=references,
         )
 
-    raw = compose(diagnostic, header, _reference(report.message_id))
-    if secrets.told_by(raw.decode("utf-8", "replace")):
-        return compose(None, b"", None)
-    return raw
+    parts = diagnostic, header, _reference(report.message_id)
+    # Without what the sender said itself: it is no secret, and what comes back must not tell whether it was right.
+    if secrets.told_by(compose(*parts, own=False).decode("utf-8", "replace")):
+        parts = None, b"", None
+    return compose(*parts)
 
 
 def _senders_part(header: bytes, hostname: str, secrets: Secrets) -> bytes:

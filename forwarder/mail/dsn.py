@@ -33,6 +33,7 @@ __all__ = [
     "RecipientStatus",
     "Report",
     "build_dsn",
+    "original_recipient",
     "parse_report",
 ]
 
@@ -261,6 +262,14 @@ def _status_part(
     return b"\r\n".join(b"".join(_fold(line) + b"\r\n" for line in group) for group in groups)
 
 
+def original_recipient(orcpt: str | None) -> str | None:
+    """The address in an ORCPT, folded as ``str.casefold`` does."""
+    if orcpt is None:
+        return None
+    text = _ESCAPED.sub(lambda match: chr(min(int(match[1], 16), 0x10FFFF)), orcpt.partition(";")[2])
+    return _decoded_xtext(text).casefold()
+
+
 def _typed_address(address: Address) -> str:
     if address.local.isascii():
         return f"rfc822; {address.local}@{ascii_domain(address.domain)}"
@@ -275,8 +284,11 @@ def _escaped(text: str) -> str:
 
 def _unxtext(text: str) -> str:
     """RFC 3461 section 4; the grammar of the command allows printable characters only."""
-    plain = re.sub(r"\+([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), text)
-    return "".join(one if " " <= one <= "~" else "?" for one in plain)
+    return "".join(one if " " <= one <= "~" else "?" for one in _decoded_xtext(text))
+
+
+def _decoded_xtext(text: str) -> str:
+    return re.sub(r"\+([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), text)
 
 
 def _returned_part(header: bytes) -> bytes:

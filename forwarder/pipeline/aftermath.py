@@ -146,7 +146,7 @@ class Aftermath:
             return []
         names, now, note = self._settings.names, self._doors.clock.now(), await self._note(held, held.report_to)
         raw = bounce.compose_failure(told, held.envelope, _original(held), hostname=names.hostname, now=now, note=note)
-        return [self._seal(held, held.report_to, raw, f"r{held.delivery.attempts}")]
+        return [self._seal(held, held.report_to, raw, Action.FAILED, f"r{held.delivery.attempts}")]
 
     async def _report_relayed(self, held: Held, results: Sequence[RecipientOutcome]) -> list[Held]:
         """RFC 3461 section 5.2.2: success was asked for, and who has it now was not asked for it."""
@@ -165,7 +165,8 @@ class Aftermath:
                     now=self._doors.clock.now(),
                     note=await self._note(held, held.report_to),
                 )
-                reports.append(self._seal(held, held.report_to, raw, f"k{held.delivery.attempts}.{index}"))
+                mark = f"k{held.delivery.attempts}.{index}"
+                reports.append(self._seal(held, held.report_to, raw, Action.RELAYED, mark))
         return reports
 
     def _wants_delay(self, held: Held, alias: Address) -> bool:
@@ -201,14 +202,15 @@ class Aftermath:
             note=await self._note(left, to),
         )
         # By the message's own id: of two items of it that are settled at once, one report goes in.
-        report = self._seal(replace(left, id=left.envelope.id), to, raw, "w", mark)
+        report = self._seal(replace(left, id=left.envelope.id), to, raw, Action.DELAYED, "w", mark)
         return left, [report]
 
     async def _note(self, held: Held, to: Address) -> str | None:
         return await note_for(to.domain, held.id, self._settings, self._doors)
 
-    def _seal(self, held: Held, to: Address, raw: bytes, mark: str, fingerprint: bytes = b"") -> Held:
+    def _seal(self, held: Held, to: Address, raw: bytes, action: Action, mark: str, fingerprint: bytes = b"") -> Held:
         """The same attempt that is settled twice writes the same report."""
+        self._doors.journal.event("report.written", id=held.delivery.id, action=str(action), item=held.id)
         return seal_report(
             raw,
             to,

@@ -70,6 +70,8 @@ class Reporting:
             now=self._doors.clock.now(),
             note=await note_for(envelope.sender.domain, envelope.id, self._settings, self._doors),
         )
+        aliases = {one.ticket.alias for one in failed}
+        self._doors.journal.event("report.written", id=envelope.id, action=str(Action.FAILED), aliases=len(aliases))
         domain = failed[0].ticket.alias.domain
         outcome = await self._send_report(envelope, raw, envelope.sender, domain, mark, recorded=recorded)
         match outcome:
@@ -134,6 +136,7 @@ class Reporting:
             doors=self._doors,
             fingerprint=mark,
         )
+        self._doors.journal.event("report.written", id=envelope.id, action=str(action), aliases=1)
         ticket = Ticket(envelope.sender, envelope.sender, mark)
         may_hold = self._settings.domain_holds.get(alias.domain, self._settings.hold) is not Hold.NEVER
         # The queue comes first: the sender waits for its answer and not for its own server.

@@ -184,7 +184,7 @@ class Attempt:
         phase, reply = answer
         match reply.code // 100:
             case 2:
-                self._settle(index, Delivered(target.peer, reply, self._offers_dsn))
+                self._settle(index, Delivered(target.peer, reply, self._offers_dsn and bool(self._notices)))
             case 5 if not (too_many or (self._by_smarthost and reply.code in _WANTS_LOGIN)):
                 self._settle(index, Failed(_REASONS[phase], reply, target.peer))
             case _:

@@ -19,12 +19,14 @@ from forwarder.auth.verify import verify
 from forwarder.cli.demo_lab import FORWARDER, Received
 from forwarder.credentials import make_line
 from forwarder.mail.address import parse_address, parse_from
+from forwarder.mail.dsn import parse_report
 from forwarder.mail.header import parse_message
 from forwarder.model import Envelope, Peer, Recipient, Result, Verdict
 from forwarder.resolver import DnsResolver
 from tests.e2e.lab import Lab, lab
 from tests.peers.postfix import needs_postfix, needs_root, postfix
 from tests.peers.programs import needs, run
+from tests.peers.smtp_sink import SmtpSink
 
 PASSWORD = "correct-horse"
 #: Three hashes, made once: each costs a quarter of a second.
@@ -508,3 +510,25 @@ async def test_postmaster_of_ours_is_kept_as_ever(tmp_path: Path) -> None:
         kept = b"".join(one.read_bytes() for one in (it.folder / "state" / "mail").rglob("*") if one.is_file())
         assert b"Hello." in kept
         assert b"[127.0.0.1]" not in kept
+
+
+async def test_what_a_user_asks_of_reports_is_asked_of_the_next_hop_or_told_by_us(tmp_path: Path) -> None:
+    def talk(client: smtplib.SMTP) -> str:
+        client.mail("alice@sender.test", ["RET=FULL", "ENVID=A1"])
+        for one in ("x@sink.test", "Alias@fwd.test", "y@dsn.test"):
+            assert client.rcpt(one, ["NOTIFY=SUCCESS,FAILURE"])[0] == 250
+        return said(client.data(MESSAGE))
+
+    async with (
+        submission(tmp_path) as (it, port, _),
+        SmtpSink(extensions=(b"8BITMIME", b"DSN"), host="127.0.0.51", port=it.port) as other,
+    ):
+        it.dns.add("dsn.test. 300 IN MX 10 mx.dsn.test.\nmx.dsn.test. 300 IN A 127.0.0.51")
+        assert (await in_thread(port, talk)).startswith("250")
+        assert other.messages[0].mail.endswith(b" RET=FULL ENVID=A1")
+        assert other.messages[0].rcpts == [b"TO:<y@dsn.test> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;y@dsn.test"]
+        reports = [parse_report(parse_message((await it.next(it.sender)).data)) for _ in range(2)]
+        found = {(one.recipients[0].final_recipient, one.recipients[0].original_recipient) for one in reports if one}
+        assert found == {("x@sink.test", "x@sink.test"), ("alias@fwd.test", "Alias@fwd.test")}
+        assert {one.recipients[0].action for one in reports if one} == {"relayed"}
+        assert it.sender.waiting.empty()

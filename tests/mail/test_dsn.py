@@ -6,6 +6,7 @@ import email
 import email.message
 import email.policy
 import time
+from base64 import b64encode
 from datetime import UTC, datetime
 from typing import cast
 
@@ -13,7 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forwarder.mail.dsn import Action, Reason, RecipientReport, RecipientStatus, build_dsn, parse_report
+from forwarder.mail.dsn import (
+    MAX_RETURNING_WHOLE,
+    Action,
+    Reason,
+    RecipientReport,
+    RecipientStatus,
+    build_dsn,
+    parse_report,
+)
 from forwarder.mail.header import MalformedMessage, parse_message
 from forwarder.mail.mime import parse_content_type, walk_parts
 from forwarder.mail.oldbounce import is_auto_reply
@@ -400,6 +409,49 @@ def test_a_large_header_is_cut_and_long_lines_end() -> None:
     raw = ours(returned_header=b"X: " + b"y" * 2000 + b"\r\n" + b"A: b\r\n" * 20_000)
     assert len(raw) < 40_000
     assert max(map(len, raw.splitlines())) <= 998
+
+
+def third_part(raw: bytes) -> email.message.Message:
+    parts = email.message_from_bytes(raw, policy=email.policy.SMTP).get_payload()
+    return cast(email.message.Message, cast(list[object], parts)[2])
+
+
+def test_a_whole_message_is_returned_byte_for_byte() -> None:
+    sent = b"Subject: x\r\n\r\nHello.\r\n--=_fake\r\n.\r\n"
+    raw = ours(returned_message=sent)
+    assert third_part(raw).get_content_type() == "message/rfc822"
+    assert b"Content-Type: message/rfc822\r\n\r\n" + sent + b"\r\n--=_" in raw
+
+
+@pytest.mark.parametrize(
+    "body", [pytest.param("Grüße\r\n".encode(), id="8-bit"), pytest.param(b"x" * 999 + b"\r\n", id="a long line")]
+)
+def test_what_not_every_server_would_take_is_returned_encoded(body: bytes) -> None:
+    raw = ours(returned_message=b"Subject: x\r\n\r\n" + body)
+    assert raw.isascii()
+    assert max(map(len, raw.split(b"\r\n"))) <= 998
+    found = third_part(raw)
+    assert found.get_content_type() == "message/global"
+    assert b"".join(raw.partition(b"base64\r\n\r\n")[2].partition(b"\r\n--")[0].split()) == b64encode(
+        b"Subject: x\r\n\r\n" + body
+    )
+
+
+def test_a_message_beyond_a_mebibyte_is_returned_by_its_header_only() -> None:
+    line = b"x" * 62 + b"\r\n"
+    fits = b"Subject: x" + b"x" * 48 + b"\r\n\r\n\r\n" + line * (1024 * 16 - 1)
+    assert len(fits) == MAX_RETURNING_WHOLE
+    assert third_part(ours(returned_message=fits)).get_content_type() == "message/rfc822"
+    assert third_part(ours(returned_message=fits + b"\r\n")).get_content_type() == "text/rfc822-headers"
+
+
+def test_until_when_a_delayed_message_is_tried_is_told() -> None:
+    one = RecipientReport(ALIAS, Action.DELAYED, "4.4.1", retry_until=NOW)
+    raw = ours(recipients=[one])
+    assert b"Action: delayed\r\nStatus: 4.4.1\r\nWill-Retry-Until: Mon, 23 Nov 2026 12:30:00 +0000\r\n" in raw
+    found = parse_report(parse_message(raw))
+    assert found is not None
+    assert found.recipients == (RecipientStatus(Action.DELAYED, None, "alias@fwd.test", "4.4.1"),)
 
 
 def test_no_header_is_no_third_part() -> None:
