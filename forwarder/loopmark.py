@@ -1,4 +1,4 @@
-"""Has this message been through this alias before? A mark in the id of our Received that only we can make. RFC 5321 section 6.3.
+"""Has this message been through this alias before? A mark in our Received that only we can make. RFC 5321 section 6.3.
 
 Delivered-To says so in clear (RFC 9228), and forwarders that strip it, or put their own in its place, would let a loop go on to
 its hundredth hop. Received is left alone by everybody. The mark is an HMAC over the alias and what names the message for all its

@@ -7,8 +7,8 @@ From the top:
     DKIM-Signature (RSA, ed25519)                             we handled this (RFC 6376)
     Authentication-Results      what we found (RFC 8601)
     Delivered-To                the alias; stops loops (RFC 9228)
-    Received                    the lowest of our block: all below it is the sender's (bounce.py cuts there); its id bears
-                                our loop mark
+    Received                    the lowest of our block: all below it is the sender's (bounce.py cuts there); with our
+                                loop mark
 
 The sender's own fields and its body are never touched, but for Authentication-Results that claim our name on arrival: they are
 forged, or our own from an earlier pass, and are taken out (RFC 8601 section 5).

@@ -29,8 +29,8 @@ def test_it_is_an_atom_of_16_characters() -> None:
 @pytest.mark.parametrize(
     "field",
     [
-        pytest.param("Received: by mx.fwd.test with ESMTP id 01JDX.", id="as we put it"),
-        pytest.param("X-Received: by mx.fwd.test\n\tid 01JDX.", id="renamed and folded"),
+        pytest.param("Received: by mx.fwd.test with ESMTP id 01JDX\n\t(mark ", id="as we put it"),
+        pytest.param("X-Received: by mx.fwd.test\n\tid 01JDX (mark\n\t", id="renamed and folded"),
         pytest.param("Old-Trace: ", id="something else"),
     ],
 )

@@ -31,14 +31,14 @@ def build_received(
 
     ``for_`` is the one recipient this copy is for; ``None`` where there are several (RFC 5321 section 7.2 and 7.6) or
     where it must not be told. ``hide_client`` leaves out the from clause, which RFC 5321 wants: a user's own machine and
-    where it stands are nobody's business. ``mark`` is an atom that goes behind the id (``forwarder.loopmark``).
+    where it stands are nobody's business. ``mark`` is an atom that goes into a comment (``forwarder.loopmark``).
     """
     peer = envelope.peer
     from_ = "" if hide_client else f" from {_checked(_HELO, peer.helo)} ({_literal(peer.ip)})\r\n\t"
     return (
         f"Received:{from_ or ' '}"
-        f"by {by} with {_protocol(envelope)} id {_checked(_ATOM, envelope.id)}{mark and '.'}{mark}{_tls(peer)}"
-        f"{_for(for_)};\r\n"
+        f"by {by} with {_protocol(envelope)} id {_checked(_ATOM, envelope.id)}{_tls(peer)}"
+        f"{_marked(mark)}{_for(for_)};\r\n"
         f"\t{render_date(now)}\r\n"
     ).encode("ascii")
 
@@ -65,6 +65,10 @@ def _tls(peer: Peer) -> str:
     if peer.tls is None:
         return ""
     return f"\r\n\t({_checked(_TLS_NAME, peer.tls.version)} {_checked(_TLS_NAME, peer.tls.cipher)})"
+
+
+def _marked(mark: str) -> str:
+    return f"\r\n\t(mark {mark})" if mark else ""
 
 
 def _for(address: Address | None) -> str:

@@ -37,9 +37,10 @@ def test_the_field_says_who_gave_it_to_whom_how_and_when() -> None:
     ]
 
 
-def test_a_mark_stands_behind_the_id() -> None:
+def test_a_mark_stands_in_a_comment() -> None:
     field = build_received(ENVELOPE, by="mx.fwd.test", for_=None, now=NOW, mark="MARK")
-    assert b"with ESMTP id 01JDX.MARK;" in field
+    assert b"with ESMTP id 01JDX\r\n\t(mark MARK);" in field
+    assert is_ours(parse_message(field).fields[0], "mx.fwd.test")
 
 
 def test_an_ipv6_client_stands_as_a_literal_without_the_name_of_our_interface() -> None:
