@@ -2,6 +2,7 @@
 
     ./scripts/backlog start                  100,000 messages wait: when does it listen, when does it deliver, in how much memory?
     ./scripts/backlog dead                   50,000 wait for a next hop that never answers: how long does all other mail take?
+    ./scripts/backlog dead --hop refuses     nobody listens there; --hop busy: it says 451 to each message
 
 Everything is real and on loopback: the embedded store filled by the queue's own code, the service as a process, next hops that
 are SMTP servers of this process. Figures of one run are to be compared with each other: machines differ, and so do their hours.
@@ -85,10 +86,10 @@ def zone() -> dict[str, dict[str, list[str]]]:
 
 
 class Sink(asyncio.Protocol):
-    """Takes everything, keeps nothing but when each message came."""
+    """Takes everything, keeps nothing but when each message came; or, ``busy``, takes no recipient."""
 
-    def __init__(self, arrived: dict[bytes, float]) -> None:
-        self._arrived, self._rest, self._data = arrived, b"", False
+    def __init__(self, arrived: dict[bytes, float], *, busy: bool = False) -> None:
+        self._arrived, self._rest, self._data, self._busy = arrived, b"", False, busy
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -112,6 +113,8 @@ class Sink(asyncio.Protocol):
             self._arrived[text.partition(b"\r\nSubject: ")[2].partition(b"\r\n")[0]] = time.monotonic()
             return b"250 2.0.0 ok\r\n"
         verb = text[:4].upper()
+        if self._busy and verb in (b"RCPT", b"DATA"):
+            return b"451 4.3.2 not now\r\n"
         self._data = verb == b"DATA"
         if verb == b"EHLO":
             return b"250-sink\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
@@ -273,7 +276,7 @@ def _peak(pid: int) -> int:
 
 
 @asynccontextmanager
-async def lab() -> AsyncIterator[Lab]:
+async def lab(hop: str = "hangs") -> AsyncIterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="backlog-") as name:
         it = Lab(Path(name))
         make_keys(it.folder / "keys")
@@ -281,8 +284,9 @@ async def lab() -> AsyncIterator[Lab]:
         it.config.write_text(CONFIG.format(listen=LISTEN, port=it.port))
         loop = asyncio.get_running_loop()
         sink = await loop.create_server(lambda: Sink(it.arrived), SINK, it.port, backlog=1000)
-        # Takes connections and says nothing: worse than a port where nobody is.
-        dead = await loop.create_server(asyncio.Protocol, DEAD, it.port, backlog=1000)
+        # One that hangs takes connections and says nothing.
+        dead_hop = (lambda: Sink({}, busy=True)) if hop == "busy" else asyncio.Protocol
+        dead = await loop.create_server(dead_hop, DEAD if hop != "refuses" else SENDER, it.port, backlog=1000)
         try:
             yield it
         finally:
@@ -328,14 +332,14 @@ def on_disk(it: Lab) -> int:
     return sum(one.stat().st_size for one in (it.folder / "state/store").rglob("*") if one.is_file()) // 2**20
 
 
-async def run_dead(messages: int, octets: int, probes: int) -> None:
+async def run_dead(messages: int, octets: int, probes: int, hop: str) -> None:
     """Two services side by side, one of them with the mountain, asked in turn: what else the machine does meets both."""
-    async with lab() as plain, lab() as burdened:
+    async with lab(hop) as plain, lab(hop) as burdened:
         await plain.start()
         await burdened.start()
         async with open_state(load(burdened.config), SilentJournal()) as state:
             seconds = await fill(state.queue, ("dead.test" for _ in range(messages)), octets)
-        print(f"{messages} messages for one next hop that never answers put in {seconds:.1f} s")
+        print(f"{messages} messages for one next hop ({hop}) put in {seconds:.1f} s")
         for name, ask in (("in session", in_session), ("queued", queued)):
             took: dict[Lab, list[float]] = {plain: [], burdened: []}
             for number in range(probes + WARM):
@@ -378,11 +382,12 @@ def main() -> None:
         one.add_argument("--messages", type=int, default=count)
         one.add_argument("--octets", type=int, default=4096)
         one.add_argument("--probes", type=int, default=probes)
+        one.add_argument("--hop", choices=("hangs", "refuses", "busy"), default="hangs")
     args = parser.parse_args()
     if args.run == "start":
         asyncio.run(run_start(args.messages, args.octets))
     else:
-        asyncio.run(run_dead(args.messages, args.octets, args.probes))
+        asyncio.run(run_dead(args.messages, args.octets, args.probes, args.hop))
 
 
 if __name__ == "__main__":

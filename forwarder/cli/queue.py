@@ -17,7 +17,7 @@ import msgspec
 from forwarder.app import StartError, State, SystemClock, open_state
 from forwarder.cli.queuecarry import export_items, import_items
 from forwarder.cli.queueselection import Chosen, SelectionError, add_selection, choose, selection
-from forwarder.cli.queueview import COLUMNS, NextHop, Table, counted, facts, plain, row
+from forwarder.cli.queueview import COLUMNS, DEAD_COLUMNS, NextHop, Table, counted, facts, plain, row
 from forwarder.config import ConfigError, load
 from forwarder.store.queue import Did, Do
 from forwarder.telemetry import SilentJournal
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 async def _ls(args: argparse.Namespace, state: State) -> int:
     count = octets = 0
     wanted, now = selection(args), SystemClock().now()
-    with Table(COLUMNS) as table:
+    with Table(DEAD_COLUMNS if args.dead else COLUMNS) as table:
         async for one in state.queue.list(dead=args.dead):
             if not wanted.takes(one, now):
                 continue

@@ -14,9 +14,10 @@ from typing import Any, Self
 from forwarder.ports import Held
 from forwarder.store.queue import Listed
 
-__all__ = ["COLUMNS", "NextHop", "Progress", "Table", "counted", "facts", "plain", "row"]
+__all__ = ["COLUMNS", "DEAD_COLUMNS", "NextHop", "Progress", "Table", "counted", "facts", "plain", "row"]
 
 COLUMNS = ("ID", "QUEUED", "TRIES", "NEXT", "OCTETS", "SENDER", "RECIPIENT")
+DEAD_COLUMNS = ("ID", "QUEUED", "TRIES", "OCTETS", "SENDER", "RECIPIENT", "WHY")
 #: Rows that the widths of a table are measured by; longer ones that come later stick out.
 _MEASURED = 200
 #: Ages that a summary tells apart, seconds.
@@ -60,23 +61,21 @@ def _of(held: Held | None) -> dict[str, Any]:
 
 
 def row(one: Listed) -> tuple[str, ...]:
-    """Its cells, as ``COLUMNS`` names them. Why it is dead comes last: it is long."""
+    """Its cells, as ``COLUMNS`` or ``DEAD_COLUMNS`` names them."""
+    state, octets = _state(one), str(one.octets)
     if one.held is None:
-        return (one.id, "", "", "", str(one.octets), "", "damaged in the store")
-    held = one.held
-    recipients = str(held.delivery.recipients[0])
-    if len(held.delivery.recipients) > 1:
-        recipients += f" and {len(held.delivery.recipients) - 1} more"
-    state = _state(one)
-    return (
-        one.id,
-        f"{held.queued_at:%Y-%m-%d %H:%M}",
-        str(held.delivery.attempts),
-        f"in {_seconds(one.due_in or 0)}" if state == "waiting" else state,
-        str(one.octets),
-        str(held.envelope.sender or "<>"),
-        recipients + (f"  {one.dead}" if one.dead is not None else ""),
-    )
+        queued_at = tries = sender = ""
+        recipients = "damaged in the store"
+    else:
+        held = one.held
+        queued_at, tries = f"{held.queued_at:%Y-%m-%d %H:%M}", str(held.delivery.attempts)
+        sender, recipients = str(held.envelope.sender or "<>"), str(held.delivery.recipients[0])
+        if len(held.delivery.recipients) > 1:
+            recipients += f" and {len(held.delivery.recipients) - 1} more"
+    if one.dead is not None:
+        return (one.id, queued_at, tries, octets, sender, recipients, one.dead)
+    due = f"in {_seconds(one.due_in or 0)}" if state == "waiting" else state
+    return (one.id, queued_at, tries, due, octets, sender, recipients)
 
 
 # --- many, by next hop ------------------------------------------------------------------------------------------------

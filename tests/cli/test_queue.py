@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ async def test_a_dead_letter_is_seen_and_can_be_sent_after_all(
         out = (await command(it, capsys, "ls", "--dead", "--json"))[1]
         facts = json.loads(out.splitlines()[-1])
         assert "550" in facts["reason"]
+        header, line, _ = (await command(it, capsys, "ls", "--dead"))[1].splitlines()
+        assert line[header.index("WHY") :].strip() == facts["reason"]
         assert facts["report_to"] is None
         assert (await command(it, capsys, "retry", facts["id"]))[0] == 0
         it.app.wake_queue()
@@ -129,6 +132,24 @@ async def test_what_is_on_hold_is_shown_so_and_goes_out_once_released(
         it.app.wake_queue()
         await until(lambda: other.messages)
         await told(it, "queue.outcome")
+
+
+async def test_what_is_on_hold_is_not_given_up_and_is_tried_once_more_when_its_time_is_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with (
+        lab(tmp_path, zone=ZONE, aliases=ALIASES, extra=LATER + "lifetime = 3\n") as it,
+        SmtpSink({"DOT": [NOT_NOW, DEFAULT]}, host=OTHER, port=it.port) as other,
+    ):
+        facts = await one_waiting(it, capsys)
+        assert (await command(it, capsys, "hold", "--all"))[0] == 0
+        over = datetime.fromisoformat(facts["expires_at"])
+        await until(lambda: it.app.clock.now() > over)
+        assert len(it.journal.named("queue.outcome")) == 0
+        assert (await command(it, capsys, "release", "--all"))[0] == 0
+        it.app.wake_queue()
+        await until(lambda: other.messages)
+        assert it.sender.waiting.empty()
 
 
 async def test_what_is_dropped_with_a_report_goes_back_to_its_verified_sender(
