@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import chain, islice
 from typing import Any, Protocol
 
 from forwarder.failpoints import reach
@@ -59,10 +60,15 @@ DEFAULT_IN_SESSION = 20.0
 #: Next hops of one message that are tried while the sender waits. Lists have more, and the queue comes first for them.
 MAX_IN_SESSION = 5
 
-#: Seconds between the tries to tell the store what it missed, or what it may have heard too late.
+#: Seconds between the tries to settle what is under a lease.
 CATCH_UP = (1.0, 4.0, 15.0, 60.0, 240.0)
-#: Attempts that wait for this at once; in a long outage there are others, and they are forgotten.
-MAX_CATCH_UP = 1000
+#: Seconds between the tries to tell the ledger what it missed, at first and at most, and how much it is told at once.
+LATE_PAUSE = (1.0, 5.0)
+LATE_GROUP = 50
+#: The same when the program stops: a store that is back is found to be within half a second (store.client).
+LAST_PAUSES = (0.0, 0.6)
+#: What waits for that (some 10 MB); in a long outage there is more, and the oldest is forgotten.
+MAX_LATE = 10_000
 
 #: Reasons that the pipeline tells apart when it answers.
 BUSY = "an earlier attempt is still under way"
@@ -133,6 +139,16 @@ class _Put(Enum):
     UNKNOWN = "unknown"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Late:
+    """What the ledger missed: the arguments of ``Ledger.settle``."""
+
+    attempt: str
+    delivered: Sequence[bytes]
+    released: Sequence[bytes]
+    forwards: Sequence[Forwarded]
+
+
 @dataclass(slots=True, eq=False)
 class _Attempt:
     """A plan under way. ``outcome`` is there once the relay is done; ``handed`` once the session stopped waiting: it tells
@@ -157,6 +173,8 @@ class UnderWay:
         #: Of the dispatchers that share this: those before and after a reload.
         self.attempts: set[_Attempt] = set()
         self.unsettled = Unsettled()
+        #: In the order in which the ledger missed them.
+        self.late: dict[_Late, None] = {}
 
     @contextmanager
     def during(self, forwards: Sequence[Forwarded | None]) -> Iterator[None]:
@@ -176,7 +194,7 @@ class UnderWay:
         return next(
             (
                 one
-                for forwards in self._forwards.values()
+                for forwards in chain(self._forwards.values(), (late.forwards for late in self.late))
                 for one in forwards
                 if one is not None
                 and one.message_id == message_id
@@ -464,19 +482,43 @@ class Dispatcher:
         self, attempt: str, delivered: Sequence[bytes], released: Sequence[bytes], forwards: Sequence[Forwarded]
     ) -> None:
         """Tell the ledger as soon as the store is back. Settling twice does no harm (ports.Ledger)."""
-
-        async def catch_up() -> None:
-            for pause in CATCH_UP:
-                await asyncio.sleep(pause)
-                with suppress(StoreAway):
-                    await self._ledger.settle(attempt, delivered, released, forwards)
-                    self._unsettled.forget(delivered)
-                    return
-
-        if len(self._behind) < MAX_CATCH_UP:
-            task = asyncio.ensure_future(catch_up())
+        late = self.under_way.late
+        if len(late) >= MAX_LATE:
+            if not delivered:
+                return  # a claim that nobody gives back ends by itself
+            del late[next(iter(late))]
+        late[_Late(attempt, delivered, released, forwards)] = None
+        if not self._behind:
+            task = asyncio.ensure_future(self._catch_up())
             self._behind.add(task)
             task.add_done_callback(self._behind.discard)
+
+    async def _catch_up(self) -> None:
+        pause, longest = LATE_PAUSE
+        while self.under_way.late:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+            await self._tell_late()
+
+    async def _tell_late(self) -> None:
+        """What the ledger does not take stays."""
+        late = self.under_way.late
+        # A store that was away is asked by one; the others would be refused meanwhile.
+        if not late or not await self._settle_late(next(iter(late))):
+            return
+        while late:
+            settled = await asyncio.gather(*map(self._settle_late, islice(late, LATE_GROUP)))
+            if not all(settled):
+                return
+
+    async def _settle_late(self, one: _Late) -> bool:
+        try:
+            await self._ledger.settle(one.attempt, one.delivered, one.released, one.forwards)
+        except StoreAway:
+            return False
+        self.under_way.late.pop(one, None)
+        self._unsettled.forget(one.delivered)
+        return True
 
     async def ended(self) -> None:
         """When nothing is under way any more: each attempt, and what the store missed of it, has its own end."""
@@ -485,10 +527,13 @@ class Dispatcher:
 
     async def finish(self, seconds: float) -> int:
         """Wait for the attempts that go on behind an answer. Returns how many are left after ``seconds``."""
-        for task in self._behind:
-            task.cancel()
         if self._running:
             await asyncio.wait(set(self._running), timeout=seconds)
+        for task in self._behind:
+            task.cancel()
+        for pause in LAST_PAUSES if self.under_way.late else ():
+            await asyncio.sleep(pause)
+            await self._tell_late()
         return len(self._running)
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from forwarder import dispatch
+from forwarder.app import App
 from forwarder.cli.demo_lab import FORWARDER, SENDER
+from forwarder.config import load
 from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.e2e.test_outage import LONG, OTHER, TWO_HOSTS, gone, started, team
 from tests.e2e.test_smuggling import Wire
@@ -179,3 +182,29 @@ async def test_a_retry_while_the_first_attempt_goes_on_without_the_store_makes_n
             await until_250(lambda: it.send(sent, recipient="slow@fwd.test"))
         await until(lambda: other.messages)
         assert other.verbs().count("DATA") == 1
+
+
+@pytest.mark.parametrize("ending", ["the store comes back", "and the program stops at once"])
+async def test_of_all_that_was_delivered_without_the_store_reports_find_their_way_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(dispatch, "MAX_LATE", 3)
+    async with lab(tmp_path) as it:
+        with store_stopped(it):
+            for number in range(4):
+                sender = f"bob{number}@sender.test"
+                data = it.signed(MESSAGE.replace(b"<one@", b"<m%d@" % number), sender)
+                assert (await it.send(data, sender)).startswith("250 2.0.0 delivered")
+        arrived = [await it.next(it.sink) for _ in range(4)]
+        app = it.app
+        if ending != "the store comes back":
+            await it.app.stop(2)
+            app = App(load(tmp_path / "forwarder.toml"), it.journal)
+            await app.start()
+        try:
+            for one in arrived[1:]:
+                await until_250(lambda: it.bounce(one))  # noqa: B023 - waited for at once
+            # These were one too many.
+            assert (await it.bounce(arrived[0])).startswith("550 5.1.1")
+        finally:
+            await app.stop(2)

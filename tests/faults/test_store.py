@@ -138,6 +138,7 @@ def check(it: Service, account: Account, sink: SmtpSink, quick: set[str], held: 
             f"  {what}, {len(times)} times, {sum(one.ended - one.began for one in times):.1f} s: {len(waits)} answers, "
             f"median {waits[len(waits) // 2]:.3f} s, p99 {waits[len(waits) * 99 // 100]:.3f} s, most {waits[-1]:.3f} s"
         )
+    assert it.events("fault") == []
     assert account.quick.books.acknowledged == quick
     assert account.held.books.acknowledged == held
     assert not account.quick.books.refused
@@ -146,7 +147,6 @@ def check(it: Service, account: Account, sink: SmtpSink, quick: set[str], held: 
     assert not (quick | held) - copies.keys()
     assert not unflagged(it, sink.messages)
     assert not reports
-    assert not it.events("fault")
     for what in {one.what for one in account.windows}:
         waits = account.waits(what)
         assert waits[len(waits) * 99 // 100] < BOUND, what
