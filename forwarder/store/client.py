@@ -333,7 +333,11 @@ class StoreClient:
         # Who waits for the next group must not wait for ever: it begins as soon as these replies are read.
         if self._waiting or len(call.packed) > JOINED_OCTETS or len(group) >= MOST_JOINED:
             return False
-        writer.write(call.packed)
+        try:
+            writer.write(call.packed)
+        except RuntimeError:
+            # uvloop's word for a connection that has just gone; whoever reads from it hears of that in a moment.
+            return False
         group.append(call)
         return True
 

@@ -142,6 +142,34 @@ async def test_answers_do_not_get_mixed_up_after_a_timeout(server: EmbeddedStore
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_who_joins_a_group_in_the_moment_in_which_its_connection_goes_is_told_as_the_others_are(
+    server: EmbeddedStore, journal: MemoryJournal, run: Callable[[Coroutine[None, None, None]], None]
+) -> None:
+    """uvloop closes a transport one turn before its reader hears of it, and raises RuntimeError for what is written then."""
+
+    async def scene(turns: int) -> None:
+        client = StoreClient(server.url, journal=journal, timeout=LIMIT, pause=60)
+        await client.command("PING")
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            first = asyncio.ensure_future(client.command("PING"))
+            while client._joinable is None:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
+            client._connection._writer.transport.abort()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            answers = await asyncio.gather(first, client.command("PING"), return_exceptions=True)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        assert {type(one) for one in answers} == {StoreAway}
+        await client.close()
+
+    for turns in range(6):
+        run(scene(turns))
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_a_loop_that_was_blocked_does_not_blame_the_store(
     server: EmbeddedStore, journal: MemoryJournal, run: Callable[[Coroutine[None, None, None]], None]
 ) -> None:
