@@ -30,9 +30,9 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 def make_self_signed(folder: Path, hostname: str, now: datetime) -> tuple[Path, Path]:
-    """(certificate, key) in ``folder``: made once, with mode 0600, and kept."""
+    """(certificate, key) in ``folder``: made once, with mode 0600, and kept; made anew where they cannot be used."""
     certificate, key = folder / "self-signed.pem", folder / "self-signed.key"
-    if certificate.exists() and key.exists():
+    if certificate.exists() and key.exists() and _is_usable(certificate, key):
         return certificate, key
     private = ec.generate_private_key(ec.SECP256R1())
     # RFC 5280 bounds a common name to 64 characters; the alternative name below is the one that counts.
@@ -59,8 +59,24 @@ def make_self_signed(folder: Path, hostname: str, now: datetime) -> tuple[Path, 
     return certificate, key
 
 
+def _is_usable(certificate: Path, key: Path) -> bool:
+    try:
+        server_context(certificate, key)
+    except (OSError, ssl.SSLError):
+        return False
+    return True
+
+
 def _write_private(path: Path, data: bytes) -> None:
+    """On the disk when it returns: after a power cut an empty file of this name would keep the program from starting."""
     part = path.with_suffix(".part")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

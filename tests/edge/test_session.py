@@ -494,6 +494,14 @@ async def test_the_self_signed_certificate_is_made_once_and_private(tmp_path: Pa
     assert first[1].stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("cut", [b"", b"-----BEGIN CERTIFICATE-----\nMII"])
+async def test_a_self_signed_certificate_that_a_power_cut_left_behind_is_made_anew(tmp_path: Path, cut: bytes) -> None:
+    certificate, key = make_self_signed(tmp_path, "mx.fwd.example", datetime.now(UTC))
+    for damaged in (certificate, key):
+        damaged.write_bytes(cut)
+        server_context(*make_self_signed(tmp_path, "mx.fwd.example", datetime.now(UTC)))
+
+
 async def test_a_client_of_a_tls_port_that_shakes_no_hands_is_hung_up_on_in_time(tmp_path: Path) -> None:
     context = server_context(*make_self_signed(tmp_path, "mx.fwd.example", datetime.now(UTC)))
     async with edge(handshake_timeout=0.2) as (_, it):

@@ -37,8 +37,8 @@ port = {port}
 allow_private = true
 {relay}
 [queue]
-first_retry = 0.2
-max_retry = 1
+first_retry = {retry[0]}
+max_retry = {retry[1]}
 lease = {lease}
 {queue}
 [domains."fwd.test".aliases]
@@ -129,14 +129,24 @@ async def service(
     queue: str = "",
     aliases: str = "",
     lease: float = 2,
+    retry: tuple[float, float] = (0.2, 1),
     start: bool = True,
 ) -> AsyncIterator[Service]:
-    """Configured and started; ended with the block."""
+    """Configured and started; ended with the block. ``retry``: seconds until the first, and between any two at most."""
     demo_lab.make_keys(folder / "keys")
     port = demo_lab.free_port(LISTEN, SINK, SOURCE)
     (folder / "zone.json").write_text(json.dumps(ZONE))
     (folder / "forwarder.toml").write_text(
-        CONFIG.format(listen=LISTEN, port=port, store=store, relay=relay, queue=queue, aliases=aliases, lease=lease)
+        CONFIG.format(
+            listen=LISTEN,
+            port=port,
+            store=store,
+            relay=relay,
+            queue=queue,
+            aliases=aliases,
+            lease=lease,
+            retry=retry,
+        )
     )
     it = Service(folder, port)
     if start:

@@ -20,8 +20,8 @@ from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
 from tests.peers.smtp_sink import DEFAULT, Action, SmtpSink
 from tests.waiting import until
 
-MESSAGES = int(os.environ.get("FAULT_MESSAGES", "300"))
-KILLS = int(os.environ.get("FAULT_KILLS", "4"))
+MESSAGES = int(os.environ.get("FAULT_MESSAGES", "150"))
+KILLS = int(os.environ.get("FAULT_KILLS", "2"))
 #: Seconds for the whole of it.
 RUN = 60 + MESSAGES / 20 + KILLS * 10
 BODY = b"Hello.\r\n" * 40
