@@ -139,6 +139,9 @@ class Worker:
                 self._journal.event("queue.dead", id=held.delivery.id, item=held.id, reason="two unanswered dots")
                 return
             held = replace(held, maybe_dup=held.maybe_dup or claimed.dots > 0)
+            if held.maybe_dup:
+                # Now, and not with the outcome: a crash in between must not leave a second copy that nobody was told of.
+                self._journal.event("queue.taken_over", id=held.delivery.id, item=held.id, maybe_dup=True)
             with self._under_way.during([one.forwarded for one in held.waiting]):
                 outcome = await self._deliver(held, lease)
                 if outcome is not None:

@@ -306,7 +306,12 @@ async def test_a_second_copy_that_may_be_one_is_on_record(tmp_path: Path) -> Non
         SmtpSink({"DOT": [DROP, DEFAULT]}, host=OTHER, port=it.port) as other,
     ):
         assert (await send(it, held(it))).startswith("250 2.0.0 accepted")
-        assert (await told(it, "queue.outcome"))["maybe_dup"] is True
+        outcome = await told(it, "queue.outcome")
+        assert outcome["maybe_dup"] is True
+        # It was said before the copy was made.
+        names = [name for name, _ in it.journal.events]
+        assert names.index("queue.taken_over") < names.index("queue.outcome")
+        assert it.journal.named("queue.taken_over")[0]["item"] == outcome["item"]
         assert (len(other.messages), other.verbs().count("DATA")) == (1, 2)
 
 

@@ -44,10 +44,7 @@ def count(messages: Iterable[Received]) -> Counter[str]:
 
 def on_record(it: Running) -> set[str]:
     """Attempts of which the log says that they may make a further copy, or that somebody has to look whether they did."""
-    told = [one["id"] for one in it.events("claim.taken_over")]
-    told += [one["id"] for one in it.events("queue.outcome") if one["maybe_dup"]]
-    told += [one["id"] for one in it.events("queue.dead")]
-    return set(told)
+    return {one["id"] for name in ("claim.taken_over", "queue.taken_over", "queue.dead") for one in it.events(name)}
 
 
 def unflagged(it: Running, messages: Iterable[Received]) -> set[str]:
