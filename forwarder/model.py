@@ -425,6 +425,9 @@ class TlsResult(StrEnum):
     EXPIRED = "certificate-expired"
     NOT_TRUSTED = "certificate-not-trusted"
     FAILURE = "validation-failure"
+    POLICY_FETCH = "sts-policy-fetch-error"
+    POLICY_INVALID = "sts-policy-invalid"
+    POLICY_CERTIFICATE = "sts-webpki-invalid"
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,13 @@ class TlsCounts(Protocol):
         """The domain has its report."""
 
 
+class ReportHosts(Protocol):
+    """Hosts that take reports over HTTPS."""
+
+    async def post_report(self, host: str, path: str, packed: bytes) -> str | None:
+        """``None``: it was taken; else why not. One try. Never raises."""
+
+
 # --- aliases -----------------------------------------------------------------------------------------------------------
 
 

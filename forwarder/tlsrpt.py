@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 
+from forwarder.https import HttpsFault, HttpsSettings
 from forwarder.model import TlsSession
-from forwarder.ports import Clock, Journal, StoreAway, TlsCounts
+from forwarder.ports import Clock, Journal, Resolver, StoreAway, TlsCounts
 
-__all__ = ["AGAIN", "FLUSH", "JITTER", "MAX_KINDS", "TlsReports", "TlsTally"]
+__all__ = ["AGAIN", "FLUSH", "JITTER", "MAX_KINDS", "HttpsReports", "TlsReports", "TlsTally"]
 
 #: Seconds between two additions to the store.
 FLUSH = 60.0
@@ -96,3 +97,24 @@ class TlsReports:
             self._done = day
         else:
             self._not_before = now + AGAIN
+
+
+class HttpsReports:
+    """``ports.ReportHosts``."""
+
+    def __init__(self, resolver: Resolver, settings: HttpsSettings) -> None:
+        self._resolver = resolver
+        self._settings = settings
+
+    async def post_report(self, host: str, path: str, packed: bytes) -> str | None:
+        """See ``ports.ReportHosts``."""
+        # aiohttp takes long to import.
+        from forwarder.https.client import post  # noqa: PLC0415
+
+        try:
+            response = await post(
+                self._resolver, host, path, self._settings, body=packed, content_type="application/tlsrpt+gzip"
+            )
+        except HttpsFault as fault:
+            return str(fault)
+        return None if response.status // 100 == 2 else f"status {response.status}"

@@ -71,6 +71,7 @@ SIDEWAYS = {
     ("web", "handshakes"),
     ("keyhost", "https"),  # both ask hosts that strangers name
     ("mtasts", "https"),
+    ("tlsrpt", "https"),
     ("app", "config"),
     ("cli", "app"),
     ("cli", "config"),

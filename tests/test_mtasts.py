@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwarder.https import HttpsSettings
+from forwarder.model import TlsResult, TlsSession
 from forwarder.mtasts import StsClient
 from forwarder.mtasts.caching import AGAIN, MAX_ENTRIES, MAX_FLIGHTS, MIN_AGE, RENEW
 from forwarder.mtasts.text import MAX_AGE, MAX_HOSTS, MAX_TEXT, PolicyError, parse_policy, parse_record
@@ -236,7 +237,7 @@ async def test_a_domain_without_a_record_is_not_asked_for_a_policy(tmp_path: Pat
         assert it.journal.events == []
 
 
-@pytest.mark.parametrize("domain", ["", "a..test", "a" * 64 + ".test"])
+@pytest.mark.parametrize("domain", ["", "a..test", "a" * 64 + ".test", "a/b.test", "u@a.test", "a b.test", "*.a.test"])
 async def test_what_is_no_domain_has_no_policy(tmp_path: Path, authority: trustme.CA, domain: str) -> None:
     async with place(tmp_path, authority) as it:
         assert await it.policy(domain) is None
@@ -262,6 +263,34 @@ async def test_what_cannot_be_used_is_as_if_there_were_none(
         it.server.answer = answer
         assert await it.policy() is None
         assert [event["reason"] for event in it.journal.named("sts.fetched")] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "result"),
+    [
+        (response(POLICY), HOST, []),
+        (response(POLICY, "404 Not Found"), HOST, [TlsResult.POLICY_FETCH]),
+        (response(POLICY[3:]), HOST, [TlsResult.POLICY_INVALID]),
+        (response(POLICY), "a.test", [TlsResult.POLICY_CERTIFICATE]),
+    ],
+)
+async def test_a_policy_that_cannot_be_had_is_counted(
+    tmp_path: Path, authority: trustme.CA, answer: bytes, name: str, result: list[TlsResult]
+) -> None:
+    counted: list[TlsSession] = []
+
+    class Log:
+        def note(self, session: TlsSession) -> None:
+            counted.append(session)
+
+    async with place(tmp_path, authority, name=name) as it:
+        it.server.answer = answer
+        it.clients.append(
+            StsClient(it.resolver, it.settings, it.store, it.journal, monotonic=lambda: it.time, tls_log=Log())
+        )
+        await it.policy()
+    assert [one.result for one in counted] == result
+    assert all((one.domain, one.kind) == ("a.test", "sts") for one in counted)
 
 
 async def test_a_certificate_for_another_name_is_no_proof(tmp_path: Path, authority: trustme.CA) -> None:

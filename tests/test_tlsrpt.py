@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 
+from forwarder.https import HttpsSettings
+from forwarder.mail.tlsreport import Reporter
 from forwarder.model import TlsResult, TlsSession
+from forwarder.pipeline import Doors
+from forwarder.pipeline.tlsreporting import TlsReporting
 from forwarder.ports import StoreAway
 from forwarder.store.client import StoreClient
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.server import EmbeddedStore
 from forwarder.store.sessions import MAX_KINDS as MAX_KEPT
 from forwarder.store.sessions import RedisTlsCounts
-from forwarder.tlsrpt import AGAIN, MAX_KINDS, TlsReports, TlsTally
-from tests.fakes import FixedClock, MemoryJournal
+from forwarder.tlsrpt import AGAIN, MAX_KINDS, HttpsReports, TlsReports, TlsTally
+from tests.fakes import FakeResolver, FixedClock, MemoryJournal
+from tests.peers.https_server import response, run_https_server
 from tests.store.servers import BOUND, running
 
 DAY = date(2026, 11, 23)
@@ -208,3 +217,58 @@ async def test_domains_whose_dns_is_silent_are_asked_again_an_hour_later(clock: 
     clock.time += AGAIN
     await one.report_if_due()
     assert len(send.days) == 2
+
+
+# --- who gets it
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (response(b"thanks", "201 Created"), None),
+        (response(b"", "500 Oh"), "status 500"),
+        (response(b"", "302 Found", Location="https://b.test/"), "status 302"),
+        (b"", "no proper HTTP answer"),
+    ],
+)
+async def test_a_report_is_posted_in_one_try(tmp_path: Path, answer: bytes, reason: str | None) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.cert_pem.write_to_path(str(tmp_path / "roots.pem"))
+    authority.issue_cert("r.a.test").configure_cert(context)
+    async with run_https_server(context) as host:
+        host.answer = answer
+        settings = HttpsSettings(host.port, allow_private=True, ca_file=tmp_path / "roots.pem")
+        hosts = HttpsReports(FakeResolver({"r.a.test": {"A": ["127.0.0.1"]}}), settings)
+        assert await hosts.post_report("r.a.test", "/x?y=1", b"\x1f\x8b") == reason
+        (request,) = host.requests
+    assert request.startswith("POST /x?y=1 HTTP/1.1\r\n")
+    assert "Content-Length: 2\r\n" in request
+
+
+async def test_a_private_address_gets_no_report() -> None:
+    hosts = HttpsReports(FakeResolver({"r.a.test": {"A": ["127.0.0.1"]}}), HttpsSettings())
+    assert await hosts.post_report("r.a.test", "/", b"") == "it has no public address"
+
+
+class NoKeys:
+    """A ring whose keys still wait for their records."""
+
+    def dkim(self, domain: str) -> list[Any]:
+        return []
+
+
+async def test_without_a_key_to_sign_with_nothing_is_sent_and_nothing_is_lost(counts: RedisTlsCounts) -> None:
+    nobody: Any = None
+    doors = Doors(
+        directory=nobody,
+        resolver=FakeResolver({"_smtp._tls.a.test": {"TXT": ["v=TLSRPTv1; rua=mailto:r@a.test"]}}),
+        ledger=nobody,
+        mailboxes=nobody,
+        keys=NoKeys(),  # type: ignore[arg-type]
+        clock=FixedClock(),
+        journal=MemoryJournal(),
+    )
+    await counts.add_sessions(DAY, "a.test", {GOOD: 1})
+    reporting = TlsReporting(nobody, doors, counts, nobody, nobody, Reporter("fwd.test", "mx.fwd.test"))
+    assert not await reporting.send(DAY)
+    assert not await counts.is_reported(DAY, "a.test")

@@ -22,6 +22,7 @@ from forwarder.app.parts import (
     make_key_host,
     make_resolver,
     make_sts,
+    policy_hosts,
     published,
     submission_settings,
 )
@@ -42,12 +43,12 @@ from forwarder.pipeline import Settings as PipelineSettings
 from forwarder.pipeline.aftermath import Aftermath
 from forwarder.pipeline.submission import Allowance, Submission
 from forwarder.pipeline.tlsreporting import TlsReporting
-from forwarder.ports import Clock, Journal, Mailboxes, Queue
+from forwarder.ports import Clock, Journal, Mailboxes, Queue, TlsLog
 from forwarder.relay import SmtpRelay
 from forwarder.resolver import DnsResolver, ZoneResolver, system_nameservers
 from forwarder.retry import Schedule
 from forwarder.store.ledger import RedisLedger
-from forwarder.tlsrpt import JITTER, TlsReports, TlsTally
+from forwarder.tlsrpt import JITTER, HttpsReports, TlsReports, TlsTally
 from forwarder.worker import Worker, WorkerSettings
 
 if TYPE_CHECKING:
@@ -93,10 +94,10 @@ class Generation:
         self._ring = self._share_keys(before)
         self._key_host = self._share_key_host(before)
         ledger = ground.store.ledger(settings)
-        self._sts = self._share_sts(before, ledger)
+        tls_log = ground.tally if settings.relay.tls_reports else None
+        self._sts = self._share_sts(before, ledger, tls_log)
         relaying = listening_at(material.relaying, addresses)
         resolver, sts, journal = self._resolver.part, self._sts.part, ground.journal
-        tls_log = ground.tally if settings.relay.tls_reports else None
         self._relay: Shared[SmtpRelay] = share(
             before._relay if before is not None else None,
             (relaying, self._resolver, self._sts),
@@ -209,12 +210,14 @@ class Generation:
             _close,
         )
 
-    def _share_sts(self, before: Generation | None, ledger: RedisLedger) -> Shared[StsClient | None]:
+    def _share_sts(
+        self, before: Generation | None, ledger: RedisLedger, tls_log: TlsLog | None
+    ) -> Shared[StsClient | None]:
         relay, resolver, ground = self.settings.relay, self._resolver, self._ground
         return share(
             before._sts if before is not None else None,
-            (relay.mta_sts, relay.smarthost, relay.mta_sts_port, relay.allow_private, relay.tls.ca_file, resolver),
-            lambda: make_sts(self.settings, resolver.part, ground.store.policies(ledger), ground.journal),
+            (relay.mta_sts, relay.smarthost, policy_hosts(self.settings), tls_log, resolver),
+            lambda: make_sts(self.settings, resolver.part, ground.store.policies(ledger), ground.journal, tls_log),
             _close,
         )
 
@@ -225,7 +228,8 @@ class Generation:
         if not settings.relay.tls_reports:
             return None
         reporter = Reporter(settings.srs.domain, settings.hostname, tuple(map(str, settings.relay.source)))
-        reporting = TlsReporting(told, doors, ground.store.tls_counts(ledger), queue, reporter)
+        hosts = HttpsReports(doors.resolver, policy_hosts(settings))
+        reporting = TlsReporting(told, doors, ground.store.tls_counts(ledger), queue, hosts, reporter)
         return TlsReports(ground.tally, reporting.send, ground.clock, ground.journal, random.uniform(*JITTER))
 
     # --- its life

@@ -30,7 +30,7 @@ from forwarder.model import Identity
 from forwarder.mtasts import StsClient
 from forwarder.pipeline import Settings as PipelineSettings
 from forwarder.pipeline.submission import SubmissionSettings
-from forwarder.ports import Dialect, Journal, PolicyStore
+from forwarder.ports import Dialect, Journal, PolicyStore, TlsLog
 from forwarder.relay import Level, RelaySettings, TlsRules
 from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
 from forwarder.route import Action, Policy
@@ -55,6 +55,7 @@ __all__ = [
     "make_web_tls",
     "names_of",
     "pipeline_settings",
+    "policy_hosts",
     "policy_of",
     "published",
     "read_material",
@@ -257,7 +258,11 @@ def make_web_tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def make_sts(
-    settings: Settings, resolver: DnsResolver | ZoneResolver, store: PolicyStore, journal: Journal
+    settings: Settings,
+    resolver: DnsResolver | ZoneResolver,
+    store: PolicyStore,
+    journal: Journal,
+    tls_log: TlsLog | None,
 ) -> StsClient | None:
     """Others' MTA-STS policies; ``None`` where none is to be asked for. Needs a running loop."""
     relay = settings.relay
@@ -265,11 +270,18 @@ def make_sts(
         return None
     return StsClient(
         resolver,
-        HttpsSettings(relay.mta_sts_port, relay.allow_private, relay.tls.ca_file),
+        policy_hosts(settings),
         store,
         journal,
         monotonic=asyncio.get_running_loop().time,
+        tls_log=tls_log,
     )
+
+
+def policy_hosts(settings: Settings) -> HttpsSettings:
+    """How hosts are asked that serve policies, and take reports."""
+    relay = settings.relay
+    return HttpsSettings(relay.mta_sts_port, relay.allow_private, relay.tls.ca_file)
 
 
 def published(keys: Keys) -> dict[tuple[str, str], str]:

@@ -23,11 +23,12 @@ class HttpsSettings:
 
 
 class HttpsFault(Exception):
-    """There is no answer that could be used. ``temporary``: later there may be."""
+    """There is no answer that could be used. ``temporary``: later there may be. ``certificate``: its own is not valid."""
 
-    def __init__(self, reason: str, *, temporary: bool) -> None:
+    def __init__(self, reason: str, *, temporary: bool, certificate: bool = False) -> None:
         super().__init__(reason)
         self.temporary = temporary
+        self.certificate = certificate
 
 
 @lru_cache(maxsize=4)

@@ -19,7 +19,7 @@ from forwarder.https import HttpsFault, HttpsSettings, trusting
 from forwarder.ports import DnsStatus, Resolver
 from forwarder.public import is_public
 
-__all__ = ["HttpsResponse", "get", "judged_addresses"]
+__all__ = ["HttpsResponse", "get", "judged_addresses", "post"]
 
 #: Octets of one header line, and of the status line.
 _MAX_FIELD = 4096
@@ -29,7 +29,8 @@ _MAX_ADDRESSES = 4
 
 @dataclass(frozen=True, slots=True)
 class HttpsResponse:
-    """``body`` is empty unless ``status`` is 200. ``cache_control`` and ``age`` as they were sent, ``""`` without."""
+    """``body`` is empty unless ``status`` is 200 and it was asked for. ``cache_control`` and ``age`` as they were sent, ``""``
+    without."""
 
     status: int
     content_type: str
@@ -40,14 +41,35 @@ class HttpsResponse:
 
 async def get(resolver: Resolver, host: str, path: str, settings: HttpsSettings, *, most: int) -> HttpsResponse:
     """``most``: octets of the body. Raises HttpsFault, in words that hold nothing of what the host sent."""
+    return await _ask(resolver, _Request("GET", host, path), settings, most)
+
+
+async def post(
+    resolver: Resolver, host: str, path: str, settings: HttpsSettings, *, body: bytes, content_type: str
+) -> HttpsResponse:
+    """The body of the answer is not looked at. Raises HttpsFault, as ``get``."""
+    return await _ask(resolver, _Request("POST", host, path, body, content_type), settings, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    host: str
+    path: str
+    body: bytes | None = None
+    content_type: str = ""
+
+
+async def _ask(resolver: Resolver, request: _Request, settings: HttpsSettings, most: int) -> HttpsResponse:
     try:
         async with asyncio.timeout(settings.timeout):
-            addresses = await judged_addresses(resolver, host, settings)
-            return await _request(f"https://{host}:{settings.port}{path}", addresses, settings, most)
+            addresses = await judged_addresses(resolver, request.host, settings)
+            return await _exchange(request, addresses, settings, most)
     except TimeoutError:
         raise HttpsFault(f"no answer within {settings.timeout:g} s", temporary=True) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise HttpsFault(_cause(error), temporary=True) from None
+        certificate = isinstance(error, aiohttp.ClientConnectorCertificateError)
+        raise HttpsFault(_cause(error), temporary=True, certificate=certificate) from None
 
 
 async def judged_addresses(resolver: Resolver, host: str, settings: HttpsSettings) -> list[IPv4Address | IPv6Address]:
@@ -63,9 +85,13 @@ async def judged_addresses(resolver: Resolver, host: str, settings: HttpsSetting
     return allowed[:_MAX_ADDRESSES]
 
 
-async def _request(
-    url: str, addresses: list[IPv4Address | IPv6Address], settings: HttpsSettings, most: int
+async def _exchange(
+    request: _Request, addresses: list[IPv4Address | IPv6Address], settings: HttpsSettings, most: int
 ) -> HttpsResponse:
+    url = f"https://{request.host}:{settings.port}{request.path}"
+    headers = {"Accept": "text/plain", "Accept-Encoding": "identity", "User-Agent": "mailkey-forwarder"}
+    if request.body is not None:
+        headers["Content-Type"] = request.content_type
     connector = aiohttp.TCPConnector(
         resolver=_Judged(addresses),
         ssl=trusting(settings.ca_file),
@@ -78,14 +104,14 @@ async def _request(
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
-            read_bufsize=most,
+            read_bufsize=max(most, _MAX_FIELD),
             max_line_size=_MAX_FIELD,
             max_field_size=_MAX_FIELD,
-            headers={"Accept": "text/plain", "Accept-Encoding": "identity", "User-Agent": "mailkey-forwarder"},
+            headers=headers,
         ) as session,
-        session.get(url, allow_redirects=False) as response,
+        session.request(request.method, url, data=request.body, allow_redirects=False) as response,
     ):
-        if response.status != 200:
+        if response.status != 200 or request.method != "GET":
             return _answer(response, b"")
         if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
             raise HttpsFault("compressed although not asked for", temporary=False)

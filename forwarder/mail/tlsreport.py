@@ -17,12 +17,16 @@ from forwarder.mail.address import AddressError, parse_address, wire
 from forwarder.mail.date import render_date
 from forwarder.model import Address, TlsResult, TlsSession
 
-__all__ = ["MAX_ADDRESSES", "Reporter", "build_json", "build_report", "parse_record"]
+__all__ = ["MAX_ADDRESSES", "ReportPlace", "Reporter", "build_json", "build_report", "pack", "parse_record"]
 
-#: Addresses of one record that get a report.
+#: Addresses and places of one record that get a report.
 MAX_ADDRESSES = 2
 
 _VERSION = re.compile(rb"v=TLSRPTv1[ \t]*;")
+# RFC 3986, as far as we go along: a host name, no user, and no port but HTTPS's own.
+_HTTPS = re.compile(
+    rb"//((?=[^/:]{1,253}(?:[:/]|\Z))[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})+)(?::443)?((?:/[A-Za-z0-9._~!$&'()*+=:@%/?-]{0,500})?)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +38,30 @@ class Reporter:
     sources: tuple[str, ...] = ()
 
 
-def parse_record(texts: Sequence[bytes]) -> tuple[Address, ...]:
-    """RFC 8460 section 3: where the TXT record wants reports mailed to. Of several records none counts."""
+@dataclass(frozen=True, slots=True)
+class ReportPlace:
+    """Where a report may be posted, by HTTPS at its own port."""
+
+    host: str
+    path: str
+
+
+def parse_record(texts: Sequence[bytes]) -> tuple[Address | ReportPlace, ...]:
+    """RFC 8460 section 3: where the TXT record wants reports sent to. Of several records none counts."""
     ours = [one for one in texts if _VERSION.match(one)]
     if len(ours) != 1:
         return ()
     fields = [one.strip(b" \t") for one in ours[0].split(b";")[1:]]
     found = next((one[4:] for one in fields if one.startswith(b"rua=")), b"")
-    addresses = [_address(one.strip(b" \t")) for one in found.split(b",")]
-    return tuple(dict.fromkeys(one for one in addresses if one is not None))[:MAX_ADDRESSES]
+    places = [_place(one.strip(b" \t")) for one in found.split(b",")]
+    return tuple(dict.fromkeys(one for one in places if one is not None))[:MAX_ADDRESSES]
 
 
-def _address(uri: bytes) -> Address | None:
+def _place(uri: bytes) -> Address | ReportPlace | None:
     scheme, _, rest = uri.partition(b":")
+    if scheme.lower() == b"https":
+        match = _HTTPS.fullmatch(rest)
+        return ReportPlace(match[1].decode().lower(), match[2].decode() or "/") if match is not None else None
     if scheme.lower() != b"mailto":
         return None
     try:
@@ -113,6 +128,11 @@ def _failure(reporter: Reporter, session: TlsSession, count: int) -> dict[str, A
     return {name: value for name, value in details.items() if value != ""}
 
 
+def pack(report: bytes) -> bytes:
+    """RFC 8460 section 5: application/tlsrpt+gzip; the same octets each time."""
+    return gzip.compress(report, mtime=0)
+
+
 def build_report(
     reporter: Reporter, to: Address, domain: str, day: date, counts: Mapping[TlsSession, int], *, now: datetime
 ) -> bytes:
@@ -120,7 +140,7 @@ def build_report(
     report_id = _report_id(reporter, domain, day)
     start = int(datetime.combine(day, time(), UTC).timestamp())
     file = f"{reporter.domain}!{domain}!{start}!{start + 86399}.json.gz"
-    packed = gzip.compress(build_json(reporter, domain, day, counts), mtime=0)
+    packed = pack(build_json(reporter, domain, day, counts))
     boundary = "=_" + hashlib.sha256(packed).hexdigest()[:40]
     subject = f"Report Domain: {domain}\r\n\tSubmitter: {reporter.domain}\r\n\tReport-ID: <{report_id}>"
     text = (

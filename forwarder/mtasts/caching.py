@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from forwarder.auth.dnsname import dns_name
 from forwarder.https import HttpsFault, HttpsSettings
-from forwarder.mtasts.text import MAX_TEXT, PolicyError, parse_policy, parse_record
-from forwarder.ports import DnsStatus, Journal, PolicyStore, Resolver, StoreAway, StsPolicy
+from forwarder.model import TlsResult, TlsSession
+from forwarder.mtasts.text import MAX_TEXT, PolicyError, is_host, parse_policy, parse_record
+from forwarder.ports import DnsStatus, Journal, PolicyStore, Resolver, StoreAway, StsPolicy, TlsLog
 
 __all__ = ["AGAIN", "MAX_ENTRIES", "MAX_FLIGHTS", "MIN_AGE", "RECORD_WAIT", "RENEW", "StsClient"]
 
@@ -46,7 +47,7 @@ class _Entry:
 
 
 class StsClient:
-    """``ports.StsPolicies``. ``monotonic`` is the loop's time."""
+    """``ports.StsPolicies``. ``monotonic`` is the loop's time; ``tls_log`` counts policies that cannot be had."""
 
     def __init__(
         self,
@@ -56,19 +57,21 @@ class StsClient:
         journal: Journal,
         *,
         monotonic: Callable[[], float],
+        tls_log: TlsLog | None = None,
     ) -> None:
         self._resolver = resolver
         self._settings = settings
         self._store = store
         self._journal = journal
         self._monotonic = monotonic
+        self._tls_log = tls_log
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._flights: dict[str, asyncio.Task[None]] = {}
 
     async def policy(self, domain: str) -> StsPolicy | None:
         """See ``ports.StsPolicies``."""
         name = dns_name(domain)
-        if name is None:
+        if name is None or not is_host(name):
             return None
         record, _ = await asyncio.gather(self._look_up_record(name), self._look_up_kept(name))
         entry, now = self._at(name), self._monotonic()
@@ -158,8 +161,12 @@ class StsClient:
         policy, reason = None, None
         try:
             policy = await self._get(name, record)
-        except (HttpsFault, PolicyError) as fault:
+        except HttpsFault as fault:
             reason = str(fault)
+            self._count(name, TlsResult.POLICY_CERTIFICATE if fault.certificate else TlsResult.POLICY_FETCH, reason)
+        except PolicyError as fault:
+            reason = str(fault)
+            self._count(name, TlsResult.POLICY_INVALID, reason)
         entry = self._at(name)
         if policy is None:
             entry.not_before = self._monotonic() + AGAIN
@@ -173,6 +180,11 @@ class StsClient:
             reason=reason,
             seconds=round(self._monotonic() - began, 3),
         )
+
+    def _count(self, name: str, result: TlsResult, reason: str) -> None:
+        """For the reports of RFC 8460 (section 4.3.2.2)."""
+        if self._tls_log is not None:
+            self._tls_log.note(TlsSession(name, "sts", result=result, reason=reason))
 
     async def _get(self, name: str, record: str) -> StsPolicy:
         # aiohttp takes long to import.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from forwarder.auth.dnsname import dns_name
 from forwarder.ports import StsMode, StsPolicy
 
-__all__ = ["MAX_AGE", "MAX_TEXT", "PolicyError", "parse_policy", "parse_record"]
+__all__ = ["MAX_AGE", "MAX_TEXT", "PolicyError", "is_host", "parse_policy", "parse_record"]
 
 #: Octets of a policy. RFC 8461 section 3.3 suggests 64 KB.
 MAX_TEXT = 65536
@@ -84,6 +84,11 @@ def _lines(text: bytes) -> Iterator[tuple[str, str]]:
         if match is None:
             raise PolicyError("one of its lines is no key and value")
         yield match[1], match[2]
+
+
+def is_host(name: str) -> bool:
+    """May this name (lower case, A-labels) stand in a URL? The DNS itself takes any octets."""
+    return not name.startswith("*") and _HOST.match(name) is not None
 
 
 def _host(text: str) -> str:

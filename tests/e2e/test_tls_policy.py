@@ -248,7 +248,7 @@ async def test_a_domain_that_asks_for_it_hears_how_tls_with_it_went(tmp_path: Pa
     zone = ZONE | {
         "_mta-sts.other.test": {"TXT": ["v=STSv1; id=1"]},
         "mta-sts.other.test": {"A": ["127.0.0.1"]},
-        "_smtp._tls.other.test": {"TXT": ["v=TLSRPTv1; rua=mailto:tls@sender.test"]},
+        "_smtp._tls.other.test": {"TXT": ["v=TLSRPTv1; rua=mailto:tls@sender.test,https://mta-sts.other.test/tls"]},
         "_smtp._tls.sink.test": {"TXT": ["v=spf1 -all"]},
     }
     async with run_https_server(server(authority, "mta-sts.other.test")) as host:
@@ -269,6 +269,13 @@ async def test_a_domain_that_asks_for_it_hears_how_tls_with_it_went(tmp_path: Pa
             assert it.sender.waiting.empty()
     assert [one.tls for one in sink.messages] == ["TLSv1.3"], "a policy in testing keeps nothing back"
     assert (arrived.sender, arrived.recipients) == ("", ("tls@sender.test",))
+    post = host.requests[1]
+    assert post.startswith("POST /tls HTTP/1.1\r\n")
+    assert "Content-Type: application/tlsrpt+gzip\r\n" in post
+    assert [(one["to"], one["reason"]) for one in it.journal.named("tlsrpt.sent")] == [
+        ("sender.test", None),
+        ("mta-sts.other.test", None),
+    ]
     message = message_from_bytes(arrived.data)
     assert message["TLS-Report-Domain"] == "other.test"
     assert "d=fwd.test" in "".join(message["DKIM-Signature"].split())

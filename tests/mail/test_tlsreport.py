@@ -9,7 +9,7 @@ from email import message_from_bytes, policy
 
 import pytest
 
-from forwarder.mail.tlsreport import MAX_ADDRESSES, Reporter, build_json, build_report, parse_record
+from forwarder.mail.tlsreport import MAX_ADDRESSES, Reporter, ReportPlace, build_json, build_report, parse_record
 from forwarder.model import Address, TlsResult, TlsSession
 
 US = Reporter("fwd.test", "mx.fwd.test", ("192.0.2.1", "2001:db8::1"))
@@ -23,12 +23,20 @@ POLICY = ("version: STSv1", "mode: testing", "mx: *.a.test", "max_age: 86400")
     [
         ([b"v=TLSRPTv1; rua=mailto:r@a.test"], ["r@a.test"]),
         ([b"v=TLSRPTv1;rua=mailto:r@a.test;"], ["r@a.test"]),
-        ([b"v=TLSRPTv1; x=y; rua=https://a.test/r, mailto:r@a.test , MAILTO:s@b.test"], ["r@a.test", "s@b.test"]),
+        ([b"v=TLSRPTv1; x=y; rua=https://a.test/r, mailto:r@a.test , MAILTO:s@b.test"], ["a.test/r", "r@a.test"]),
         ([b"v=TLSRPTv1; rua=mailto:r%2Bx@a.test?subject=hi"], ["r+x@a.test"]),
         ([b"v=TLSRPTv1; rua=mailto:r@a.test,mailto:r@a.test"], ["r@a.test"]),
         ([b"v=spf1 -all", b"v=TLSRPTv1; rua=mailto:r@a.test"], ["r@a.test"]),
         ([b"v=TLSRPTv1; rua=mailto:r@a.test"] * 2, []),
-        ([b"v=TLSRPTv1; rua=https://a.test/r"], []),
+        ([b"v=TLSRPTv1; rua=https://A.test/r?x=1"], ["a.test/r?x=1"]),
+        ([b"v=TLSRPTv1; rua=https://a.test:443"], ["a.test/"]),
+        ([b"v=TLSRPTv1; rua=https://a.test:25/"], []),
+        ([b"v=TLSRPTv1; rua=https://user@a.test/"], []),
+        ([b"v=TLSRPTv1; rua=https://localhost/"], []),
+        ([b"v=TLSRPTv1; rua=https://[::1]/"], []),
+        ([b"v=TLSRPTv1; rua=https://a.test/ b"], []),
+        ([b"v=TLSRPTv1; rua=https://a.test/\r\nx"], []),
+        ([b"v=TLSRPTv1; rua=http://a.test/r"], []),
         ([b"v=TLSRPTv1; rua=mailto:"], []),
         ([b"v=TLSRPTv1; rua=mailto:r@a.test%0d%0aBcc:x@b.test"], []),
         ([b"v=TLSRPTv1; rua=mailto:\xff@a.test"], []),
@@ -38,7 +46,8 @@ POLICY = ("version: STSv1", "mode: testing", "mx: *.a.test", "max_age: 86400")
     ],
 )
 def test_the_record_says_who_wants_one(texts: list[bytes], addresses: list[str]) -> None:
-    assert [str(one) for one in parse_record(texts)] == addresses
+    found = [f"{one.host}{one.path}" if isinstance(one, ReportPlace) else str(one) for one in parse_record(texts)]
+    assert found == addresses
 
 
 def test_a_few_addresses_get_one() -> None:
