@@ -1,5 +1,5 @@
 """What does a complaint say? Feedback reports (ARF: RFC 5965, as RFC 6650 uses them), reports of failed authentication in the
-same frame (RFC 6591), and what Microsoft and Apple send instead.
+same frame (RFC 6591), and what Microsoft, Apple and Amazon send instead.
 
 All of it is a claim of whoever sent it. It is bounded and put into fields; what of it concerns us is for others to find,
 by our own signatures, the Message-ID and the addresses in it.
@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from forwarder.mail.header import unfold
+from forwarder.mail.jsonnotice import message_id_of, read_json_notice, rows_in, table_in, text_in
 from forwarder.mail.mime import Part, decoded, parse_fields, walk_parts
 from forwarder.mail.notice import MAILBOX
 from forwarder.mail.report import header_of, message_id_in
@@ -103,7 +104,7 @@ def parse_complaint(message: Message) -> Complaint | None:
         return _of_microsoft(message, header, returned)
     if _value(message, b"x-apple-unsubscribe").lower() == "true":
         return Complaint(ComplaintKind.OPT_OUT, tuple(_MAILBOX.findall(_value(message, b"from"))[:1]))
-    return None
+    return _of_json(read_json_notice(message, "Complaint"))
 
 
 def _of_report(fields: dict[str, list[str]], header: dict[str, list[str]], returned: bytes) -> Complaint:
@@ -145,6 +146,23 @@ def _of_microsoft(message: Message, header: dict[str, list[str]], returned: byte
         mail_from=_bare_or_none(next(iter(header.get("x-sid-pra", ())), None)),
         source_ip=_ip(_value(message, b"subject")),
         **_returned(header, returned),
+    )
+
+
+def _of_json(notice: dict[str, Any]) -> Complaint | None:
+    """Amazon SES, where it is told to write of complaints itself."""
+    said = table_in(notice, "complaint")
+    if not said:
+        return None
+    mail = table_in(notice, "mail")
+    recipients = [text_in(one, "emailAddress") for one in rows_in(said, "complainedRecipients")]
+    return Complaint(
+        kind=_kind(text_in(said, "complaintFeedbackType") or ""),
+        recipients=tuple(one for one in recipients if one),
+        mail_from=text_in(mail, "source"),
+        source_ip=_ip(text_in(mail, "sourceIp") or ""),
+        user_agent=text_in(said, "userAgent"),
+        message_id=message_id_of(notice),
     )
 
 

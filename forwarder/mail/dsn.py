@@ -17,8 +17,9 @@ from datetime import datetime
 from forwarder.mail.address import ascii_domain, wire
 from forwarder.mail.date import render_date
 from forwarder.mail.explain import explain
+from forwarder.mail.jsonnotice import parse_json_report
 from forwarder.mail.mime import MAX_BODY, decoded, parse_fields, walk_parts
-from forwarder.mail.notice import MAILBOX, read_notice
+from forwarder.mail.notice import MAILBOX, NO_NOTICE, read_notice
 from forwarder.mail.oldbounce import parse_old_report
 from forwarder.mail.reasons import Rules, standard_rules
 from forwarder.mail.report import Action, Reason, RecipientStatus, Report, header_of, message_id_in
@@ -69,9 +70,13 @@ _ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 def parse_report(message: Message, rules: Rules | None = None) -> Report | None:
     """The delivery report in this message, in this format or an older one; ``None`` where it is none. ``rules`` tell why each
     delivery failed; ``None``: those of this package. Never raises."""
+    rules = rules or standard_rules()
+    found = parse_json_report(message)
+    if found is not None:
+        return explain(found, NO_NOTICE, rules)
     notice = read_notice(message)
     found = _parse_standard(message) or parse_old_report(message, notice)
-    return explain(found, notice, rules or standard_rules()) if found is not None else None
+    return explain(found, notice, rules) if found is not None else None
 
 
 def _parse_standard(message: Message) -> Report | None:

@@ -19,6 +19,7 @@ __all__ = [
     "MAILBOX",
     "MAIL_SYSTEM",
     "MAX_NAMED",
+    "NO_NOTICE",
     "Notice",
     "peer_in",
     "read_notice",
@@ -114,6 +115,9 @@ class Notice:
                 if found:
                     return tuple(dict.fromkeys(found))
         return ()
+
+
+NO_NOTICE = Notice("", b"")
 
 
 def read_notice(message: Message) -> Notice:

@@ -39,10 +39,14 @@ _DELAYED = re.compile(
 )
 _GIVEN_UP = re.compile(r"giving up|given up|permanent|returned|failed|undeliverable|exceeded|too long", re.IGNORECASE)
 _AUTO_SUBJECT = re.compile(
-    r"\s*(?:auto(?:matic)?[ -]?(?:reply|response)|out of (?:the )?office|vacation)", re.IGNORECASE
+    r"\s*(?:auto(?:matic)?[ -]?(?:reply|response|answer)|out[ -]of[ -](?:the[ -])?office|vacation|away from|on holiday"
+    r"|automatische antwort|abwesenheit|r\xe9ponse automatique|respuesta autom\xe1tica|risposta automatica"
+    r"|resposta autom\xe1tica|automatisch antwoord|autosvar|automaattinen vastaus|\u81ea\u52d5(?:\u8fd4\u4fe1|\u5fdc\u7b54))",
+    re.IGNORECASE,
 )
 
 _LIST = re.compile(rb"^list-(?:id|post):|^precedence:[ \t]*(?:list|bulk)", re.IGNORECASE | re.MULTILINE)
+_ANSWER = re.compile(r"\s*(?:re|aw|sv|vs|antw?|fwd?|wg|tr)\s*:", re.IGNORECASE)
 _TO = re.compile(rb"^to:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -85,6 +89,9 @@ def parse_old_report(message: Message, notice: Notice) -> Report | None:
 
 def _is_from_a_mail_system(message: Message, notice: Notice) -> bool:
     author = _value(message, b"from")
+    if _ANSWER.match(_value(message, b"subject")) and not MAIL_SYSTEM.search(author):
+        # Somebody writes about a bounce, and quotes it.
+        return False
     return (
         not author
         or MAIL_SYSTEM.search(author) is not None

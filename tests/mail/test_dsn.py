@@ -185,6 +185,8 @@ RECEIPT = (
         "From: a@b.test\n\nHello",
         "From: a@b.test\nContent-Type: multipart/mixed; boundary=x\n\n--x\n\nundeliverable <a@b.test>\n--x--\n",
         "From: a@b.test\nAuto-Submitted: auto-replied\nSubject: Out of office\n\nI am away: c@d.test",
+        "From: a@b.test\nSubject: Re: Undelivered mail\n\n> could not be delivered to <c@d.test>\nWhat is this?",
+        "From: a@b.test\nSubject: Fwd: failure notice\n\n<c@d.test>:\n550 no\n",
         RECEIPT,
     ],
 )
@@ -198,6 +200,8 @@ def test_answers_of_people_are_told_from_reports_of_systems() -> None:
     assert is_auto_reply(
         message("From: a@b.test\nContent-Type: multipart/report; report-type=disposition-notification\n\n")
     )
+    assert is_auto_reply(message("From: a@b.test\nSubject: Abwesenheitsnotiz: Hallo\n\n"))
+    assert is_auto_reply(message("From: a@b.test\nSubject: =?utf-8?q?R=C3=A9ponse_automatique?= : x\n\n"))
     assert not is_auto_reply(message(report()))
     assert not is_auto_reply(message("From: MAILER-DAEMON@b.test\nAuto-Submitted: auto-replied\n\n"))
     assert not is_auto_reply(message("From: a@b.test\nAuto-Submitted: auto-replied\nX-Failed-Recipients: c@d.test\n\n"))
