@@ -80,10 +80,7 @@ class Store:
 
     def queue(self, settings: Settings, ledger: RedisLedger) -> RedisQueue:
         """What waits, as these settings bound it."""
-        client, disk = self._clients[1], None
-        if self._embedded is not None:
-            disk = Disk(self._embedded.directory, client, least=settings.queue.min_free, journal=self._journal)
-        return _queue(client, settings, ledger, self._journal, disk)
+        return _queue(self._clients[1], settings, ledger, self._journal, self._embedded)
 
     def policies(self, ledger: RedisLedger) -> RedisPolicies:
         """What other domains promise of their TLS."""
@@ -125,7 +122,7 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
             embedded.url if embedded is not None else settings.store, journal=journal, timeout=QUEUE_TIMEOUT
         )
         ledger = RedisLedger(client, journal=journal)
-        yield State(ledger, _queue(client, settings, ledger, journal))
+        yield State(ledger, _queue(client, settings, ledger, journal, embedded))
     except BrokenPipeError:
         raise  # whoever reads what the command prints has seen enough
     except (StoreStartError, StoreUrlError, StoreAway, OSError) as error:
@@ -138,9 +135,11 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
 
 
 def _queue(
-    client: StoreClient, settings: Settings, ledger: RedisLedger, journal: Journal, disk: Disk | None = None
+    client: StoreClient, settings: Settings, ledger: RedisLedger, journal: Journal, embedded: EmbeddedStore | None
 ) -> RedisQueue:
-    limits = settings.queue
+    limits, disk = settings.queue, None
+    if embedded is not None:
+        disk = Disk(embedded.directory, client, least=limits.min_free, journal=journal)
     return RedisQueue(
         client,
         ledger,

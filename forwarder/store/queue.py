@@ -323,6 +323,8 @@ class RedisQueue:
         held, names = one.held, await self._ledger.names()
         if len(held.delivery.data[1]) > self._max_body:
             raise QueueFull("its body is larger than queue.max_body")
+        if self._disk is not None and self._disk.is_short():
+            raise QueueFull("the store's disk is short of room (queue.min_free)")
         suffix = _item(names, held.id).removeprefix(_PREFIX)
         gone, here, away = [HASH_TAG + kind + suffix for kind in (b":qt:", b":qi:", b":qe:")]
         if await self._client.command("EXISTS", gone, here):

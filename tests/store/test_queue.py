@@ -911,7 +911,7 @@ async def test_what_is_under_way_in_a_session_is_not_brought_in(
 
 
 async def test_what_finds_no_room_is_not_brought_in_and_claims_nothing(
-    queue: RedisQueue, client: StoreClient, ledger: RedisLedger, journal: MemoryJournal
+    queue: RedisQueue, server: EmbeddedStore, client: StoreClient, ledger: RedisLedger, journal: MemoryJournal
 ) -> None:
     one = held()
     await queue.put([one])
@@ -921,6 +921,9 @@ async def test_what_finds_no_room_is_not_brought_in_and_claims_nothing(
         await RedisQueue(client, ledger, journal=journal, max_body=1000, high_water=10).bring(taken)
     with pytest.raises(QueueFull):
         await RedisQueue(client, ledger, journal=journal, max_body=2, high_water=1000).bring(taken)
+    disk = Disk(server.directory, client, least=1 << 80, journal=journal)
+    with pytest.raises(QueueFull, match="disk"):
+        await RedisQueue(client, ledger, journal=journal, max_body=1000, high_water=1000, disk=disk).bring(taken)
     assert await keys(client, b"qi") == []
     assert await ledger.claim([one.waiting[0].fingerprint], "retry") == [Claim.FRESH]
 

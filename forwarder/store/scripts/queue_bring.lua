@@ -18,6 +18,7 @@ if given_up == '1' then
   one.destination = GIVEN_UP
 end
 add(one, keep)
+redis.call('DEL', carried_away(one.name))
 redis.call('HSET', one.name, 'x', dots)
 if given_up == '1' then
   redis.call('HSET', one.name, 'g', '1')

@@ -9,16 +9,17 @@ local lease, seconds, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local each, rate = tonumber(ARGV[4]), tonumber(ARGV[5])
 local most, buried = tonumber(ARGV[6]), tonumber(ARGV[7]) * 1000
 local given = tag .. ':qo:' .. lease
-local answer, octets = {}, 0
+local answer, names, octets = {}, {}, 0
 
 local function give(item)
   local facts = redis.call('HMGET', item, 'v', 'h', 'b', 'x', 'g')
   local body = facts[3] and redis.call('HGET', facts[3], 'o')
   answer[#answer + 1] = { item, facts[1] or '', facts[2] or '', body or '', facts[4] or '0', facts[5] or '' }
+  names[#answer] = item
   octets = octets + #(body or '')
 end
 
-for _, item in ipairs(redis.call('LRANGE', given, 0, -1)) do
+for item in string.gmatch(redis.call('GET', given) or '', '%S+') do
   if redis.call('HGET', item, 'l') == lease then
     give(item)
   end
@@ -94,13 +95,12 @@ while looked and #answer < limit and octets < most do
       -- Behind those that wait longer.
       schedule(destination, free)
       give(item)
-      redis.call('RPUSH', given, item)
     else
       schedule(destination)
     end
   end
 end
 if #answer > 0 then
-  redis.call('EXPIRE', given, math.ceil(seconds))
+  redis.call('SET', given, table.concat(names, ' '), 'EX', math.ceil(seconds))
 end
 return answer

@@ -13,7 +13,7 @@
 --   qx       sorted set: dead letters by when they died       qn  hash: octets held
 --   qt:ID    an item that was here within the last minutes, so that putting it again changes nothing; says by what it went
 --   qe:ID    an item that was carried away by an operator, for as long as its marks are in the ledger
---   qo:LEASE list: what a claim gave, so that one whose answer was lost gives the same
+--   qo:LEASE the names of what a claim gave, so that one whose answer was lost gives the same
 --   qr:NEXT  when a next hop that gets only so many messages a minute may have the next one
 -- Items know their other names, so those are not among KEYS; they are all of one shard.
 -- Times are the store's own, in milliseconds.
@@ -80,13 +80,16 @@ local function lease_in(item)
   return destination
 end
 
--- It waits from now on, unless it is on hold or dead.
+local function wait_until(item, destination, at)
+  redis.call('ZADD', destination, string.format('%.0f', at), item)
+end
+
+-- The same, unless it is on hold or dead.
 local function due_at(item, destination, at)
   local facts = redis.call('HMGET', item, 'p', 'r')
-  if facts[1] or facts[2] then
-    return
+  if not (facts[1] or facts[2]) then
+    wait_until(item, destination, at)
   end
-  redis.call('ZADD', destination, string.format('%.0f', at), item)
 end
 
 -- Gone, by this lease or operation.
@@ -162,7 +165,6 @@ local function add(one, keep)
   redis.call('HSET', one.name, 'v', one.record, 'h', one.head, 'b', one.body.name, 'd', one.destination, 'l', '', 'x', '0')
   redis.call('HINCRBY', SIZES, 'octets', #one.head + add_body(one.body))
   redis.call('ZADD', ALL, string.format('%.0f', now), one.name)
-  redis.call('DEL', carried_away(one.name))
   for _, mark in ipairs(one.marks) do
     redis.call('SET', mark, '\1D', 'EX', keep)
   end

@@ -25,7 +25,7 @@ for _, one in ipairs(fresh) do
   if lease ~= '' then
     lease_out(one.name, one.destination, lease, seconds)
   else
-    due_at(one.name, one.destination, now + delay * 1000)
+    wait_until(one.name, one.destination, now + delay * 1000)
     schedule(one.destination)
   end
 end

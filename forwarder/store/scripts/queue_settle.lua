@@ -24,7 +24,7 @@ local _, reports, behind = read_items(9 + 4 * forwards)
 for _, one in ipairs(reports) do
   if not is_known(one.name) then
     add(one, keep)
-    due_at(one.name, one.destination, now)
+    wait_until(one.name, one.destination, now)
     schedule(one.destination)
   end
 end
