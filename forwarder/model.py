@@ -294,7 +294,7 @@ class Forward:
 class ReturnBounce:
     """A report for a reversible address: ``sender`` is the original sender it goes to, ``reversible`` the address it
     came to, ``alias`` and ``destination`` the forward it is about (``None``: the state does not know). ``orcpt`` and ``envid``
-    are the sender's own."""
+    are the sender's own; ``matched`` is what the report and that forward have in common (``bounce.Evidence``)."""
 
     reversible: Address
     sender: Address
@@ -303,6 +303,7 @@ class ReturnBounce:
     reason: str
     orcpt: str | None = None
     envid: str | None = None
+    matched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,6 +286,10 @@ class Ledger(Protocol):
         """The forward a report is about: by (reversible address, Message-ID) and the destination, else by (reversible
         address, destination), else by Message-ID and the alias, else by Message-ID alone where only one destination had it."""
 
+    async def remembers_since(self) -> date:
+        """The day (UTC) on which the store began to remember, as it was new or had been wiped. What was forwarded on it or
+        before may be unknown to it."""
+
     async def spend_bounce(self, reversible: Address, message_id: str | None) -> bool:
         """Count one report against the budget of its message and of its reversible address; False: used up."""
 

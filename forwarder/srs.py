@@ -25,7 +25,7 @@ import hmac
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from enum import Enum
 
 from forwarder.model import Address
@@ -43,6 +43,7 @@ __all__ = [
     "is_fresh",
     "is_srs",
     "made_with",
+    "minted_on",
     "secret_name",
     "token_in",
 ]
@@ -173,6 +174,16 @@ def token_in(address: Address) -> str | None:
     return match["local"].upper() if match and match["host"] == _OPAQUE else None
 
 
+def minted_on(address: Address, today: date) -> date | None:
+    """The day on which an address of ours was minted, not verified: for one that ``decode`` took. ``None``: of no shape of
+    ours."""
+    match = _OUR_SRS0.match(address.local) or _OUR_SRS1.match(address.local)
+    if match is None:
+        return None
+    age = _age(match["day"], today)
+    return today - timedelta(days=age if age < _DAYS - CLOCK_SKEW_DAYS else age - _DAYS)
+
+
 def made_with(address: Address, secrets: Sequence[bytes], today: date) -> bytes | None:
     """The secret that made this address; ``None``: it does not verify."""
     return next((one for one in secrets if not isinstance(decode(address, (one,), today), WhyNot)), None)
@@ -233,6 +244,11 @@ def _day(today: date) -> str:
 
 def is_fresh(day: str, today: date, max_age: int) -> bool:
     """Was an address with this day of two base32 letters minted in the last ``max_age`` days, as clocks agree?"""
-    minted = _BASE32.index(day[0].upper()) << 5 | _BASE32.index(day[1].upper())
-    age = ((today - date(1970, 1, 1)).days - minted) % _DAYS
+    age = _age(day, today)
     return age <= max_age or age >= _DAYS - CLOCK_SKEW_DAYS
+
+
+def _age(day: str, today: date) -> int:
+    """In days; what is almost ``_DAYS`` may be tomorrow."""
+    minted = _BASE32.index(day[0].upper()) << 5 | _BASE32.index(day[1].upper())
+    return ((today - date(1970, 1, 1)).days - minted) % _DAYS

@@ -59,14 +59,54 @@ def test_a_report_names_those_it_was_sent_to_first_and_each_once() -> None:
 
 
 def test_what_the_ledger_found_makes_the_return() -> None:
-    returned = bounce.evaluate_report(REVERSIBLE, BOB, KNOWN)
+    returned = bounce.evaluate_report(REVERSIBLE, BOB, KNOWN, REPORT)
     assert (returned.sender, returned.alias, returned.destination) == (BOB, ALIAS, DEST)
     assert "01JDX" in returned.reason
 
 
 def test_without_the_ledger_the_address_alone_counts() -> None:
-    returned = bounce.evaluate_report(REVERSIBLE, BOB, None)
+    returned = bounce.evaluate_report(REVERSIBLE, BOB, None, REPORT)
     assert (returned.sender, returned.alias, returned.destination) == (BOB, None, None)
+
+
+def about(
+    recipient: str | None = None, message_id: str | None = None, envid: str | None = None, header: bytes = b""
+) -> Report:
+    return Report((RecipientStatus(Action.FAILED, None, recipient, "5.1.1"),), None, envid, header, message_id)
+
+
+@pytest.mark.parametrize(
+    ("report", "evidence"),
+    [
+        (about("dest.box+tag@sink.test", "<1@sender.test>"), ["message-id", "recipient"]),
+        (about("x@y.test", "<1@sender.test>"), ["message-id"]),
+        (about(None, "<2@sender.test>", "a b"), ["envelope-id"]),
+        (
+            about(None, None, None, b"Received: by mx.fwd.test\r\n\twith ESMTP id 01JDX\r\n\tfor <x>; y\r\n"),
+            ["envelope-id"],
+        ),
+        (about(None, None, None, b"Received: by mx.fwd.test with ESMTP id 01JDXY; y\r\n"), []),
+        (about("DEST.box+tag@Sink.test"), ["recipient"]),
+        (about("alias@fwd.test", "<2@sender.test>", "other"), ["recipient"]),
+        (about("x@y.test"), []),
+    ],
+)
+def test_what_a_report_has_in_common_with_the_message_is_on_record(report: Report, evidence: list[str]) -> None:
+    known = replace(KNOWN, envid="a+20b")
+    assert list(bounce.evaluate_report(REVERSIBLE, BOB, known, report).matched) == evidence
+
+
+@pytest.mark.parametrize(
+    ("evidence", "enough_for"),
+    [
+        (("message-id",), "strict known lenient"),
+        (("envelope-id", "recipient"), "strict known lenient"),
+        (("recipient",), "known lenient"),
+        ((), "lenient"),
+    ],
+)
+def test_how_much_is_enough_is_for_the_operator_to_say(evidence: tuple[str, ...], enough_for: str) -> None:
+    assert [one for one in bounce.Matching if bounce.is_enough(one, evidence)] == enough_for.split()
 
 
 # --- scrubbing --------------------------------------------------------------------------------------------------------
@@ -243,7 +283,7 @@ SECRET_WORDS = (b"sink", b"dest", b"store", b"deep", b"neighbour", b"192.0.2.7",
 
 
 def compose(report: Report = REPORT, known: Forwarded | None = KNOWN, note: str | None = None) -> bytes:
-    returned = bounce.evaluate_report(REVERSIBLE, BOB, known)
+    returned = bounce.evaluate_report(REVERSIBLE, BOB, known, report)
     return bounce.compose_return(report, returned, hostname=HOST, now=NOW, id="01JDY", note=note)
 
 
@@ -352,7 +392,7 @@ def test_a_sender_and_an_alias_of_the_destinations_name_keep_theirs() -> None:
     report = Report(
         (RecipientStatus(Action.FAILED, None, "john@sink.test", "5.1.1", "550 no john"),), None, None, header
     )
-    returned = bounce.evaluate_report(REVERSIBLE, john, known)
+    returned = bounce.evaluate_report(REVERSIBLE, john, known, report)
     found = parse_report(parse_message(bounce.compose_return(report, returned, hostname=HOST, now=NOW, id="1")))
     assert found is not None
     assert found.recipients[0].diagnostic == "550 no [hidden]"
@@ -362,7 +402,7 @@ def test_a_sender_and_an_alias_of_the_destinations_name_keep_theirs() -> None:
 def test_a_sender_at_the_destinations_provider_is_told_its_own_fields() -> None:
     known = replace(KNOWN, sender=Address("bob", "sink.test"))
     header = b"Received: by mx.fwd.test; x\r\nFrom: bob@sink.test\r\nTo: alias@fwd.test\r\n"
-    returned = bounce.evaluate_report(REVERSIBLE, Address("bob", "sink.test"), known)
+    returned = bounce.evaluate_report(REVERSIBLE, Address("bob", "sink.test"), known, REPORT)
     report = replace(REPORT, returned_header=header)
     found = parse_report(parse_message(bounce.compose_return(report, returned, hostname=HOST, now=NOW, id="1")))
     assert found is not None

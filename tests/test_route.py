@@ -98,6 +98,9 @@ class Tokens:
     ) -> Forwarded | None:
         raise NotImplementedError
 
+    async def remembers_since(self) -> date:
+        raise NotImplementedError
+
     async def spend_bounce(self, reversible: Address, message_id: str | None) -> bool:
         raise NotImplementedError
 

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwarder.model import Address
-from forwarder.srs import MAX_AGE_DAYS, OneWay, Reversed, Token, WhyNot, decode, encode, encode_one_way, is_srs
+from forwarder.srs import (
+    MAX_AGE_DAYS,
+    OneWay,
+    Reversed,
+    Token,
+    WhyNot,
+    decode,
+    encode,
+    encode_one_way,
+    is_srs,
+    minted_on,
+)
 
 SECRETS = [b"first secret of this test", b"second secret, retired"]
 TODAY = date(2026, 11, 23)
@@ -151,3 +162,18 @@ def test_every_sender_comes_back_or_has_a_token_and_fits(local: str, domain: str
 @given(st.text(max_size=120))
 def test_no_text_makes_decode_raise(text: str) -> None:
     assert isinstance(decode(Address("SRS0=" + text, "fwd.example"), SECRETS, TODAY), WhyNot)
+
+
+@pytest.mark.parametrize("days", [-1, 0, 1, 21])
+@pytest.mark.parametrize(
+    "sender", ["bob@sender.test", "SRS0=x=y=first.test=bob@second.test", f"{'b' * 50}@sender.test"]
+)
+def test_the_day_of_an_address_can_be_read_from_it(sender: str, days: int) -> None:
+    local, _, domain = sender.partition("@")
+    minted = TODAY - timedelta(days=days)
+    address = encode(Address(local, domain), "fwd.example", SECRETS, minted).address
+    assert minted_on(address, TODAY) == minted
+
+
+def test_an_address_that_is_not_of_our_shape_has_no_day() -> None:
+    assert minted_on(Address("SRS0=abcd=EF=sender.test=bob", "fwd.example"), TODAY) is None

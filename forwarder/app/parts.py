@@ -13,7 +13,7 @@ from pathlib import Path
 from forwarder.app.errors import StartError
 from forwarder.app.sockets import endpoint_of
 from forwarder.auth.suffix import is_public_suffix
-from forwarder.bounce import note
+from forwarder.bounce import Matching, note
 from forwarder.config import Settings
 from forwarder.credentials import Credentials, CredentialsError
 from forwarder.directory import StaticDirectory
@@ -319,7 +319,7 @@ def pipeline_settings(settings: Settings, text: str | None, rules: Rules) -> Pip
         delay_report=settings.queue.delay_report,
         hold=Hold(settings.relay.hold),
         domain_holds={domain: Hold(one.hold) for domain, one in settings.domains.items() if one.hold is not None},
-        pass_unmatched=settings.bounces.unmatched == "pass",
+        matching=Matching(settings.bounces.matching),
         reason_rules=rules,
         replay_recipients=settings.mailkey.replay_recipients,
         bind_recipients=settings.mailkey.bind_recipients,

@@ -269,7 +269,7 @@ class DomainPolicy(_Table):
 class Bounces(_Table):
     """Reports that come back."""
 
-    unmatched: Literal["refuse", "pass"] = "refuse"
+    matching: Literal["strict", "known", "lenient"] = "known"
     per_message: Count = 10
     per_day: Count = 200
     rules_file: Annotated[Location | None, BeforeValidator(values.or_none)] = None

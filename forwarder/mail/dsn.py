@@ -36,6 +36,7 @@ __all__ = [
     "build_dsn",
     "original_recipient",
     "parse_report",
+    "unxtext",
 ]
 
 #: Recipients of one report that are read.
@@ -249,7 +250,7 @@ def _status_part(
 ) -> bytes:
     groups = [[f"Reporting-MTA: dns; {hostname}"]]
     if envelope_id is not None:
-        groups[0].insert(0, f"Original-Envelope-Id: {_unxtext(envelope_id)}")
+        groups[0].insert(0, f"Original-Envelope-Id: {unxtext(envelope_id)}")
     if arrived_at is not None:
         groups[0].append(f"Arrival-Date: {render_date(arrived_at)}")
     for one in recipients:
@@ -257,7 +258,7 @@ def _status_part(
         if one.original_recipient is not None:
             kind, _, address = one.original_recipient.partition(";")
             # RFC 6533 section 3: the UTF-8 type keeps its escapes; the other is xtext and loses them.
-            address = _escaped(address) if kind.lower() == "utf-8" else _unxtext(address)
+            address = _escaped(address) if kind.lower() == "utf-8" else unxtext(address)
             group.insert(0, f"Original-Recipient: {kind}; {address}")
         if one.diagnostic:
             group.append(f"Diagnostic-Code: smtp; {one.diagnostic}")
@@ -287,7 +288,7 @@ def _escaped(text: str) -> str:
     return "".join(one if one.isascii() else f"\\x{{{ord(one):X}}}" for one in text)
 
 
-def _unxtext(text: str) -> str:
+def unxtext(text: str) -> str:
     """RFC 3461 section 4; the grammar of the command allows printable characters only."""
     return "".join(one if " " <= one <= "~" else "?" for one in _decoded_xtext(text))
 

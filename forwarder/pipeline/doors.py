@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from forwarder import route, seal
+from forwarder import bounce, route, seal
 from forwarder.dispatch import Fate, Hold
 from forwarder.mail.reasons import Rules, standard_rules
 from forwarder.mail.report import RecipientStatus
@@ -47,8 +47,8 @@ class Settings:
     #: May mail be kept here? Overall, and by alias domain where that differs.
     hold: Hold = Hold.AUTO
     domain_holds: Mapping[str, Hold] = field(default_factory=dict)
-    #: Pass a report on that the state does not know, on the strength of its address alone.
-    pass_unmatched: bool = False
+    #: What a report must have in common with a message of ours.
+    matching: bounce.Matching = bounce.Matching.KNOWN
     #: Why deliveries fail, as the words of reports and replies tell.
     reason_rules: Rules = field(default_factory=standard_rules)
     #: Different recipients that one mailkey signature without rt= may reach; 0: they are not counted.
@@ -103,7 +103,10 @@ class Teller:
             sender_verified_by=verdict.sender_verified_by,
         )
 
-    def matched(self, envelope: Envelope, returned: ReturnBounce, said: RecipientStatus) -> None:
+    def matched(
+        self, envelope: Envelope, returned: ReturnBounce, said: RecipientStatus, *, unmatched: str | None
+    ) -> None:
+        """``unmatched``: why it goes on although it has too little in common with a message of ours."""
         self._journal.event(
             "route.return_bounce",
             id=envelope.id,
@@ -114,6 +117,8 @@ class Teller:
             status=said.status,
             cause=said.reason,
             hard=said.hard,
+            matched=list(returned.matched),
+            unmatched=unmatched,
         )
 
     def delivered(self, envelope: Envelope, fates: Sequence[Fate]) -> None:

@@ -21,6 +21,7 @@ from forwarder.model import (
     Queued,
     Refuse,
     Reply,
+    ReturnBounce,
     Verdict,
 )
 from forwarder.pipeline.answer import scrubbed
@@ -207,14 +208,12 @@ class Reporting:
         try:
             about = (resolved.reversible, report.message_id, bounce.destinations(report))
             known = await ledger.find_forward(*about) or self._dispatcher.under_way.find(*about)
-            returned = bounce.evaluate_report(resolved.reversible, resolved.sender, known)
+            returned = bounce.evaluate_report(resolved.reversible, resolved.sender, known, report)
+            unmatched = await self._unmatched(resolved, returned)
+            if isinstance(unmatched, Refuse):
+                return self._tell.refused(envelope, unmatched)
             said = bounce.worst_status(report, returned.destination)
-            self._tell.matched(envelope, returned, said)
-            # What another program forwarded before us, the ledger never knew.
-            if known is None and not (self._settings.pass_unmatched or resolved.legacy):
-                return self._tell.refused(
-                    envelope, Refuse(reply.UNKNOWN_REPORT, "no message of ours matches the report")
-                )
+            self._tell.matched(envelope, returned, said, unmatched=unmatched)
             if known is not None and not notify.may_tell(known.notify, said.action):
                 # RFC 3461 section 5.2.2: a next hop without DSN could not be told.
                 return self._tell.discarded(envelope, Discard(f"its sender asked not to hear that it is {said.action}"))
@@ -248,6 +247,22 @@ class Reporting:
                 return Reply(550, outcome.reply.enhanced or "5.0.0", "the original sender's server refuses this report")
             case _:
                 assert_never(outcome)
+
+    async def _unmatched(self, resolved: route.ToSender, returned: ReturnBounce) -> str | Refuse | None:
+        """Why a report goes on that has too little in common with a message of ours; ``None``: it has enough."""
+        matching = self._settings.matching
+        if returned.matched and bounce.is_enough(matching, returned.matched):
+            return None
+        if matching is bounce.Matching.LENIENT:
+            return "the reversible address is enough"
+        if resolved.legacy:
+            # What another program forwarded before us, the ledger never knew.
+            return "another program minted the address"
+        minted = srs.minted_on(resolved.reversible, self._doors.clock.now().date())
+        # A store that was lost, or is new, must cost nobody the reports of what was forwarded before.
+        if minted is not None and minted <= await self._doors.ledger.remembers_since():
+            return "the address is older than the store"
+        return Refuse(reply.UNKNOWN_REPORT, f"no message of ours matches the report: {returned.reason}")
 
     async def _note_secret(self, envelope: Envelope, reversible: Address) -> None:
         """For whoever wants to know whether an old secret may go. Nothing rests on it."""

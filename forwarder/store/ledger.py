@@ -11,13 +11,14 @@ Kinds of keys (names: ``forwarder.store.records``), each with an expiry, each to
     n  note      mark: the domain has had its note (1 day)                       take_note
     s  secrets   hash: name of an SRS secret -> day of the last report to it (90 days)   note_secret, secrets_seen
     salt         see forwarder.store.records (400 days from the last use)
+    birth        the day since which the store remembers (as the salt)            remembers_since
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from forwarder.model import Address
@@ -59,6 +60,10 @@ MAX_ASKED = 50
 MAX_MESSAGE_ID = 998
 
 _SALT_KEY = HASH_TAG + b":salt"
+_BIRTH_KEY = HASH_TAG + b":birth"
+_EPOCH = date(1970, 1, 1)
+#: Octets of a day as it lies there: version and five digits, until the year 2243.
+_MAX_DAY = 6
 _CLAIM, _FIND, _SPEND, _REFUND, _REPLAY, _SALT = map(
     load_script, ("claim", "find", "spend", "refund", "replay", "salt")
 )
@@ -163,6 +168,18 @@ class RedisLedger:
                 return found
         return None
 
+    async def remembers_since(self) -> date:
+        """See ``ports.Ledger``. Looks at the salt anew, whose loss is the loss of all that lay under it."""
+        self._check_at = 0.0
+        await self.names()
+        value = await self._client.command("GET", _BIRTH_KEY)
+        digits = value[1:] if value is not None and value[:1] == VERSION and len(value) <= _MAX_DAY else b""
+        if not digits.isdigit():
+            self._unreadable("birth")
+            await self._client.command("DEL", _BIRTH_KEY)
+            return date.max
+        return _EPOCH + timedelta(days=int(digits))
+
     # --- who sent it ---
 
     async def put_token(self, token: str, sender: Address) -> None:
@@ -251,12 +268,14 @@ class RedisLedger:
             return self._names
         self._check_at = now + SALT_CHECK
         ours = self._names.salt if self._names is not None else new_salt()
-        value: Any = await self._client.run(_SALT, [_SALT_KEY], (seal_salt(ours), SALT_FOR))
+        value: Any = await self._client.run(_SALT, [_SALT_KEY, _BIRTH_KEY], (seal_salt(ours), SALT_FOR))
         salt = open_salt(value)
         if salt is None:
             self._unreadable("salt")
             salt = ours
             await self._client.command("SET", _SALT_KEY, seal_salt(ours), "EX", SALT_FOR)
+            # What lay under the old one is found no more.
+            await self._client.command("DEL", _BIRTH_KEY)
         if self._names is None or self._names.salt != salt:
             self._names = Names(salt)
         return self._names

@@ -55,7 +55,7 @@ async def test_what_postsrsd_minted_yesterday_we_return_today(tmp_path: Path, da
         assert b"hidden.destination" not in returned.data
         assert b"sink.test" not in returned.data
         (matched,) = it.journal.named("route.return_bounce")
-        assert "no message in the ledger matches" in matched["reason"]
+        assert matched["unmatched"] == "another program minted the address"
 
 
 @needs_postsrsd

@@ -318,7 +318,7 @@ async def test_a_script_that_the_server_forgot_is_sent_again(client: StoreClient
     salt = load_script("salt")
     for _ in range(2):
         await client.command("SCRIPT", "FLUSH")
-        assert await client.run(salt, [b"{fwd0}:salt"], [b"x", 10]) == b"x"
+        assert await client.run(salt, [b"{fwd0}:salt", b"{fwd0}:birth"], [b"x", 10]) == b"x"
 
 
 async def test_a_fault_in_a_script_is_store_away_and_told(client: StoreClient, journal: MemoryJournal) -> None:

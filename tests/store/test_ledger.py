@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -324,9 +324,9 @@ async def fill(ledger: RedisLedger) -> None:
 async def test_every_key_expires_has_the_hash_tag_and_names_nobody(ledger: RedisLedger, client: StoreClient) -> None:
     await fill(ledger)
     names = await keys(client)
-    assert len({name.split(b":")[1] for name in names}) == 6
+    assert len({name.split(b":")[1] for name in names}) == 7
     for name in names:
-        assert re.fullmatch(rb"\{fwd0\}:(salt|[a-z]:[A-Za-z0-9+/]{24})", name)
+        assert re.fullmatch(rb"\{fwd0\}:(salt|birth|[a-z]:[A-Za-z0-9+/]{24})", name)
         assert 0 < await client.command("TTL", name) <= 400 * 86400
 
 
@@ -421,6 +421,29 @@ async def test_after_the_store_was_wiped_workers_agree_again(
     await neighbour.claim([A], "one")
     assert await ledger.claim([A], "two") == [Claim.BUSY]
     assert await client.command("TTL", "{fwd0}:salt") > 0
+
+
+@pytest.mark.parametrize("damage", ["FLUSHALL", "salt", "birth"])
+async def test_since_when_the_store_remembers_is_told_and_begins_anew_with_what_it_holds(
+    ledger: RedisLedger, client: StoreClient, damage: str
+) -> None:
+    today = datetime.now(UTC).date()
+    assert await ledger.remembers_since() == today
+    days = (today - date(1970, 1, 1)).days
+    await client.command("SET", "{fwd0}:birth", b"\1%d" % (days - 30))
+    assert await ledger.remembers_since() == today - timedelta(days=30)
+    match damage:
+        case "FLUSHALL":
+            await client.command("FLUSHALL")
+        case "salt":
+            await client.command("SET", "{fwd0}:salt", "rubbish")
+        case _:
+            # Nobody knows: then whatever the store does not know may be older than it.
+            await client.command("SET", "{fwd0}:birth", "rubbish")
+            assert await ledger.remembers_since() == date.max
+    assert await ledger.remembers_since() in (today, date.max)
+    assert await ledger.remembers_since() == today
+    assert await client.command("TTL", "{fwd0}:birth") > 0
 
 
 # --- replays and notes ---
