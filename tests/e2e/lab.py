@@ -15,6 +15,8 @@ from forwarder.cli import demo_lab
 from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, Received, Receiver, free_port, send
 from forwarder.config import load
 from forwarder.keys import KeyFile, Keys, dkim_record, mailkey_record
+from forwarder.store.client import StoreClient
+from forwarder.store.server import EmbeddedStore
 from tests.e2e.signing import signed
 from tests.fakes import MemoryJournal
 from tests.peers.dns_server import DnsServer, run_dns_server, zone_text
@@ -158,6 +160,22 @@ def bounce_of(arrived: Received, text: str = "user unknown", message_id: str = "
         + header
         + b"\r\n\r\n--b1--\r\n"
     )
+
+
+@asynccontextmanager
+async def store_of(it: Lab) -> AsyncIterator[StoreClient]:
+    """The lab's own store, past the program."""
+    client = StoreClient(EmbeddedStore(it.folder / "state", journal=it.journal).url, journal=it.journal, timeout=20)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def age_store(it: Lab) -> None:
+    """As if it had been there for years: on the first day of a store much is passed on that it does not know."""
+    async with store_of(it) as store:
+        await store.command("SET", "{fwd0}:birth", b"\x0110000")
 
 
 @asynccontextmanager

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from forwarder.cli.demo_lab import SINK, Received
-from forwarder.store.client import StoreClient
-from forwarder.store.server import EmbeddedStore
-from tests.e2e.lab import Lab, bounce_of, lab
+from tests.e2e.lab import age_store, bounce_of, lab, store_of
 
 #: ``REPLAYS=100000 ./scripts/test tests/e2e/test_matching.py -k replayed`` for the figure of docs/reliability.md.
 REPLAYS = int(os.environ.get("REPLAYS", "300"))
@@ -21,16 +17,6 @@ REPLAYS = int(os.environ.get("REPLAYS", "300"))
 
 def matching(how: str) -> str:
     return f'[bounces]\nmatching = "{how}"\n'
-
-
-@asynccontextmanager
-async def store_of(it: Lab) -> AsyncIterator[StoreClient]:
-    """The lab's own store, past the program."""
-    client = StoreClient(EmbeddedStore(it.folder / "state", journal=it.journal).url, journal=it.journal, timeout=20)
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 def about_another(arrived: Received) -> bytes:
@@ -65,9 +51,8 @@ async def test_the_operator_says_what_a_report_must_match(
 ) -> None:
     async with lab(tmp_path, extra=matching(how)) as it:
         # The day of the first address is the day of the store; the mode is what is tried here.
-        async with store_of(it) as store:
-            await it.send(it.signed())
-            await store.command("SET", "{fwd0}:birth", b"\x0110000")
+        await it.send(it.signed())
+        await age_store(it)
         arrived = await it.next(it.sink)
         assert (await it.bounce(arrived, data=report(arrived))).startswith(expected)  # type: ignore[operator]
         told = it.journal.named("route.return_bounce")
@@ -100,7 +85,7 @@ async def test_what_a_store_that_has_been_there_for_long_does_not_know_is_refuse
             # It forgets what it holds, and not that it has been there.
             kept = (b"{fwd0}:salt", b"{fwd0}:birth")
             await store.command("DEL", *(one for one in await store.command("KEYS", "*") if one not in kept))
-            await store.command("SET", kept[1], b"\x0110000")
+        await age_store(it)
         assert (await it.bounce(arrived)).startswith("550 5.1.1")
         assert it.sender.waiting.empty()
 

@@ -13,7 +13,7 @@ import pytest
 from forwarder.cli.demo_lab import FORWARDER, SENDER, Received
 from forwarder.mail.header import parse_message
 from forwarder.model import Message
-from tests.e2e.lab import MESSAGE, Lab, bounce_of, lab
+from tests.e2e.lab import MESSAGE, Lab, age_store, bounce_of, lab
 
 HIDDEN = (b"hidden.destination", b"sink.test", b"127.0.0.50")
 
@@ -108,6 +108,7 @@ async def test_what_is_no_report_of_ours_is_refused(tmp_path: Path, what: str) -
             case "not null":
                 answer = await it.send(bounce_of(arrived), "x@sink.test", arrived.sender)
             case "unknown message":
+                await age_store(it)
                 other = bounce_of(arrived).replace(b"<one@sender.test>", b"<other@sender.test>")
                 answer = await it.bounce(arrived, data=other.replace(b"hidden.destination@", b"nobody@"))
             case _:
