@@ -34,7 +34,11 @@ def certificate_fault(policy: TlsPolicy, session: ssl.SSLObject) -> str | None:
     """What is wrong after a handshake that went well; ``None``: nothing."""
     match policy:
         case Verified(names):
-            matches = certificate_matches(session.getpeercert() or {}, names)
+            try:
+                matches = certificate_matches(session.getpeercert() or {}, names)
+            except (OSError, ValueError):
+                # What a trusted authority signed may still hold octets that ssl cannot read.
+                return "TLS certificate cannot be read"
             return None if matches else "TLS certificate is for another name"
         case Dane():
             fault = dane_fault(policy, _peer_chain(session))
@@ -98,7 +102,7 @@ def _authority_fault(records: Sequence[Tlsa], chain: Sequence[bytes], names: Seq
     try:
         leaf, *others = map(x509.load_der_x509_certificate, chain)
         anchors = list(map(x509.load_der_x509_certificate, found))
-    except ValueError:
+    except Exception:  # noqa: BLE001 - hostile octets: whatever the parser raises (and not all is a ValueError), they are none
         return "it is malformed"
     if not anchors:
         return "no record is for it or its authorities"
@@ -114,6 +118,8 @@ def _chain_fault(
     except (VerificationError, ValueError) as error:
         # The rest quotes the certificate.
         return str(error).removeprefix("validation failed: ").partition(" (encountered")[0][:200]
+    except Exception:  # noqa: BLE001 - as above: extensions are read only now
+        return "it is malformed"
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -262,6 +263,26 @@ def test_octets_that_are_no_certificate_are_a_fault_and_no_more(chain: list[byte
     assert fault(record(2, 0, 0, ROOT), chain)
     assert fault(record(3, 1, 1, ROOT), chain)
     assert fault(Tlsa(2, 0, 0, b"x"), chain_of(LEAF))
+
+
+def test_no_change_to_a_chain_is_more_than_a_fault() -> None:
+    """A version that does not exist, an extension that stands twice: the library has an exception for each."""
+    rng, chain, escaped = Random(1), chain_of(LEAF), []
+    for _ in range(1500):
+        place = rng.randrange(2)
+        octets = bytearray(chain[place])
+        for _ in range(rng.choice((1, 1, 3))):
+            octets[rng.randrange(len(octets))] = rng.randrange(256)
+        changed = [*chain[:place], bytes(octets), *chain[place + 1 :]]
+        if changed != chain and fault(record(2, 0, 1, ROOT), changed) is None:
+            escaped.append(changed)
+    assert escaped == [], "and none of them is taken"
+
+
+def test_a_version_that_does_not_exist_is_a_fault() -> None:
+    version = LEAF.der.index(b"\xa0\x03\x02\x01\x02") + 4
+    changed = LEAF.der[:version] + b"\x0d" + LEAF.der[version + 1 :]
+    assert fault(record(2, 0, 1, ROOT), [changed, *chain_of(LEAF)[1:]]) == "it is malformed"
 
 
 # --- the public key in a certificate
