@@ -16,7 +16,15 @@ from typing import TypeVar
 
 from forwarder.bounce.hide import Secrets, scrub, scrub_of
 from forwarder.bounce.match import destinations, worst_status
-from forwarder.mail.dsn import MAX_RETURNING, Action, RecipientReport, Report, build_dsn, original_recipient
+from forwarder.mail.dsn import (
+    MAX_RETURNING,
+    MAX_RETURNING_WHOLE,
+    Action,
+    RecipientReport,
+    Report,
+    build_dsn,
+    original_recipient,
+)
 from forwarder.mail.header import unfold
 from forwarder.mail.received import find_own_received
 from forwarder.model import Address, Deferred, Envelope, Failed, Field, Message, Reply, ReturnBounce
@@ -243,7 +251,9 @@ def _report(
         text=_text(hostname, lines, _harmless(note, secrets)),
         recipients=lines,
         returned_header=message.header,
-        returned_message=message.header + message.separator + message.body if full else b"",
+        returned_message=message.header + message.separator + message.body
+        if full and message.size <= MAX_RETURNING_WHOLE
+        else b"",
         now=now,
         envelope_id=envelope.envid,
         arrived_at=envelope.received_at,

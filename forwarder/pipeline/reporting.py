@@ -137,6 +137,7 @@ class Reporting:
             doors=self._doors,
             fingerprint=mark,
         )
+        reach("K13")
         self._doors.journal.event("report.written", id=envelope.id, action=str(action), aliases=1)
         ticket = Ticket(envelope.sender, envelope.sender, mark)
         may_hold = self._settings.domain_holds.get(alias.domain, self._settings.hold) is not Hold.NEVER

@@ -30,6 +30,7 @@ from tests.peers.postfix import needs_postfix, needs_root, postfix, smtp_sink
 from tests.peers.programs import needs, run
 from tests.peers.servers import redis_server, unbound
 from tests.peers.smtp_sink import DROP, SmtpSink, Then
+from tests.waiting import until
 
 #: Where the destination of these tests listens, and the next hop behind it.
 OTHER, BEHIND = "127.0.0.51", "127.0.0.52"
@@ -323,6 +324,45 @@ async def test_postfix_warns_of_a_delay_and_then_gives_up_and_both_reports_come_
         check_report(it, warning, "bob@sender.test", b"delayed", b"4.2.2")
         check_report(it, failure, "bob@sender.test", b"failed", b"4.2.2")
         assert it.sender.waiting.empty()
+
+
+@needs_postfix
+@needs_root
+async def test_postfix_is_asked_what_the_sender_asked_and_says_it_to_the_sender_through_us(tmp_path: Path) -> None:
+    async with SmtpSink(host=BEHIND) as behind:
+        async with post_office(tmp_path, f"smtp:[{BEHIND}]:{behind.port}") as it:
+            async with aiosmtplib_client(it) as client:
+                for number, notify in ((1, "NOTIFY=SUCCESS"), (2, "NOTIFY=FAILURE")):
+                    raw = MESSAGE.replace(b"<one@", b"<%d@" % number)
+                    sent = it.signed(raw, recipients=("late@fwd.test",))
+                    mail, rcpt = ["ENVID=Q+2B1", "RET=FULL"], [notify, "ORCPT=rfc822;old@sender.test"]
+                    await client.sendmail(
+                        "bob@sender.test", ["late@fwd.test"], sent, mail_options=mail, rcpt_options=rcpt
+                    )
+            home = await it.next(it.sender)
+            await until(lambda: len(behind.messages) == 2)
+        assert (home.sender, home.recipients) == ("", ("bob@sender.test",))
+        assert b"Action: relayed" in home.data, "by Postfix, as what is behind it has no DSN"
+        assert b"Original-Envelope-Id: Q+1\r\n" in home.data
+        assert b"Original-Recipient: rfc822; old@sender.test\r\nFinal-Recipient: rfc822; late@fwd.test\r\n" in home.data
+        assert b"<1@sender.test>" in home.data
+        assert [one for one in HIDDEN if one in everything_said(home.data)] == []
+        # None of ours, and none of the other message.
+        assert it.sender.waiting.empty()
+        assert not it.journal.named("report.written")
+
+
+@needs_postfix
+@needs_root
+async def test_postfix_says_nothing_where_the_sender_wants_to_hear_nothing(tmp_path: Path) -> None:
+    async with SmtpSink({"RCPT": SAID % (550, 5)}, host=BEHIND) as behind:
+        async with post_office(tmp_path, f"smtp:[{BEHIND}]:{behind.port}") as it:
+            sent = it.signed(recipients=("late@fwd.test",))
+            async with aiosmtplib_client(it) as client:
+                await client.sendmail("bob@sender.test", ["late@fwd.test"], sent, rcpt_options=["NOTIFY=NEVER"])
+            await until(lambda: "RCPT" in behind.verbs())
+        assert it.sender.waiting.empty()
+        assert [str(one["sender"]) for one in it.journal.named("message.received")] == ["bob@sender.test"]
 
 
 @needs_postfix
