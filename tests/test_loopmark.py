@@ -31,7 +31,6 @@ def test_it_is_an_atom_of_16_characters() -> None:
     [
         pytest.param("Received: by mx.fwd.test with ESMTP id 01JDX\n\t(mark ", id="as we put it"),
         pytest.param("X-Received: by mx.fwd.test\n\tid 01JDX (mark\n\t", id="renamed and folded"),
-        pytest.param("Old-Trace: ", id="something else"),
     ],
 )
 def test_a_message_that_was_here_is_known_by_it(field: str) -> None:
@@ -42,16 +41,16 @@ def test_a_message_that_was_here_is_known_by_it(field: str) -> None:
 
 
 def test_the_secret_may_have_been_rotated_since() -> None:
-    assert bears_mark(marked("Received: id x.", make_mark(OLD, ALIAS, ORIGINAL)), ALIAS, [NEW, OLD])
+    assert bears_mark(marked("Received: (mark ", make_mark(OLD, ALIAS, ORIGINAL)), ALIAS, [NEW, OLD])
 
 
 def test_a_mark_on_the_way_to_another_alias_is_no_loop() -> None:
-    assert screen_loop(marked("Received: id x."), [OTHER], [NEW]) is None
+    assert screen_loop(marked("Received: (mark "), [OTHER], [NEW]) is None
 
 
 def test_a_mark_copied_into_another_message_is_worth_nothing() -> None:
     other = message("From: eve@sender.test\nMessage-ID: <2@sender.test>\n\nx\n")
-    assert screen_loop(marked("Received: id x.", original=other), [ALIAS], [NEW]) is None
+    assert screen_loop(marked("Received: (mark ", original=other), [ALIAS], [NEW]) is None
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_a_mark_copied_into_another_message_is_worth_nothing() -> None:
     ],
 )
 def test_nobody_else_can_make_one(forged: str) -> None:
-    assert screen_loop(marked("Received: id x.", forged), [ALIAS], [NEW]) is None
+    assert screen_loop(marked("Received: (mark ", forged), [ALIAS], [NEW]) is None
 
 
 def test_without_a_message_id_date_and_author_name_the_message() -> None:
@@ -73,9 +72,9 @@ def test_without_a_message_id_date_and_author_name_the_message() -> None:
 
     mark = make_mark(NEW, ALIAS, of("Mon, 23 Nov 2026 12:30:00 +0000"))
     folded = "Mon, 23 Nov 2026\n 12:30:00 +0000"
-    assert bears_mark(marked("Received: id x.", mark, of(folded)), ALIAS, [NEW])
-    assert not bears_mark(marked("Received: id x.", mark, of("Mon, 23 Nov 2026 12:30:01 +0000")), ALIAS, [NEW])
-    assert not bears_mark(marked("Received: id x.", mark, of(folded, "eve@sender.test")), ALIAS, [NEW])
+    assert bears_mark(marked("Received: (mark ", mark, of(folded)), ALIAS, [NEW])
+    assert not bears_mark(marked("Received: (mark ", mark, of("Mon, 23 Nov 2026 12:30:01 +0000")), ALIAS, [NEW])
+    assert not bears_mark(marked("Received: (mark ", mark, of(folded, "eve@sender.test")), ALIAS, [NEW])
 
 
 def test_it_costs_microseconds() -> None:

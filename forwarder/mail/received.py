@@ -16,7 +16,10 @@ from forwarder.mail.date import render_date
 from forwarder.mail.header import unfold
 from forwarder.model import Address, Envelope, Field, Peer
 
-__all__ = ["build_received", "find_own_received", "is_ours"]
+__all__ = ["MARK_SIGN", "build_received", "find_own_received", "is_ours"]
+
+#: How the comment with a mark begins.
+MARK_SIGN = "(mark"
 
 _HELO = re.compile(r"[A-Za-z0-9._-]{1,255}|\[[A-Za-z0-9:.]{1,64}\]")
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,128}")
@@ -68,7 +71,7 @@ def _tls(peer: Peer) -> str:
 
 
 def _marked(mark: str) -> str:
-    return f"\r\n\t(mark {mark})" if mark else ""
+    return f"\r\n\t{MARK_SIGN} {mark})" if mark else ""
 
 
 def _for(address: Address | None) -> str:
