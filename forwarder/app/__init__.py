@@ -24,8 +24,10 @@ from forwarder.app.parts import (
     make_key_host,
     make_resolver,
     make_resolvers,
+    make_sts,
     names_of,
     policy_of,
+    relay_settings,
     usable_roots,
 )
 from forwarder.app.service import App
@@ -44,8 +46,10 @@ __all__ = [
     "make_key_host",
     "make_resolver",
     "make_resolvers",
+    "make_sts",
     "names_of",
     "open_state",
     "policy_of",
+    "relay_settings",
     "usable_roots",
 ]

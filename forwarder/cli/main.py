@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "run the service",
     "explain": "tell what would happen to a message, and why",
     "authenticate": "read messages as JSON lines, write verdicts as JSON lines",
+    "tls": "tell how mail to a domain would be protected, and why",
     "queue": "see and move the mail that waits here",
     "mailkey": "make, publish and use mailkey keys: sign and verify messages",
     "dkim": "make DKIM keys, print their records, rotate them",
