@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import smtplib
 from collections.abc import Awaitable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -11,9 +12,9 @@ from typing import TypeVar
 import dkim
 import pytest
 
-from forwarder.cli.demo_lab import Received
+from forwarder.cli.demo_lab import SENDER, Received
 from forwarder.model import Result
-from tests.e2e.chain import Chain, chain, message_of, results_of
+from tests.e2e.chain import HOSTS, LAST, Chain, chain, message_of, results_of
 from tests.peers.smtp_sink import SmtpSink
 
 MESSAGES = 500
@@ -230,3 +231,35 @@ async def test_a_report_that_a_hop_writes_itself_goes_back_the_same_way(tmp_path
         (returned,) = row.hops[number].named("route.return_bounce")
         (checked,) = [one for one in row.hops[number].named("message.verified") if one["id"] == returned["id"]]
         assert (checked["mailkey"], checked["dkim"]) == ("pass", [f"pass {domain}"] * 2)
+
+
+@pytest.mark.parametrize("number", [3, 1])
+async def test_success_that_was_asked_of_hop_1_is_told_by_the_last_that_can_and_comes_home(
+    tmp_path: Path, number: int
+) -> None:
+    """The hops offer each other DSN; what is behind the last one does not."""
+
+    def talk() -> int:
+        with smtplib.SMTP(HOSTS[1], row.port, "mx.sender.test", 20, (SENDER, 0)) as client:
+            client.ehlo()
+            client.mail("bob@sender.test", ["ENVID=Q+2B1", "RET=FULL"])
+            client.rcpt("Hop1@f1.test", ["NOTIFY=SUCCESS"])
+            return client.data(message)[0]
+
+    async with chain(tmp_path, running=range(1, number + 1)) as row:
+        if number < LAST:
+            await row.stand_in(number + 1)
+        message = row.parties["sender.test"].sign(message_of(1), "bob@sender.test", "Hop1@f1.test")
+        assert await asyncio.to_thread(talk) == 250
+        async with asyncio.timeout(10):
+            home = await row.sender.waiting.get()
+        assert (home.sender, home.recipients, home.ip) == ("", ("bob@sender.test",), HOSTS[1])
+        assert b"Action: relayed\r\n" in home.data
+        assert b"Original-Envelope-Id: Q+1\r\n" in home.data
+        assert b"Original-Recipient: rfc822; Hop1@f1.test\r\nFinal-Recipient: rfc822; hop1@f1.test\r\n" in home.data
+        assert not [
+            one for one in (b"f2.test", b"f3.test", b"hop2", b"hop3", b"sink.test", b"cellar") if one in home.data
+        ]
+        assert b"Hello 1" not in home.data
+        assert row.sender.waiting.empty()
+    assert [len(hop.named("report.written")) for hop in row.hops.values()] == [0] * (number - 1) + [1]
