@@ -190,21 +190,27 @@ async def test_the_embedded_store_fails_in_every_way_and_mail_flows(tmp_path: Pa
         await run(it, faults)
 
 
-@pytest.mark.timeout(RUN)
-@pytest.mark.skipif(
+def is_full(disk: Path) -> Fault:
+    @asynccontextmanager
+    async def fault() -> AsyncIterator[None]:
+        ballast = leave(disk, 0)
+        yield
+        ballast.unlink()
+
+    return fault
+
+
+needs_time = pytest.mark.skipif(
     "FAULT_STORE_MESSAGES" not in os.environ, reason="test_disk.py has the short form; scripts/faults store"
 )
+
+
+@needs_time
+@pytest.mark.timeout(RUN)
 async def test_the_embedded_stores_disk_is_full_and_mail_flows(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "state", 256 * MB) as state:
-
-        @asynccontextmanager
-        async def fault() -> AsyncIterator[None]:
-            ballast = leave(state, 0)
-            yield
-            ballast.unlink()
-
+    with small_disk(tmp_path / "state", 256 * MB) as disk:
         async with service(tmp_path) as it:
-            await run(it, [("without a disk", fault)] * 3)
+            await run(it, [("without a disk", is_full(disk))] * 3)
 
 
 # --- a store of the operator's
@@ -276,3 +282,14 @@ async def test_a_store_of_ones_own_fails_in_every_way_and_mail_flows(tmp_path: P
             ("behind a bad network", is_behind_a_bad_network(net, random.Random(7))),
         ]
         await run(it, faults)
+
+
+@needs_time
+@pytest.mark.timeout(RUN)
+async def test_the_disk_of_a_store_of_ones_own_is_full_and_mail_flows(tmp_path: Path) -> None:
+    """With ``appendfsync everysec`` the server does not end, but refuses every write (MISCONF)."""
+    with small_disk(tmp_path / "valkey", 256 * MB) as disk:
+        async with valkey(disk) as store, service(tmp_path, store=store.url) as it:
+            await store.ask("CONFIG", "SET", "appendfsync", "everysec")
+            await run(it, [("without a disk", is_full(disk))] * 3)
+            assert any("MISCONF" in one["reason"] for one in it.events("store_refused"))
