@@ -14,6 +14,7 @@ import pytest
 from forwarder.app import parts
 from forwarder.relay import RelaySettings, Timeouts
 from tests.e2e.lab import FORWARDER, SENDER, lab
+from tests.e2e.test_outage import until_250
 from tests.e2e.test_smuggling import wire
 from tests.faults import mta
 from tests.faults.copies import count, dead_letters, on_record, settled, unflagged
@@ -120,7 +121,8 @@ async def test_a_client_that_leaves_at_the_dot_hears_250_or_comes_back_and_one_c
             else:
                 await peer.writer.drain()
                 peer.writer.transport.abort()
+        # Whether the dot was read before the reset nobody can know: the client comes back.
+        await until_250(lambda: it.send(sent))
         arrived = await it.next(it.sink)
         assert arrived.data.endswith(sent)
-        assert (await it.send(sent)).startswith("250")
         assert it.sink.waiting.empty()
