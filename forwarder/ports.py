@@ -248,8 +248,9 @@ class Claim(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """One message that we delivered to one destination: what a bounce is matched against. ``notify``, ``orcpt`` and ``envid``
-    are what its sender said of reports (RFC 3461), as it came."""
+    """One message that we delivered to one destination: what a bounce is matched against, and a complaint. ``notify``, ``orcpt``
+    and ``envid`` are what its sender said of reports (RFC 3461), as it came. ``client`` is the IP address that it came from.
+    ``verified``: a check vouched for ``sender``; if not, the reversible address is one-way."""
 
     reversible: Address
     sender: Address
@@ -261,6 +262,8 @@ class Forwarded:
     notify: str | None = None
     orcpt: str | None = None
     envid: str | None = None
+    client: str | None = None
+    verified: bool = True
 
 
 class Ledger(Protocol):
@@ -309,6 +312,92 @@ class Ledger(Protocol):
 
     async def take_note(self, domain: str) -> bool:
         """True once in a day for each domain: the note for it may go out now."""
+
+
+# --- how somebody stands -----------------------------------------------------------------------------------------------
+
+
+class SubjectKind(StrEnum):
+    """Of whom something is remembered: a sender's domain that a check vouched for, the network of a client that nothing vouched
+    for, an alias of ours, a destination behind one."""
+
+    DOMAIN = "domain"
+    NETWORK = "network"
+    ALIAS = "alias"
+    DESTINATION = "destination"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Subject:
+    """``name`` in lower case: a domain in A-labels, a network with its prefix, an address."""
+
+    kind: SubjectKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+
+class Measure(StrEnum):
+    """What is done about a subject. ``slow`` to ``refuse``: with mail from a sender; ``pause`` and ``disable``: with mail to a
+    destination."""
+
+    SLOW = "slow"
+    ONE_WAY = "one-way"
+    REFUSE = "refuse"
+    PAUSE = "pause"
+    DISABLE = "disable"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One thing that was held against a subject: what it was, how much it counted, who or what it came by, which message."""
+
+    at: datetime
+    what: str
+    weight: float
+    source: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """``score`` and ``mail`` (messages since the first evidence) are those of ``at``; they fade by half in each ``half_life``
+    seconds. ``evidence`` holds the latest, oldest first. ``measure`` is one that was set (``by_hand`` by the operator), until
+    ``until`` (``None``: for good). At ``over_at`` nothing of it counts any more."""
+
+    subject: Subject
+    score: float
+    at: datetime
+    half_life: float
+    over_at: datetime
+    mail: float = 0
+    evidence: tuple[Evidence, ...] = ()
+    measure: Measure | None = None
+    until: datetime | None = None
+    by_hand: bool = False
+
+
+class Standings(Protocol):
+    """How subjects stand. The answers are those of a table in memory, some seconds old; only a change asks the store."""
+
+    def __len__(self) -> int:
+        """Of how many something is remembered."""
+
+    def look_up(self, subject: Subject) -> Standing | None:
+        """``None``: nothing is held against it."""
+
+    def count_mail(self, subject: Subject) -> None:
+        """A message of a subject that has a standing: counted soon. Never waits."""
+
+    def take_turn(self, subject: Subject, every: float) -> bool:
+        """True at most once in ``every`` seconds for each subject, of this process."""
+
+    async def change(
+        self, subject: Subject, change: Callable[[Standing | None], Standing | None]
+    ) -> tuple[Standing | None, Standing | None]:
+        """Put what ``change`` makes of the standing in its place, in one step; it may be asked several times. ``None``: nothing
+        is remembered any more. The standing before and after. Raises StoreAway."""
 
 
 # --- mail that has to wait ---------------------------------------------------------------------------------------------

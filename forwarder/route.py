@@ -7,7 +7,7 @@ refusals first, then the way. What a verdict means for a message (refuse, mark, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from typing import assert_never
@@ -29,6 +29,7 @@ __all__ = [
     "decide",
     "evaluate_verdict",
     "resolve",
+    "without_way_back",
 ]
 
 
@@ -210,6 +211,13 @@ def decide(
         return Keep(resolved.alias, resolved.mailbox, "kept on this host")
     form, why = _sender_form(envelope.sender, verdict, one_way)
     return Forward(resolved.alias, resolved.targets, resolved.srs_domain, form, why)
+
+
+def without_way_back(decided: Forward | Keep, why: str) -> Forward | Keep:
+    """The same, but no bounce of it goes back to its sender."""
+    if isinstance(decided, Forward) and decided.sender_form is SenderForm.REVERSIBLE:
+        return replace(decided, sender_form=SenderForm.ONE_WAY, reason=why)
+    return decided
 
 
 def evaluate_verdict(verdict: Verdict, policy: Policy) -> Admitted | Refuse:

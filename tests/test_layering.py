@@ -24,6 +24,7 @@ LAYERS = {
     "srslegacy": 2,
     "loopmark": 2,
     "retry": 2,
+    "standing": 2,
     "unsettled": 2,
     "notify": 2,
     "ownership": 3,

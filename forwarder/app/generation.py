@@ -48,6 +48,7 @@ from forwarder.relay import SmtpRelay
 from forwarder.resolver import DnsResolver, ZoneResolver, system_nameservers
 from forwarder.retry import Schedule
 from forwarder.store.ledger import RedisLedger
+from forwarder.store.standings import RedisStandings
 from forwarder.tlsrpt import JITTER, HttpsReports, TlsReports, TlsTally
 from forwarder.worker import Worker, WorkerSettings
 
@@ -71,6 +72,7 @@ class Ground:
     clock: Clock
     journal: Journal
     tally: TlsTally
+    standings: RedisStandings
     under_way: UnderWay = field(default_factory=UnderWay)
     allowance: Allowance = field(default_factory=Allowance)
     #: A count of sessions each, so that strangers on port 25 never keep users out.
@@ -115,6 +117,7 @@ class Generation:
             clock=ground.clock,
             journal=journal,
             key_host=self._key_host.part,
+            standings=ground.standings,
         )
         told = material.pipeline
         schedule = Schedule(settings.queue.first_retry, settings.queue.max_retry)
@@ -242,6 +245,7 @@ class Generation:
             server = self._users if one.submission else self._inbound
             await server.start([sock], tls=self._material.tls if one.tls == "implicit" else None)
         self._tasks = [asyncio.create_task(self.worker.run()), asyncio.create_task(self._dispatcher.renew())]
+        self._tasks.append(asyncio.create_task(self._ground.standings.run()))
         if self.reports is not None:
             self._tasks.append(asyncio.create_task(self.reports.run()))
 

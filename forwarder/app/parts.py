@@ -36,6 +36,7 @@ from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_name
 from forwarder.route import Action, Policy
 from forwarder.seal import Names
 from forwarder.smtp.login import Login
+from forwarder.standing import Scale
 
 __all__ = [
     "Material",
@@ -60,6 +61,7 @@ __all__ = [
     "published",
     "read_material",
     "relay_settings",
+    "scale_of",
     "submission_settings",
     "usable_roots",
 ]
@@ -321,11 +323,20 @@ def pipeline_settings(settings: Settings, text: str | None, rules: Rules) -> Pip
         domain_holds={domain: Hold(one.hold) for domain, one in settings.domains.items() if one.hold is not None},
         matching=Matching(settings.bounces.matching),
         reason_rules=rules,
+        complaint_addresses=frozenset(str(one).lower() for one in settings.complaints.addresses),
+        reputation=scale_of(settings),
+        slow_per_hour=settings.complaints.slow_per_hour,
         replay_recipients=settings.mailkey.replay_recipients,
         bind_recipients=settings.mailkey.bind_recipients,
         note=text,
         note_url=settings.mailkey.note_url or "docs/mailkey-for-senders.md of mailkey-forwarder",
     )
+
+
+def scale_of(settings: Settings) -> Scale:
+    """What follows from complaints."""
+    told = settings.complaints
+    return Scale(told.half_life, told.slow_at, told.one_way_at, told.refuse_at, told.share)
 
 
 def submission_settings(settings: Settings, addresses: Sequence[str]) -> SubmissionSettings:

@@ -25,8 +25,9 @@ from forwarder.edge.server import turn_away
 from forwarder.keys.usage import Usage
 from forwarder.keys.watch import KeyWatch
 from forwarder.mailbox import MailboxFiles
-from forwarder.ports import Journal
+from forwarder.ports import Journal, StoreAway
 from forwarder.relay.tls import forget_roots
+from forwarder.store.standings import RedisStandings
 from forwarder.tlsrpt import TlsTally
 
 __all__ = ["App"]
@@ -68,6 +69,11 @@ class App:
         """Once started; ``None`` with keys.require_record = false."""
         return self._generation.keys.watch if self._generation is not None else None
 
+    @property
+    def standings(self) -> RedisStandings | None:
+        """What is held against whom, once started."""
+        return self._ground.standings if self._ground is not None else None
+
     def wake_queue(self) -> None:
         """Look at the queue now: another process made something due."""
         if self._generation is not None:
@@ -98,6 +104,7 @@ class App:
             usage=Usage(key_state(settings)),
             clock=self.clock,
             journal=self._journal,
+            standings=self._store.standings(self._store.ledger(settings), self.clock),
             tally=TlsTally(self._store.tls_counts(self._store.ledger(settings)), self.clock, self._journal),
         )
         await self._take_over(material)
@@ -214,5 +221,7 @@ class App:
             await generation.close()
         if self._ground is not None:
             await self._ground.tally.flush()
+            with suppress(StoreAway):
+                await self._ground.standings.flush()
         await self._store.close()
         self._journal.event("service.stopped")

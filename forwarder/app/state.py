@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from forwarder.app.clock import SystemClock
 from forwarder.app.errors import StartError
 from forwarder.config import Settings
-from forwarder.ports import Journal, StoreAway
+from forwarder.ports import Clock, Journal, StoreAway
 from forwarder.store.client import StoreClient, StoreUrlError
 from forwarder.store.disk import Disk
 from forwarder.store.health import examine_store
@@ -19,6 +20,7 @@ from forwarder.store.policies import RedisPolicies
 from forwarder.store.queue import Pace, RedisQueue
 from forwarder.store.server import EmbeddedStore, StoreStartError
 from forwarder.store.sessions import RedisTlsCounts
+from forwarder.store.standings import RedisStandings
 
 __all__ = ["State", "Store", "open_state"]
 
@@ -90,6 +92,10 @@ class Store:
         """How TLS with other domains went."""
         return RedisTlsCounts(self._clients[0], ledger, journal=self._journal)
 
+    def standings(self, ledger: RedisLedger, clock: Clock) -> RedisStandings:
+        """What is held against whom."""
+        return RedisStandings(self._clients[0], ledger, clock, self._journal)
+
     async def close(self) -> None:
         """Safe to call at any time."""
         for client in reversed(self._clients):
@@ -108,6 +114,7 @@ class State:
 
     ledger: RedisLedger
     queue: RedisQueue
+    standings: RedisStandings
 
 
 @asynccontextmanager
@@ -122,7 +129,8 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
             embedded.url if embedded is not None else settings.store, journal=journal, timeout=QUEUE_TIMEOUT
         )
         ledger = RedisLedger(client, journal=journal)
-        yield State(ledger, _queue(client, settings, ledger, journal, embedded))
+        standings = RedisStandings(client, ledger, SystemClock(), journal)
+        yield State(ledger, _queue(client, settings, ledger, journal, embedded), standings)
     except BrokenPipeError:
         raise  # whoever reads what the command prints has seen enough
     except (StoreStartError, StoreUrlError, StoreAway, OSError) as error:

@@ -24,6 +24,7 @@ COMMANDS = {
     "authenticate": "read messages as JSON lines, write verdicts as JSON lines",
     "tls": "tell how mail to a domain would be protected, and why",
     "queue": "see and move the mail that waits here",
+    "reputation": "see who is complained of, forgive, block",
     "mailkey": "make, publish and use mailkey keys: sign and verify messages",
     "dkim": "make DKIM keys, print their records, rotate them",
     "srs": "make or read a reversible address",

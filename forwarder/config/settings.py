@@ -30,6 +30,7 @@ from forwarder.config.values import (
     Network,
     Owner,
     Port,
+    Score,
     Seconds,
     Selector,
 )
@@ -275,6 +276,24 @@ class Bounces(_Table):
     rules_file: Annotated[Location | None, BeforeValidator(values.or_none)] = None
 
 
+class Complaints(_Table):
+    """What follows from complaints about mail that we forwarded."""
+
+    addresses: Annotated[tuple[Mailbox, ...], BeforeValidator(values.split)] = ()
+    half_life: Seconds = 604800
+    slow_at: Score = 5
+    one_way_at: Score = 10
+    refuse_at: Score = 20
+    share: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=1)] = 0.003
+    slow_per_hour: Annotated[float, BeforeValidator(values.not_bool), Field(gt=0, le=3600)] = 20
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Complaints:
+        if not self.slow_at <= self.one_way_at <= self.refuse_at:
+            raise ValueError("slow_at, one_way_at and refuse_at must not fall: each is more than the one before")
+        return self
+
+
 class Client(_Table):
     """Somebody whose mail we sign and send."""
 
@@ -376,6 +395,7 @@ class Settings(_Table):
     limits: Limits = Limits()
     policy: Policy = Policy()
     bounces: Bounces = Bounces()
+    complaints: Complaints = Complaints()
     submission: Submission = Field(default_factory=Submission)
     web: Web = Web()
     admin: Admin = Admin()

@@ -33,6 +33,7 @@ __all__ = [
     "Network",
     "Owner",
     "Port",
+    "Score",
     "Seconds",
     "Selector",
     "alias",
@@ -232,6 +233,7 @@ AliasName = Annotated[str, AfterValidator(alias_name)]
 Location = Annotated[Path, AfterValidator(resolved)]
 Port = Annotated[int, BeforeValidator(not_bool), Field(ge=1, le=65535)]
 Count = Annotated[int, BeforeValidator(not_bool), Field(ge=1)]
+Score = Annotated[float, BeforeValidator(not_bool), Field(gt=0, le=1e9, allow_inf_nan=False)]
 Seconds = Annotated[float, BeforeValidator(not_bool), Field(gt=0, allow_inf_nan=False)]
 
 

@@ -28,8 +28,10 @@ from forwarder.ports import (
     Ledger,
     Mailboxes,
     Resolver,
+    Standings,
 )
 from forwarder.smtp import reply
+from forwarder.standing import Scale
 
 __all__ = ["Doors", "Settings", "Teller"]
 
@@ -57,6 +59,11 @@ class Settings:
     bind_recipients: bool = True
     #: Seconds that a message waits until a sender that said nothing about reports hears of it; 0: never.
     delay_report: float = 0
+    #: Addresses of ours, lower case, that complaints come to, besides abuse of each domain.
+    complaint_addresses: frozenset[str] = frozenset()
+    #: What follows from complaints, and how many messages an hour of a sender pass that is slowed down.
+    reputation: Scale = field(default_factory=Scale)
+    slow_per_hour: float = 20
     #: What a report to a domain without a mailkey ends with (``bounce.note``), and where it leads; ``None``: nothing.
     note: str | None = None
     note_url: str = ""
@@ -75,6 +82,8 @@ class Doors:
     journal: Journal
     #: ``None``: no key host is asked.
     key_host: KeyHost | None = None
+    #: ``None``: nothing is held against anybody.
+    standings: Standings | None = None
 
 
 class Teller:

@@ -173,7 +173,7 @@ class Forwarding:
                     ret="HDRS" if sender is not None else None,
                 )
                 kept = tuple(by_destination[address] for address in group.recipients)
-                remembered = self._to_remember(envelope, message, one, sender, kept, now)
+                remembered = self._to_remember(envelope, message, verdict, one, sender, kept, now)
                 held = None
                 if hold is not Hold.NEVER:
                     held = Held(
@@ -197,13 +197,14 @@ class Forwarding:
         self,
         envelope: Envelope,
         message: Message,
+        verdict: Verdict,
         forward: Forward,
         sender: Address | None,
         tickets: Sequence[Ticket],
         now: datetime,
     ) -> tuple[Forwarded | None, ...]:
-        """What a bounce will be matched against; nothing where no bounce can come back."""
-        if forward.sender_form is not SenderForm.REVERSIBLE or sender is None or envelope.sender is None:
+        """What a bounce will be matched against, or a complaint; nothing of a report."""
+        if sender is None or envelope.sender is None:
             return (None,) * len(tickets)
         message_id = _message_id(message)
         asked = envelope.recipient(forward.alias)
@@ -219,6 +220,8 @@ class Forwarding:
                 notify=asked.notify if asked is not None else None,
                 orcpt=asked.orcpt if asked is not None else None,
                 envid=envelope.envid,
+                client=str(envelope.peer.ip),
+                verified=verdict.sender_verified_by is not None,
             )
             for one in tickets
         )

@@ -3,7 +3,7 @@
 recipient   where does it lead?                     route.resolve
 accept      is it one message for every reader?     mail.header, screen
             who vouches for it?                     auth.verify, replay
-            may it pass, and as what?               route.decide
+            may it pass, and as what?               route.decide, reputation
             whose sender does it leave with?        rewrite
             what goes on it?                        seal
             who has it?                             dispatch
@@ -40,6 +40,7 @@ from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.pipeline.forwarding import Forwarding
 from forwarder.pipeline.replay import count_replays
 from forwarder.pipeline.reporting import Reporting
+from forwarder.pipeline.reputation import Reputation
 from forwarder.smtp import reply
 
 __all__ = ["Pipeline"]
@@ -54,6 +55,7 @@ class Pipeline:
         self._tell = Teller(doors.journal)
         self._forwarding = Forwarding(settings, doors, dispatcher)
         self._reporting = Reporting(settings, doors, dispatcher)
+        self._reputation = Reputation(settings, doors)
 
     async def recipient(self, sender: Address | None, address: Address) -> route.Resolved | Refuse:
         """RCPT TO: one answer for each recipient, before the message is sent."""
@@ -126,6 +128,12 @@ class Pipeline:
         loop = screen.screen_loop(message, list(routes), self._doors.keys.srs_secrets())
         if loop is not None:
             return self._tell.refused(envelope, loop)
+        one_way = self._reputation.admit(envelope, verdict, list(routes), now)
+        if isinstance(one_way, Refuse):
+            return self._tell.refused(envelope, one_way)
+        if one_way:
+            routes = {alias: route.without_way_back(one, one_way) for alias, one in routes.items()}
+        await self._reputation.note_complaint(envelope, message, list(routes))
         envelope = notify.by_alias(envelope, aliases)
         return await self._forward(envelope, message, verdict, list(routes.values()), now)
 

@@ -141,6 +141,16 @@ def unauthenticated_unknown() -> Reply:
     return Reply(451, "4.7.5", "the sender's authentication records cannot be looked up now; try again later")
 
 
+def reputation_refused(subject: str) -> Reply:
+    """Too many of our users have complained of it."""
+    return Reply(550, "5.7.1", f"mail from {subject} is not taken here: too many complaints; write to postmaster")
+
+
+def reputation_slowed(subject: str) -> Reply:
+    """The same, and not yet so many."""
+    return Reply(451, "4.7.1", f"mail from {subject} is taken slowly: there were complaints; try again later")
+
+
 def some_failed(delivered: int, failed: int, text: str) -> Reply:
     """A message that went to some and was refused by others, from a sender that no DSN may be sent to."""
     return Reply(550, "5.0.0", f"delivered to {delivered}, refused for {failed}: {text}"[:480])

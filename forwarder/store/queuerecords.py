@@ -177,7 +177,7 @@ def _held(found: _Held, data: tuple[bytes, ...]) -> Held:
     return Held(
         id=found.id,
         delivery=delivery,
-        waiting=tuple(_open_waiting(one, envelope, found.queued_at) for one in found.waiting),
+        waiting=tuple(_open_waiting(one, envelope, found) for one in found.waiting),
         envelope=envelope,
         report_to=_address(found.report_to),
         srs_domain=found.srs_domain,
@@ -202,7 +202,7 @@ def _waiting(destination: Address, one: Waiting, notice: Notice) -> _Waiting:
     )
 
 
-def _open_waiting(one: _Waiting, envelope: Envelope, at: datetime) -> Waiting:
+def _open_waiting(one: _Waiting, envelope: Envelope, found: _Held) -> Waiting:
     alias, forwarded = _needed(one.alias), None
     asked = envelope.recipient(alias)
     if one.reversible is not None and one.sender is not None:
@@ -213,10 +213,12 @@ def _open_waiting(one: _Waiting, envelope: Envelope, at: datetime) -> Waiting:
             destination=_needed(one.destination),
             message_id=_text(one.message_id) if one.message_id is not None else None,
             envelope_id=envelope.id,
-            at=at,
+            at=found.queued_at,
             notify=asked.notify if asked is not None else None,
             orcpt=asked.orcpt if asked is not None else None,
             envid=envelope.envid,
+            client=str(envelope.peer.ip),
+            verified=found.report_to is not None,
         )
     return Waiting(alias, one.fingerprint, forwarded)
 

@@ -25,7 +25,7 @@ from typing import TypeVar
 import msgspec
 
 from forwarder.model import Address, TlsResult, TlsSession
-from forwarder.ports import Forwarded, StsMode, StsPolicy
+from forwarder.ports import Evidence, Forwarded, Measure, Standing, StsMode, StsPolicy, Subject, SubjectKind
 
 __all__ = [
     "HASH_TAG",
@@ -37,11 +37,13 @@ __all__ = [
     "open_policy",
     "open_salt",
     "open_session",
+    "open_standing",
     "seal_address",
     "seal_forwarded",
     "seal_policy",
     "seal_salt",
     "seal_session",
+    "seal_standing",
 ]
 
 HASH_TAG = b"{fwd0}"
@@ -72,6 +74,34 @@ class _Forward(msgspec.Struct, array_like=True, frozen=True):
     notify: str | None = None
     orcpt: str | None = None
     envid: str | None = None
+    client: str | None = None
+    verified: bool = True
+
+
+class _Evidence(msgspec.Struct, array_like=True, frozen=True):
+    """Evidence. Text that came by mail is bytes."""
+
+    at: datetime
+    what: bytes
+    weight: float
+    source: bytes
+    message: bytes
+
+
+class _Standing(msgspec.Struct, array_like=True, frozen=True):
+    """Standing. It may only grow at its end, with defaults."""
+
+    kind: SubjectKind
+    name: bytes
+    score: float
+    at: datetime
+    half_life: float
+    over_at: datetime
+    mail: float
+    evidence: tuple[_Evidence, ...]
+    measure: Measure | None
+    until: datetime | None
+    by_hand: bool
 
 
 class _Sender(msgspec.Struct, array_like=True, frozen=True):
@@ -104,6 +134,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_forward = msgspec.msgpack.Decoder(_Forward).decode
 _decode_sender = msgspec.msgpack.Decoder(_Sender).decode
 _decode_session = msgspec.msgpack.Decoder(_Session).decode
+_decode_standing = msgspec.msgpack.Decoder(_Standing).decode
 _decode_policy = msgspec.msgpack.Decoder(_Policy).decode
 
 
@@ -208,6 +239,8 @@ def seal_forwarded(names: Names, name: bytes, forwarded: Forwarded, message_id: 
         forwarded.notify,
         forwarded.orcpt,
         forwarded.envid,
+        forwarded.client,
+        forwarded.verified,
     )
     return _seal(names, name, record)
 
@@ -230,6 +263,8 @@ def open_forwarded(names: Names, name: bytes, value: bytes, reversible: Address)
             notify=record.notify,
             orcpt=record.orcpt,
             envid=record.envid,
+            client=record.client,
+            verified=record.verified,
         )
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
@@ -269,3 +304,50 @@ def open_session(domain: str, field: bytes) -> TlsSession | None:
     except msgspec.MsgspecError:
         return None
     return TlsSession(domain, one.kind, one.policy, one.patterns, one.result, one.host, one.address, one.reason)
+
+
+def seal_standing(names: Names, name: bytes, standing: Standing) -> bytes:
+    """The value under ``name`` that stands for ``standing``."""
+    record = _Standing(
+        standing.subject.kind,
+        _bytes(standing.subject.name),
+        standing.score,
+        standing.at,
+        standing.half_life,
+        standing.over_at,
+        standing.mail,
+        tuple(
+            _Evidence(one.at, _bytes(one.what), one.weight, _bytes(one.source), _bytes(one.message))
+            for one in standing.evidence
+        ),
+        standing.measure,
+        standing.until,
+        standing.by_hand,
+    )
+    return _seal(names, name, record)
+
+
+def open_standing(names: Names, name: bytes, value: bytes) -> Standing | None:
+    """None: unreadable."""
+    content = _open(names, name, value)
+    if content is None:
+        return None
+    try:
+        record = _decode_standing(content)
+        return Standing(
+            subject=Subject(record.kind, _text(record.name)),
+            score=record.score,
+            at=record.at,
+            half_life=record.half_life,
+            over_at=record.over_at,
+            mail=record.mail,
+            evidence=tuple(
+                Evidence(one.at, _text(one.what), one.weight, _text(one.source), _text(one.message))
+                for one in record.evidence
+            ),
+            measure=record.measure,
+            until=record.until,
+            by_hand=record.by_hand,
+        )
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

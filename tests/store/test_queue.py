@@ -33,9 +33,10 @@ BOB, ALIAS, DEST = Address("bob", "sender.example"), Address("alias", "fwd.examp
 BODY = b"body\r\n"
 #: NOTIFY, ORCPT and ENVID.
 ASKED = ("FAILURE", "rfc822;alias@fwd.example", "QQ314159")
+CLIENT = "192.0.2.1"
 ENVELOPE = Envelope(
     "e1",
-    Peer(IPv4Address("192.0.2.1"), "mx.sender.example", tls=Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384")),
+    Peer(IPv4Address(CLIENT), "mx.sender.example", tls=Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384")),
     BOB,
     (Recipient(ALIAS, "FAILURE", "rfc822;alias@fwd.example"),),
     NOW,
@@ -60,7 +61,9 @@ def held(
         id=id,
         delivery=Delivery("e1", reversible, destinations, next_hop, (head, body), NOW + timedelta(days=5)),
         waiting=tuple(
-            Waiting(ALIAS, bytes([number]) * 32, Forwarded(reversible, BOB, ALIAS, one, "<1@x>", "e1", NOW, *ASKED))
+            Waiting(
+                ALIAS, bytes([number]) * 32, Forwarded(reversible, BOB, ALIAS, one, "<1@x>", "e1", NOW, *ASKED, CLIENT)
+            )
             for number, one in enumerate(destinations)
         ),
         envelope=ENVELOPE,

@@ -38,6 +38,8 @@ FORWARDED = st.builds(
     notify=st.none() | ASCII,
     orcpt=st.none() | ASCII,
     envid=st.none() | ASCII,
+    client=st.none() | ASCII,
+    verified=st.booleans(),
 )
 
 #: Never changed: a release reads what an older one has put.

@@ -1,0 +1,128 @@
+"""Scores that fade, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forwarder.model import Address
+from forwarder.pipeline.reputation import alias_subject, sender_subject
+from forwarder.ports import Evidence, Measure, Standing, Subject, SubjectKind
+from forwarder.standing import MAX_EVIDENCE, Scale, add_mail, blocked, faded, judge, with_evidence
+
+NOW = datetime(2026, 11, 23, 12, 30, tzinfo=UTC)
+WEEK = 7 * 86400.0
+SCALE = Scale(WEEK, 5, 10, 20, 0.003)
+BAD = Subject(SubjectKind.DOMAIN, "bad.test")
+
+
+def complaint(source: str = "", weight: float = 1.0, at: datetime = NOW) -> Evidence:
+    return Evidence(at, "complaint: abuse", weight, source)
+
+
+def after(*evidence: Evidence, mail: int = 0) -> Standing:
+    standing: Standing | None = None
+    for one in evidence:
+        standing = with_evidence(BAD, one, WEEK)(standing)
+    assert standing is not None
+    return replace(standing, mail=mail)
+
+
+def test_a_score_halves_in_its_half_life() -> None:
+    standing = after(complaint("a"), complaint("b"), mail=100)
+
+    assert faded(standing, NOW + timedelta(days=7)) == (1.0, 50.0)
+    assert faded(standing, NOW - timedelta(days=7)) == (2.0, 100.0), "a clock that was put back makes nothing grow"
+
+
+def test_what_is_added_later_meets_what_is_left() -> None:
+    assert after(complaint("a"), complaint("b", at=NOW + timedelta(days=7))).score == 1.5
+
+
+def test_one_recipient_alone_comes_to_two() -> None:
+    assert after(*[complaint("a")] * MAX_EVIDENCE).score == pytest.approx(2, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("complaints", "mail", "expected"),
+    [
+        (4, 0, None),
+        (5, 0, Measure.SLOW),
+        (9, 0, Measure.SLOW),
+        (10, 0, Measure.ONE_WAY),
+        (20, 0, Measure.REFUSE),
+        (20, 6667, None),
+        (20, 6666, Measure.REFUSE),
+    ],
+)
+def test_measures_follow_from_score_and_share(complaints: int, mail: int, expected: Measure | None) -> None:
+    found = judge(after(*[complaint(str(one)) for one in range(complaints)], mail=mail), SCALE, NOW)
+
+    assert (found.measure if found is not None else None) == expected
+
+
+def test_a_measure_ends_when_the_score_has_faded_below_it() -> None:
+    standing = after(complaint(weight=20))
+    found = judge(standing, SCALE, NOW)
+    assert found is not None
+    assert found.until == NOW
+
+    found = judge(after(complaint(weight=40)), SCALE, NOW)
+    assert found is not None
+    assert found.until == NOW + timedelta(days=7)
+    later = judge(after(complaint(weight=40)), SCALE, found.until + timedelta(seconds=1))
+    assert later is not None
+    assert later.measure is Measure.ONE_WAY
+
+
+def test_what_the_operator_sets_holds_until_it_ends() -> None:
+    until = NOW + timedelta(days=1)
+    standing = blocked(BAD, Measure.REFUSE, "spam trap", NOW, until, WEEK)(None)
+
+    found = judge(standing, SCALE, NOW)
+    assert found is not None
+    assert (found.measure, found.until, found.by_hand) == (Measure.REFUSE, until, True)
+    assert judge(standing, SCALE, until) is None
+    assert standing.over_at == until
+
+
+def test_nobody_with_a_clean_record_is_judged() -> None:
+    assert judge(None, SCALE, NOW) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.1, 5), st.integers(0, 10**7)), max_size=40))
+def test_evidence_is_bounded_and_a_standing_is_over_in_the_end(said: list[tuple[str, float, int]]) -> None:
+    standing: Standing | None = None
+    for source, weight, seconds in said:
+        standing = with_evidence(BAD, complaint(source, weight, NOW + timedelta(seconds=seconds)), WEEK)(standing)
+    standing = add_mail(3, NOW)(standing)
+    if standing is not None:
+        assert len(standing.evidence) <= MAX_EVIDENCE
+        assert standing.over_at >= standing.at
+        assert faded(standing, standing.over_at)[0] <= 0.0501
+
+
+@pytest.mark.parametrize(
+    ("sender", "verified", "ip", "expected"),
+    [
+        ("bob@Sender.test", True, "192.0.2.7", "domain:sender.test"),
+        ("bob@bücher.test", True, "192.0.2.7", "domain:xn--bcher-kva.test"),
+        ("bob@sender.test", False, "192.0.2.7", "network:192.0.2.0/24"),
+        (None, False, "2001:db8:1:2:3::4", "network:2001:db8:1:2::/64"),
+    ],
+)
+def test_mail_counts_for_the_domain_that_is_vouched_for_else_for_the_network(
+    sender: str | None, verified: bool, ip: str, expected: str
+) -> None:
+    address = Address(*sender.split("@")) if sender is not None else None
+
+    assert str(sender_subject(address, verified, ip_address(ip))) == expected
+
+
+def test_an_alias_is_one_subject_in_any_case() -> None:
+    assert alias_subject(Address("Team", "fwd.test")) == alias_subject(Address("team", "fwd.test"))
