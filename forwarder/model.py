@@ -307,6 +307,20 @@ class ReturnBounce:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """What the owner of an alias reads of one destination that a message did not reach, or that answered. Text as it came, of
+    any length: ``said`` is the reply. ``kind`` and ``status`` are ours."""
+
+    at: datetime
+    alias: str
+    sender: str
+    destination: str
+    kind: str
+    status: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
 class Keep:
     """Put into a local mailbox file (postmaster and abuse without an ``[admin] address``)."""
 

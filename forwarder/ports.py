@@ -12,7 +12,7 @@ from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Generic, Protocol, TypeVar
 
-from forwarder.model import Address, Delivery, Envelope, Outcome, TlsSession
+from forwarder.model import Address, Delivery, Envelope, Finding, Outcome, TlsSession
 
 T = TypeVar("T")
 
@@ -312,6 +312,22 @@ class Ledger(Protocol):
 
     async def take_note(self, domain: str) -> bool:
         """True once in a day for each domain: the note for it may go out now."""
+
+
+class Digests(Protocol):
+    """What owners of aliases read once a day, by day (UTC). Every method raises ``StoreAway`` when the store is away."""
+
+    async def add_finding(self, day: date, owner: Address, id: str, finding: Finding) -> None:  # noqa: A002 - of the finding
+        """The same ``id`` again is the same. Beyond some number it is counted only."""
+
+    async def owners(self, day: date) -> Sequence[Address]:
+        """Who has something to read of this day and has not had it."""
+
+    async def findings(self, day: date, owner: Address) -> tuple[Sequence[Finding], int]:
+        """What there is, and how many there were."""
+
+    async def mark_read(self, day: date, owner: Address) -> None:
+        """The owner has its digest."""
 
 
 # --- how somebody stands -----------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ LAYERS = {
     "pipeline": 4,
     "accepting": 5,
     "credentials": 5,
+    "digests": 5,
     "directory": 5,
     "edge": 5,
     "handshakes": 5,

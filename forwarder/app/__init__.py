@@ -18,6 +18,7 @@ from forwarder.app.errors import StartError
 from forwarder.app.parts import (
     key_state,
     load_keys,
+    load_letters,
     load_login,
     load_note,
     load_rules,
@@ -40,6 +41,7 @@ __all__ = [
     "SystemClock",
     "key_state",
     "load_keys",
+    "load_letters",
     "load_login",
     "load_note",
     "load_rules",

@@ -29,6 +29,7 @@ from forwarder.app.parts import (
 from forwarder.app.shared import Shared, share
 from forwarder.app.state import Store
 from forwarder.app.watchedkeys import WatchedKeys
+from forwarder.digests import START, DailyDigests
 from forwarder.dispatch import ATTEMPT, Dispatcher, UnderWay
 from forwarder.edge.guesses import Guesses
 from forwarder.edge.server import EdgeServer, Seats
@@ -41,6 +42,7 @@ from forwarder.mtasts import StsClient
 from forwarder.pipeline import Doors, Pipeline
 from forwarder.pipeline import Settings as PipelineSettings
 from forwarder.pipeline.aftermath import Aftermath
+from forwarder.pipeline.digesting import Digesting
 from forwarder.pipeline.submission import Allowance, Submission
 from forwarder.pipeline.tlsreporting import TlsReporting
 from forwarder.ports import Clock, Journal, Mailboxes, Queue, TlsLog
@@ -108,6 +110,7 @@ class Generation:
         )
         self._held: list[Shared[Any]] = [self._resolver, self._ring, self._key_host, self._sts, self._relay]
         queue = ground.store.queue(settings, ledger)
+        digests = ground.store.digests(ledger)
         doors = Doors(
             directory=material.directory,
             resolver=resolver,
@@ -118,6 +121,7 @@ class Generation:
             journal=journal,
             key_host=self._key_host.part,
             standings=ground.standings,
+            digests=digests,
         )
         told = material.pipeline
         schedule = Schedule(settings.queue.first_retry, settings.queue.max_retry)
@@ -143,6 +147,8 @@ class Generation:
         )
         #: Of TLS, where they are wanted.
         self.reports = self._make_reports(told, doors, queue, ledger)
+        digesting = Digesting(told, doors, digests, queue, settings.srs.domain)
+        self.digests = DailyDigests(digesting.send, ground.clock, journal, random.uniform(*START))
         pipeline = Pipeline(told, doors, self._dispatcher)
         # What was guessed before a reload is held against the client after it.
         most = settings.limits.forged_reversible
@@ -246,6 +252,7 @@ class Generation:
             await server.start([sock], tls=self._material.tls if one.tls == "implicit" else None)
         self._tasks = [asyncio.create_task(self.worker.run()), asyncio.create_task(self._dispatcher.renew())]
         self._tasks.append(asyncio.create_task(self._ground.standings.run()))
+        self._tasks.append(asyncio.create_task(self.digests.run()))
         if self.reports is not None:
             self._tasks.append(asyncio.create_task(self.reports.run()))
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from forwarder.app.errors import StartError
 from forwarder.app.sockets import endpoint_of
 from forwarder.auth.suffix import is_public_suffix
-from forwarder.bounce import Matching, note
+from forwarder.bounce import Kind, Letter, Letters, Matching, Routing, Target, Way, note, standard_letters
+from forwarder.bounce.letter import MAX_TEMPLATE, parse_letter
 from forwarder.config import Settings
+from forwarder.config.settings import Routes, SomeRoutes
 from forwarder.credentials import Credentials, CredentialsError
 from forwarder.directory import StaticDirectory
 from forwarder.dispatch import Hold
@@ -44,6 +46,7 @@ __all__ = [
     "limits_of",
     "listening_at",
     "load_keys",
+    "load_letters",
     "load_login",
     "load_note",
     "load_rules",
@@ -61,6 +64,7 @@ __all__ = [
     "published",
     "read_material",
     "relay_settings",
+    "routing_of",
     "scale_of",
     "submission_settings",
     "usable_roots",
@@ -94,7 +98,7 @@ def read_material(settings: Settings, now: datetime) -> Material:
         settings=settings,
         keys=keys,
         clients=clients,
-        pipeline=pipeline_settings(settings, load_note(settings), load_rules(settings)),
+        pipeline=pipeline_settings(settings, load_note(settings), load_rules(settings), load_letters(settings)),
         tls=make_tls(settings, now),
         web_tls=make_web_tls(settings),
         relaying=relay_settings(settings),
@@ -154,6 +158,25 @@ def load_rules(settings: Settings) -> Rules:
         return parse_rules(text).before(standard_rules())
     except (OSError, ValueError) as error:
         raise StartError(f"bounces.rules_file: {file}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def load_letters(settings: Settings) -> Letters:
+    """What owners of aliases read: the operator's templates where there are some, else ours. Raises StartError."""
+    folder = settings.bounces.template_dir
+    letters = dict(standard_letters())
+    if folder is None:
+        return letters
+    if not folder.is_dir():
+        raise StartError(f"bounces.template_dir: {folder}: there is no such folder")
+    for one, file in ((one, folder / f"{one}.txt") for one in Letter):
+        if not file.exists():
+            continue
+        try:
+            with file.open("rb") as opened:
+                letters[one] = parse_letter(one, opened.read(MAX_TEMPLATE + 1).decode())
+        except (OSError, ValueError) as error:
+            raise StartError(f"bounces.template_dir: {file}: {getattr(error, 'strerror', None) or error}") from error
+    return letters
 
 
 def load_login(settings: Settings) -> Login | None:
@@ -310,8 +333,28 @@ def policy_of(settings: Settings, domain: str | None = None) -> Policy:
     return Policy(**actions, help_url=settings.policy.help_url)
 
 
-def pipeline_settings(settings: Settings, text: str | None, rules: Rules) -> PipelineSettings:
-    """``text``: the note that ends reports (``load_note``); ``rules``: why deliveries fail (``load_rules``)."""
+def routing_of(settings: Settings) -> Routing:
+    """Who hears of failures: what an alias does not say is as for its domain, and what that does not say as for all."""
+    overall = Way(_targets(settings.bounces.routes), settings.bounces.owner or settings.admin.address)
+    domains, aliases = {}, {}
+    for name, domain in settings.domains.items():
+        way = Way({**overall.targets, **_targets(domain.bounces)}, domain.owner or overall.owner)
+        if way != overall:
+            domains[name] = way
+        for local, alias in domain.aliases.items():
+            if alias.owner is not None or _targets(alias.bounces):
+                own = Way({**way.targets, **_targets(alias.bounces)}, alias.owner or way.owner)
+                aliases[local.lower(), name] = own
+    return Routing(overall, domains, aliases)
+
+
+def _targets(routes: Routes | SomeRoutes) -> dict[Kind, Target]:
+    return {Kind(name): Target(value) for name, value in routes.model_dump(exclude_none=True).items()}
+
+
+def pipeline_settings(settings: Settings, text: str | None, rules: Rules, letters: Letters) -> PipelineSettings:
+    """``text``: the note that ends reports (``load_note``); ``rules``: why deliveries fail (``load_rules``); ``letters``: what
+    owners of aliases read (``load_letters``)."""
     return PipelineSettings(
         names=names_of(settings),
         policy=policy_of(settings),
@@ -322,6 +365,8 @@ def pipeline_settings(settings: Settings, text: str | None, rules: Rules) -> Pip
         hold=Hold(settings.relay.hold),
         domain_holds={domain: Hold(one.hold) for domain, one in settings.domains.items() if one.hold is not None},
         matching=Matching(settings.bounces.matching),
+        routing=routing_of(settings),
+        letters=letters,
         reason_rules=rules,
         complaint_addresses=frozenset(str(one).lower() for one in settings.complaints.addresses),
         reputation=scale_of(settings),

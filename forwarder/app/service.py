@@ -84,6 +84,11 @@ class App:
         reports = self._generation.reports if self._generation is not None else None
         return reports is not None and await reports.report(day)
 
+    async def send_digests(self, day: date) -> None:
+        """To owners of aliases who have not had theirs of this day, now. Raises StoreAway."""
+        if self._generation is not None:
+            await self._generation.digests.send(day)
+
     # --- start
 
     async def start(self) -> None:

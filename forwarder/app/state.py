@@ -13,6 +13,7 @@ from forwarder.app.errors import StartError
 from forwarder.config import Settings
 from forwarder.ports import Clock, Journal, StoreAway
 from forwarder.store.client import StoreClient, StoreUrlError
+from forwarder.store.digests import RedisDigests
 from forwarder.store.disk import Disk
 from forwarder.store.health import examine_store
 from forwarder.store.ledger import RedisLedger
@@ -87,6 +88,10 @@ class Store:
     def policies(self, ledger: RedisLedger) -> RedisPolicies:
         """What other domains promise of their TLS."""
         return RedisPolicies(self._clients[0], ledger, journal=self._journal)
+
+    def digests(self, ledger: RedisLedger) -> RedisDigests:
+        """What owners of aliases read once a day."""
+        return RedisDigests(self._clients[0], ledger, journal=self._journal)
 
     def tls_counts(self, ledger: RedisLedger) -> RedisTlsCounts:
         """How TLS with other domains went."""

@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
             *_unusable_credentials(loaded),
             *_unusable_note(loaded),
             *_unusable_rules(loaded),
+            *_unusable_letters(loaded),
             *_unusable_login(loaded),
         ]:
             raise ConfigError(loaded.source, mistakes)
@@ -162,6 +163,16 @@ def _unusable_rules(loaded: Loaded) -> Iterator[Mistake]:
             load_rules(loaded.settings)
         except StartError as error:
             yield loaded.mistake(("bounces", "rules_file"), str(error).removeprefix("bounces.rules_file: "))
+
+
+def _unusable_letters(loaded: Loaded) -> Iterator[Mistake]:
+    if loaded.settings.bounces.template_dir is not None:
+        from forwarder.app import StartError, load_letters
+
+        try:
+            load_letters(loaded.settings)
+        except StartError as error:
+            yield loaded.mistake(("bounces", "template_dir"), str(error).removeprefix("bounces.template_dir: "))
 
 
 def _unusable_login(loaded: Loaded) -> Iterator[Mistake]:

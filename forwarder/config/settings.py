@@ -267,8 +267,35 @@ class DomainPolicy(_Table):
     temperror: Action | None = None
 
 
+RouteTo = Literal["sender", "owner", "both", "digest", "suppress"]
+
+
+class Routes(_Table):
+    """Who hears of what."""
+
+    hard: RouteTo = "sender"
+    soft: RouteTo = "sender"
+    delayed: RouteTo = "suppress"
+    auto_reply: RouteTo = "suppress"
+    other: RouteTo = "sender"
+
+
+class SomeRoutes(_Table):
+    """The same for one domain or alias; what is not given here is as further up."""
+
+    hard: RouteTo | None = None
+    soft: RouteTo | None = None
+    delayed: RouteTo | None = None
+    auto_reply: RouteTo | None = None
+    other: RouteTo | None = None
+
+
 class Bounces(_Table):
     """Reports that come back."""
+
+    routes: Routes = Routes()
+    owner: Annotated[Mailbox | None, BeforeValidator(values.or_none)] = None
+    template_dir: Annotated[Location | None, BeforeValidator(values.or_none)] = None
 
     matching: Literal["strict", "known", "lenient"] = "known"
     per_message: Count = 10
@@ -349,6 +376,8 @@ class Alias(_Table):
 
     targets: tuple[Mailbox, ...] = ()
     enabled: bool = True
+    owner: Annotated[Mailbox | None, BeforeValidator(values.or_none)] = None
+    bounces: SomeRoutes = SomeRoutes()
 
     @model_validator(mode="after")
     def _leads_somewhere(self) -> Alias:
@@ -369,6 +398,8 @@ class Domain(_Table):
     plus_addressing: bool = True
     hold: Hold | None = None
     policy: DomainPolicy = DomainPolicy()
+    owner: Annotated[Mailbox | None, BeforeValidator(values.or_none)] = None
+    bounces: SomeRoutes = SomeRoutes()
 
 
 class Settings(_Table):

@@ -1,8 +1,9 @@
 """What becomes of a held delivery after an attempt? Done, tried again, reported to its sender, or a dead letter.
 
     delivered                      remembered, so that a bounce of it finds its way; told, where nobody behind us does
-    refused for good               a report to the verified sender; without one (a report of ours, a sender nobody
-                                   verified) a dead letter that the operator sees, and never a bounce
+    refused for good               a report to the verified sender, a letter to the owner of the alias, as configured; where
+                                   neither is (a report of ours, a sender nobody verified) a dead letter that the operator
+                                   sees, and never a bounce
     not now                        again later, up to its expiry; then as refused; the verified sender is told of it once
     no answer to the final dot     once more, and on record as maybe a second copy; then a dead letter: neither lost nor
                                    sent a third time (RFC 1047)
@@ -17,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from forwarder import bounce, notify, retry
+from forwarder.bounce import Target
 from forwarder.dispatch import pick
 from forwarder.failpoints import reach
 from forwarder.mail.dsn import Action
@@ -26,6 +28,7 @@ from forwarder.model import (
     Deferred,
     Delivered,
     Failed,
+    Finding,
     Message,
     Outcome,
     RecipientOutcome,
@@ -33,6 +36,7 @@ from forwarder.model import (
 )
 from forwarder.pipeline.doors import Doors, Settings
 from forwarder.pipeline.notes import note_for
+from forwarder.pipeline.owners import Owners
 from forwarder.pipeline.report import seal_report
 from forwarder.ports import Claim, Held, Queue, StoreAway
 
@@ -59,6 +63,7 @@ class Aftermath:
         self._queue = queue
         self._schedule = schedule
         self._chance = chance
+        self._owners = Owners(settings, doors)
 
     def first_pause(self) -> float:
         """Seconds until what could not be delivered in session is tried again."""
@@ -80,10 +85,17 @@ class Aftermath:
         left, delay = self._left(held, deferred)
         if left is None and deferred:
             failed |= {index: self._expired(held, one) for index, one in deferred.items()}
-        if failed and held.report_to is None:
-            reason = "; ".join(sorted({f"{one.reason}: {one.reply}" for one in failed.values()}))
-            dead.append(_aside(pick(held, list(failed)), "d", reason[:500]))
-        reports = [*await self._report(held, failed), *await self._report_relayed(held, results)]
+        targets = self._targets(held, failed)
+        letters, heard = await self._tell_owners(held, failed, targets)
+        # Who may not be told of a failure must not lose it: whoever operates this looks at it.
+        untold = [
+            index for index in failed if held.report_to is None or not (targets[index].tells_sender or index in heard)
+        ]
+        if untold:
+            reason = "; ".join(sorted({f"{failed[index].reason}: {failed[index].reply}" for index in untold}))
+            dead.append(_aside(pick(held, untold), "d", reason[:500]))
+        for_sender = {index: one for index, one in failed.items() if targets[index].tells_sender}
+        reports = [*await self._report(held, for_sender), *await self._report_relayed(held, results), *letters]
         if left is not None:
             left, delayed = await self._report_delay(left, lease, list(deferred.values()))
             reports += delayed
@@ -131,6 +143,42 @@ class Aftermath:
         return Failed("expired", Reply(554, "5.4.7", text), last.peer)
 
     # --- reports
+
+    def _targets(self, held: Held, failed: dict[int, Failed]) -> dict[int, Target]:
+        return {index: self._owners.failure(held.waiting[index].alias, one)[1] for index, one in failed.items()}
+
+    async def _tell_owners(
+        self, held: Held, failed: dict[int, Failed], targets: dict[int, Target]
+    ) -> tuple[list[Held], set[int]]:
+        """Letters to the owners of aliases, and of whose failure they hear."""
+        letters: list[Held] = []
+        heard: set[int] = set()
+        # Nobody is told of a report that fails (RFC 5321 section 6.1), and a letter is one.
+        if held.delivery.sender is None:
+            return letters, heard
+        groups: dict[tuple[Address, Target], list[int]] = {}
+        for index, target in targets.items():
+            groups.setdefault((held.waiting[index].alias, target), []).append(index)
+        for number, ((alias, target), mine) in enumerate(groups.items()):
+            written = await self._owners.tell(
+                alias,
+                target,
+                [self._finding(held, index, failed[index]) for index in mine],
+                held.envelope,
+                domain=alias.domain,
+                message_id=next((one.forwarded.message_id for one in held.waiting if one.forwarded is not None), None),
+                id=f"{held.id}.o{held.delivery.attempts}.{number}",
+            )
+            if written is not None:
+                letters += written
+                heard |= set(mine)
+        return letters, heard
+
+    def _finding(self, held: Held, index: int, failed: Failed) -> Finding:
+        alias = held.waiting[index].alias
+        kind, _ = self._owners.failure(alias, failed)
+        status, destination = failed.reply.enhanced or "5.0.0", str(held.delivery.recipients[index])
+        return self._owners.finding(alias, held.envelope.sender, destination, kind, status, str(failed.reply))
 
     async def _report(self, held: Held, failed: dict[int, Failed]) -> list[Held]:
         """The report for the verified sender."""

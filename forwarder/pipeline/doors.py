@@ -21,6 +21,7 @@ from forwarder.model import (
 )
 from forwarder.ports import (
     Clock,
+    Digests,
     Directory,
     Journal,
     KeyHost,
@@ -49,6 +50,9 @@ class Settings:
     #: May mail be kept here? Overall, and by alias domain where that differs.
     hold: Hold = Hold.AUTO
     domain_holds: Mapping[str, Hold] = field(default_factory=dict)
+    #: Who hears of failures, in which words.
+    routing: bounce.Routing = field(default_factory=bounce.Routing)
+    letters: bounce.Letters = field(default_factory=bounce.standard_letters)
     #: What a report must have in common with a message of ours.
     matching: bounce.Matching = bounce.Matching.KNOWN
     #: Why deliveries fail, as the words of reports and replies tell.
@@ -84,6 +88,8 @@ class Doors:
     key_host: KeyHost | None = None
     #: ``None``: nothing is held against anybody.
     standings: Standings | None = None
+    #: ``None``: what is for a digest goes to the owner at once.
+    digests: Digests | None = None
 
 
 class Teller:
@@ -113,7 +119,14 @@ class Teller:
         )
 
     def matched(
-        self, envelope: Envelope, returned: ReturnBounce, said: RecipientStatus, *, unmatched: str | None
+        self,
+        envelope: Envelope,
+        returned: ReturnBounce,
+        said: RecipientStatus,
+        *,
+        kind: bounce.Kind,
+        target: bounce.Target,
+        unmatched: str | None,
     ) -> None:
         """``unmatched``: why it goes on although it has too little in common with a message of ours."""
         self._journal.event(
@@ -126,6 +139,8 @@ class Teller:
             status=said.status,
             cause=said.reason,
             hard=said.hard,
+            kind=kind,
+            route=target,
             matched=list(returned.matched),
             unmatched=unmatched,
         )

@@ -8,7 +8,7 @@ accept      is it one message for every reader?     mail.header, screen
             what goes on it?                        seal
             who has it?                             dispatch
             what does the sender hear?              answer
-a report    for a reversible address goes by reporting.return_bounce instead
+a report    for a reversible address goes by returning.return_bounce instead
 our users   submission: another way in, the same way out
 """
 
@@ -41,6 +41,7 @@ from forwarder.pipeline.forwarding import Forwarding
 from forwarder.pipeline.replay import count_replays
 from forwarder.pipeline.reporting import Reporting
 from forwarder.pipeline.reputation import Reputation
+from forwarder.pipeline.returning import Returning
 from forwarder.smtp import reply
 
 __all__ = ["Pipeline"]
@@ -56,6 +57,7 @@ class Pipeline:
         self._forwarding = Forwarding(settings, doors, dispatcher)
         self._reporting = Reporting(settings, doors, dispatcher)
         self._reputation = Reputation(settings, doors)
+        self._returning = Returning(settings, doors, dispatcher, self._reporting)
 
     async def recipient(self, sender: Address | None, address: Address) -> route.Resolved | Refuse:
         """RCPT TO: one answer for each recipient, before the message is sent."""
@@ -113,7 +115,7 @@ class Pipeline:
         verdict = await count_replays(envelope, resolved, verdict, self._settings, self._doors, now)
         self._tell.verified(envelope, verdict)
         if isinstance(resolved[0], route.ToSender):
-            return await self._reporting.return_bounce(envelope, message, verdict, resolved[0])
+            return await self._returning.return_bounce(envelope, message, verdict, resolved[0])
         aliases: list[Address] = []
         # By alias: however often and in whatever spelling a sender names one, it gets one copy.
         routes: dict[Address, Forward | Keep] = {}

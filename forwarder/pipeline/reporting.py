@@ -1,4 +1,4 @@
-"""What reports do we send? Our own of what became of a delivery, and those that come back, each to the original sender."""
+"""What reports do we write in session? Of what became of a delivery, to its verified sender and to who owns the alias."""
 
 from __future__ import annotations
 
@@ -6,32 +6,29 @@ import hashlib
 from collections.abc import Sequence
 from typing import assert_never
 
-from forwarder import bounce, notify, route, srs
+from forwarder import bounce, notify
+from forwarder.bounce import Target
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
 from forwarder.failpoints import reach
-from forwarder.mail.dsn import Action, parse_report
+from forwarder.mail.dsn import Action
+from forwarder.mail.report import parse_message_id
 from forwarder.model import (
     Address,
     Deferred,
     Delivered,
-    Discard,
     Envelope,
     Failed,
+    Finding,
     Message,
     Queued,
-    Refuse,
     Reply,
-    ReturnBounce,
-    Verdict,
 )
 from forwarder.pipeline.answer import scrubbed
 from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.pipeline.notes import note_for
+from forwarder.pipeline.owners import Owners
 from forwarder.pipeline.report import seal_report
-from forwarder.ports import (
-    Claim,
-    StoreAway,
-)
+from forwarder.ports import Claim, Held, StoreAway
 from forwarder.smtp import reply
 
 __all__ = ["Reporting"]
@@ -44,6 +41,7 @@ class Reporting:
         self._settings = settings
         self._doors = doors
         self._dispatcher = dispatcher
+        self._owners = Owners(settings, doors)
         self._tell = Teller(doors.journal)
 
     async def report_failures(self, envelope: Envelope, message: Message, failed: Sequence[Fate]) -> Reply:
@@ -59,6 +57,14 @@ class Reporting:
             return reply.DELIVERED
         if claim is Claim.BUSY:
             return reply.BUSY
+        if not await self._tell_owners(envelope, message, failed):
+            self._dispatcher.take_back([Ticket(envelope.sender, envelope.sender, mark)], envelope.id)
+            return reply.STILL_UNDER_WAY
+        failed = [one for one in failed if self._target(one).tells_sender]
+        if not failed:
+            # The operator does not want the sender told. It is on record, and the owner may know.
+            self._doors.journal.event("report.suppressed", id=envelope.id, action=str(Action.FAILED))
+            return reply.DELIVERED
         raw = bounce.compose_failure(
             [
                 (one.ticket.alias, one.ticket.destination, one.outcome)
@@ -74,7 +80,7 @@ class Reporting:
         aliases = {one.ticket.alias for one in failed}
         self._doors.journal.event("report.written", id=envelope.id, action=str(Action.FAILED), aliases=len(aliases))
         domain = failed[0].ticket.alias.domain
-        outcome = await self._send_report(envelope, raw, envelope.sender, domain, mark, recorded=recorded)
+        outcome = await self.send_report(envelope, raw, envelope.sender, domain, mark, recorded=recorded)
         match outcome:
             case Delivered() | Queued():
                 return reply.DELIVERED
@@ -84,6 +90,36 @@ class Reporting:
                 return reply.some_failed(1, len(failed), scrubbed(failed[0]))
             case _:
                 assert_never(outcome)
+
+    def _target(self, one: Fate) -> Target:
+        assert isinstance(one.outcome, Failed)
+        return self._owners.failure(one.ticket.alias, one.outcome)[1]
+
+    async def _tell_owners(self, envelope: Envelope, message: Message, failed: Sequence[Fate]) -> bool:
+        """The owners of aliases that are to hear of this. False: they cannot be told now."""
+        groups: dict[tuple[Address, Target], list[Finding]] = {}
+        for one in failed:
+            assert isinstance(one.outcome, Failed)
+            kind, target = self._owners.failure(one.ticket.alias, one.outcome)
+            status, destination = one.outcome.reply.enhanced or "5.0.0", str(one.ticket.destination)
+            finding = self._owners.finding(
+                one.ticket.alias, envelope.sender, destination, kind, status, str(one.outcome.reply)
+            )
+            groups.setdefault((one.ticket.alias, target), []).append(finding)
+        field = message.first(b"message-id")
+        message_id = parse_message_id(field.value) if field is not None else None
+        for number, ((alias, target), findings) in enumerate(groups.items()):
+            name = f"{envelope.id}.o{number}"
+            try:
+                letters = await self._owners.tell(
+                    alias, target, findings, envelope, domain=alias.domain, message_id=message_id, id=name
+                )
+            except StoreAway as away:
+                self._doors.journal.event("ledger.away", id=envelope.id, step="owner", reason=str(away))
+                return False
+            if isinstance(await self.send_letters(envelope, letters or (), alias.domain), Deferred):
+                return False
+        return True
 
     async def report_success(self, envelope: Envelope, message: Message, fates: Sequence[Fate]) -> None:
         """RFC 3461 section 5.2.2 "relayed", 5.2.7.3 "expanded": where NOTIFY=SUCCESS asks, and nobody behind us will tell."""
@@ -157,7 +193,7 @@ class Reporting:
             self._dispatcher.take_back([ticket], envelope.id)
             return self._dispatcher.recall([ticket])[ticket], False
 
-    async def _send_report(
+    async def send_report(
         self,
         envelope: Envelope,
         raw: bytes,
@@ -187,112 +223,28 @@ class Reporting:
         self._tell.delivered(envelope, fates)
         return fates[0].outcome
 
-    async def return_bounce(
-        self, envelope: Envelope, message: Message, verdict: Verdict, resolved: route.ToSender
-    ) -> Reply:
-        """A report came to a reversible address: matched, scrubbed, passed on to the original sender."""
-        admitted = route.evaluate_verdict(verdict, self._settings.policy)
-        if isinstance(admitted, Refuse):
-            return self._tell.refused(envelope, admitted)
-        report = parse_report(message, self._settings.reason_rules)
-        if report is None:
-            return self._tell.refused(envelope, Refuse(reply.NO_REPORT, "no delivery report"))
-        await self._note_secret(envelope, resolved.reversible)
-        ledger = self._doors.ledger
-        ticket = Ticket(
-            resolved.reversible,
-            resolved.sender,
-            fingerprint(
-                None, resolved.reversible, resolved.sender, hashlib.sha256(message.header + message.body).digest()
-            ),
-        )
-        try:
-            about = (resolved.reversible, report.message_id, bounce.destinations(report))
-            known = await ledger.find_forward(*about) or self._dispatcher.under_way.find(*about)
-            returned = bounce.evaluate_report(resolved.reversible, resolved.sender, known, report)
-            unmatched = await self._unmatched(resolved, returned)
-            if isinstance(unmatched, Refuse):
-                return self._tell.refused(envelope, unmatched)
-            said = bounce.worst_status(report, returned.destination)
-            self._tell.matched(envelope, returned, said, unmatched=unmatched)
-            if known is not None and not notify.may_tell(known.notify, said.action):
-                # RFC 3461 section 5.2.2: a next hop without DSN could not be told.
-                return self._tell.discarded(envelope, Discard(f"its sender asked not to hear that it is {said.action}"))
-            claim = (await self._dispatcher.claim([ticket], envelope.id))[ticket]
-            if claim is not Claim.FRESH:
-                return reply.BOUNCE_RETURNED if claim is Claim.DELIVERED else reply.BUSY
-            if not await ledger.spend_bounce(resolved.reversible, report.message_id):
-                await ledger.settle(envelope.id, [], [ticket.fingerprint], [])
-                return self._tell.refused(envelope, Refuse(reply.BOUNCE_BUDGET, "budget of reports used up"))
-        except StoreAway as away:
-            self._doors.journal.event("ledger.away", id=envelope.id, step="bounce", reason=str(away))
-            self._dispatcher.take_back([ticket], envelope.id)
-            return reply.STATE_AWAY
-        raw = bounce.compose_return(
-            report,
-            returned,
-            hostname=self._settings.names.hostname,
-            now=self._doors.clock.now(),
-            id=envelope.id,
-            note=await note_for(resolved.sender.domain, envelope.id, self._settings, self._doors),
-        )
-        outcome = await self._send_report(envelope, raw, resolved.sender, resolved.reversible.domain)
-        await self._settle_bounce(envelope, resolved, report.message_id, ticket, outcome)
-        match outcome:
-            case Delivered() | Queued():
-                return reply.BOUNCE_RETURNED
-            case Deferred():
-                return reply.STILL_UNDER_WAY
-            case Failed():
-                # RFC 5321 section 4.5.5: nobody is told of a report that cannot be delivered; its own sender hears it here.
-                return Reply(550, outcome.reply.enhanced or "5.0.0", "the original sender's server refuses this report")
-            case _:
-                assert_never(outcome)
-
-    async def _unmatched(self, resolved: route.ToSender, returned: ReturnBounce) -> str | Refuse | None:
-        """Why a report goes on that has too little in common with a message of ours; ``None``: it has enough."""
-        matching = self._settings.matching
-        if returned.matched and bounce.is_enough(matching, returned.matched):
-            return None
-        if matching is bounce.Matching.LENIENT:
-            return "the reversible address is enough"
-        if resolved.legacy:
-            # What another program forwarded before us, the ledger never knew.
-            return "another program minted the address"
-        minted = srs.minted_on(resolved.reversible, self._doors.clock.now().date())
-        # A store that was lost, or is new, must cost nobody the reports of what was forwarded before.
-        if minted is not None and minted <= await self._doors.ledger.remembers_since():
-            return "the address is older than the store"
-        return Refuse(reply.UNKNOWN_REPORT, f"no message of ours matches the report: {returned.reason}")
-
-    async def _note_secret(self, envelope: Envelope, reversible: Address) -> None:
-        """For whoever wants to know whether an old secret may go. Nothing rests on it."""
-        doors = self._doors
-        today = doors.clock.now().date()
-        secret = srs.made_with(reversible, doors.keys.srs_secrets(), today)
-        try:
-            if secret is not None:
-                await doors.ledger.note_secret(srs.secret_name(secret), today)
-        except StoreAway as away:
-            doors.journal.event("ledger.away", id=envelope.id, step="secret", reason=str(away))
-
-    async def _settle_bounce(
-        self,
-        envelope: Envelope,
-        resolved: route.ToSender,
-        message_id: str | None,
-        ticket: Ticket,
-        outcome: Delivered | Queued | Deferred | Failed,
-    ) -> None:
-        done = isinstance(outcome, Delivered | Queued)
-        try:
-            await self._doors.ledger.settle(
-                envelope.id, [ticket.fingerprint] if done else [], [] if done else [ticket.fingerprint], []
+    async def send_letters(
+        self, envelope: Envelope, letters: Sequence[Held], alias_domain: str
+    ) -> Delivered | Queued | Deferred | Failed:
+        """To the owner of an alias; what became of it where that is worst. The queue comes first: nobody waits for a letter."""
+        may_hold = self._settings.domain_holds.get(alias_domain, self._settings.hold) is not Hold.NEVER
+        plans = [
+            Plan(
+                one.delivery,
+                tuple(Ticket(address, address, b"") for address in one.delivery.recipients),
+                (None,) * len(one.delivery.recipients),
+                one if may_hold else None,
+                Hold.ALWAYS if may_hold else Hold.NEVER,
             )
-            if isinstance(outcome, Deferred):
-                await self._doors.ledger.refund_bounce(resolved.reversible, message_id)
-        except StoreAway as away:
-            self._doors.journal.event("ledger.away", id=envelope.id, step="settle bounce", reason=str(away))
+            for one in letters
+        ]
+        fates = await self._dispatcher.deliver(plans, envelope.id, recorded=False) if plans else ()
+        self._tell.delivered(envelope, fates)
+        outcomes = [one.outcome for one in fates]
+        for kind in (Deferred, Failed):
+            if (found := next((one for one in outcomes if isinstance(one, kind)), None)) is not None:
+                return found
+        return Queued("the owner has it")
 
 
 def _mark(action: Action, fates: Sequence[Fate]) -> bytes:

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import msgspec
 
-from forwarder.model import Address, TlsResult, TlsSession
+from forwarder.model import Address, Finding, TlsResult, TlsSession
 from forwarder.ports import Evidence, Forwarded, Measure, Standing, StsMode, StsPolicy, Subject, SubjectKind
 
 __all__ = [
@@ -33,12 +33,14 @@ __all__ = [
     "Names",
     "new_salt",
     "open_address",
+    "open_finding",
     "open_forwarded",
     "open_policy",
     "open_salt",
     "open_session",
     "open_standing",
     "seal_address",
+    "seal_finding",
     "seal_forwarded",
     "seal_policy",
     "seal_salt",
@@ -54,6 +56,8 @@ _TAG = 8
 #: padding.
 _DIGEST = 18
 _SALT = 32
+#: Characters of a text in a finding.
+_MAX_FINDING = 500
 
 T = TypeVar("T")
 
@@ -130,7 +134,20 @@ class _Session(msgspec.Struct, array_like=True, frozen=True):
     reason: str
 
 
+class _Finding(msgspec.Struct, array_like=True, frozen=True):
+    """Finding. Text is bytes: a stranger wrote most of it."""
+
+    at: datetime
+    alias: bytes
+    sender: bytes
+    destination: bytes
+    kind: str
+    status: str
+    said: bytes
+
+
 _encode = msgspec.msgpack.Encoder().encode
+_decode_finding = msgspec.msgpack.Decoder(_Finding).decode
 _decode_forward = msgspec.msgpack.Decoder(_Forward).decode
 _decode_sender = msgspec.msgpack.Decoder(_Sender).decode
 _decode_session = msgspec.msgpack.Decoder(_Session).decode
@@ -348,6 +365,33 @@ def open_standing(names: Names, name: bytes, value: bytes) -> Standing | None:
             measure=record.measure,
             until=record.until,
             by_hand=record.by_hand,
+        )
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def seal_finding(names: Names, name: bytes, finding: Finding) -> bytes:
+    """The value in the digest ``name`` that stands for ``finding``, its text cut to what a letter shows."""
+    one = finding
+    texts = [_bytes(text[:_MAX_FINDING]) for text in (one.alias, one.sender, one.destination, one.said)]
+    return _seal(names, name, _Finding(one.at, texts[0], texts[1], texts[2], one.kind, one.status, texts[3]))
+
+
+def open_finding(names: Names, name: bytes, value: bytes) -> Finding | None:
+    """None: unreadable."""
+    content = _open(names, name, value)
+    if content is None:
+        return None
+    try:
+        one = _decode_finding(content)
+        return Finding(
+            one.at,
+            _text(one.alias),
+            _text(one.sender),
+            _text(one.destination),
+            one.kind,
+            one.status,
+            _text(one.said),
         )
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
