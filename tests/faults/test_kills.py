@@ -46,8 +46,10 @@ async def keep_killing(it: Service, sink: SmtpSink, rng: random.Random) -> int:
         await asyncio.sleep(rng.random() * 0.05)
         before = len(sink.messages)
         await it.kill()
-        await it.start()
+        # Then it has read whatever the dead program had sent.
+        await sink.until_open(0)
         unanswered += len(sink.messages) - before
+        await it.start()
     return unanswered
 
 
