@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 from forwarder.failpoints import reach
 from forwarder.model import Address, Deferred, Delivered, Delivery, Failed, Outcome, Queued, RecipientOutcome
-from forwarder.ports import Claim, Forwarded, Held, Journal, Ledger, Queue, QueueFull, Relay, StoreAway
+from forwarder.ports import Claim, Forwarded, Held, Journal, Ledger, Queue, QueueFull, Relay, StoreAway, StoreUntouched
 from forwarder.unsettled import Unsettled
 
 __all__ = [
@@ -425,10 +425,11 @@ class Dispatcher:
         """All of it or nothing. With ``lease`` it belongs to the attempt that is under way."""
         if self._queue is None or not held:
             return _Put.REFUSED
-        message = plans[0].delivery.id
+        message, is_in = plans[0].delivery.id, False
         reach("K8")
         try:
             await self._queue.put(held, lease=lease, seconds=self._lease, delay=delay)
+            is_in = True
             if lease is not None:
                 # Its final dot may be on the way by now: after a crash this must not pass for a first attempt.
                 await self._queue.mark_dot(held[0].id, lease)
@@ -437,6 +438,8 @@ class Dispatcher:
             return _Put.REFUSED
         except StoreAway as away:
             self._journal.event("queue.away", id=message, step="put", reason=str(away))
+            if isinstance(away, StoreUntouched) and not is_in:
+                return _Put.REFUSED
             self._unsettled.note((each.fingerprint for one in held for each in one.waiting), Claim.BUSY)
             return _Put.UNKNOWN
         for one in held:

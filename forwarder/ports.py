@@ -238,6 +238,10 @@ class StoreAway(Exception):
     """The store did not answer in time or refused: the caller says 451, or goes on without where nothing rests on it."""
 
 
+class StoreUntouched(StoreAway):
+    """And nothing was done: it is known to be away and was not asked, or it said no before it began."""
+
+
 class Claim(Enum):
     """What the ledger knows of a fingerprint: never seen (now claimed for us), under way elsewhere, or done."""
 

@@ -13,12 +13,14 @@ __all__ = ["Breaker"]
 class Breaker:
     """Closed (calls pass), open (calls are refused), or half open (one probe is under way, the rest are refused)."""
 
-    __slots__ = ("_open_until", "_pause", "_probing")
+    __slots__ = ("_open_until", "_pause", "_probing", "since")
 
     def __init__(self, pause: float) -> None:
         self._pause = pause
         self._open_until: float | None = None
         self._probing = False
+        #: When the outage began that lasts, or the last one.
+        self.since = 0.0
 
     def admits(self, now: float) -> bool:
         """True: go ahead. Whoever got True must see to it that ``worked`` or ``failed`` is called afterwards."""
@@ -41,6 +43,8 @@ class Breaker:
     def failed(self, now: float) -> bool:
         """No answer came. True when that begins an outage."""
         began = self._open_until is None
+        if began:
+            self.since = now
         self._open_until = now + self._pause
         self._probing = False
         return began

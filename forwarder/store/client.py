@@ -35,7 +35,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from forwarder.ports import Journal, StoreAway
+from forwarder.ports import Journal, StoreAway, StoreUntouched
 from forwarder.store.breaker import Breaker
 
 __all__ = ["Script", "StoreClient", "StoreUrlError", "describe_url", "load_script"]
@@ -57,6 +57,10 @@ JOINING, MOST_JOINED, JOINED_OCTETS = 0.2, 256, 16384
 #: Of a URL's options only TLS ones are taken: the rest is redis-py's and would undo what this module settles.
 _TLS_OPTIONS = {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_check_hostname", "ssl_cert_reqs", "ssl_keyfile"}
 _URL_PARTS = {"connection_class", "host", "port", "db", "path", "username", "password"}
+
+
+#: Refusals that come before the first write of a command, and of a script that begins with ``#!lua`` (Redis 7.0).
+_SAID_BEFORE = {"OOM", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "MASTERDOWN", "NOAUTH", "NOPERM"}
 
 
 class StoreUrlError(ValueError):
@@ -180,7 +184,8 @@ class StoreClient:
     """Commands and scripts on one server. Everything raises ``StoreAway`` and no other error of the store's.
 
     ``replicas``: a write counts only when so many replicas have it (WAIT, on the same connection as the write). ``scout``:
-    another client of the same server, with less patience: while that one finds it away, it is not asked here either.
+    another client of the same server, with less patience: what that one finds away is asked here by one call at a time, and if
+    that is answered the server is only slow.
     """
 
     def __init__(
@@ -199,6 +204,7 @@ class StoreClient:
         self._timeout = timeout
         self._breaker = Breaker(pause)
         self._scout = scout
+        self._answered_at = self._look_at = 0.0
         self._replicas = replicas
         # WAIT gives up well before we do: servers look at their blocked clients ten times a second only.
         self._wait = _pack(("WAIT", replicas, max(1, int(timeout * 500))))
@@ -224,9 +230,15 @@ class StoreClient:
         """Run one command. Replies are bytes, int, None or lists of them."""
         return await self._ask(command, again)
 
-    def is_away(self) -> bool:
-        """Is it known not to answer, so that it is not asked now?"""
-        return self._breaker.refuses(asyncio.get_running_loop().time())
+    def _is_known_away(self, now: float) -> bool:
+        """By what the scout found, and nobody was answered here since."""
+        scout = self._scout
+        if scout is None or not scout._breaker.refuses(now) or self._answered_at > scout._breaker.since:
+            return False
+        if now < self._look_at:
+            return True
+        self._look_at = now + self._timeout
+        return False
 
     async def close(self) -> None:
         """Fail what is under way and hang up."""
@@ -241,9 +253,8 @@ class StoreClient:
     async def _ask(self, command: Sequence[Argument], again: bool) -> Any:
         loop = asyncio.get_running_loop()
         call = _Call(_pack(command), again, loop.create_future())
-        known_away = self._scout is not None and self._scout.is_away()
-        if self._closed or known_away or not self._breaker.admits(loop.time()):
-            raise StoreAway(f"{self._where} does not answer")
+        if self._closed or self._is_known_away(loop.time()) or not self._breaker.admits(loop.time()):
+            raise StoreUntouched(f"{self._where} does not answer")
         if not self._join(call, loop.time()):
             self._waiting.append(call)
         if self._worker is None or self._worker.done():
@@ -265,6 +276,7 @@ class StoreClient:
                 self._fail(group + self._waiting, StoreAway(f"{self._where}: closed"))
                 raise
             else:
+                self._answered_at = asyncio.get_running_loop().time()
                 if self._breaker.worked():
                     self._journal.event("store_back", store=self._where)
 
@@ -387,7 +399,8 @@ class StoreClient:
         if now >= self._refusals.get(word, now):
             self._refusals[word] = now + REFUSAL_SILENCE
             self._journal.event("store_refused", store=self._where, reason=reason)
-        return StoreAway(f"{self._where}: {reason}")
+        kind = StoreUntouched if word in _SAID_BEFORE else StoreAway
+        return kind(f"{self._where}: {reason}")
 
     async def _hang_up(self) -> None:
         try:

@@ -18,8 +18,8 @@ from forwarder.config import load
 from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.e2e.test_outage import LONG, OTHER, TWO_HOSTS, gone, started, team
 from tests.e2e.test_smuggling import Wire
-from tests.peers.chaos import ChaosProxy
-from tests.peers.smtp_sink import DEFAULT, Drip, SmtpSink
+from tests.peers.chaos import ChaosProxy, Weather
+from tests.peers.smtp_sink import DEFAULT, Action, Drip, SmtpSink
 from tests.peers.valkey import valkey
 
 SLOW = 'slow = ["two@other.test"]'
@@ -209,3 +209,40 @@ async def test_of_all_that_was_delivered_without_the_store_reports_find_their_wa
             assert unmatched == {f"bob{number}@sender.test": number == 0 for number in range(4)}
         finally:
             await app.stop(2)
+
+
+async def test_a_store_too_slow_for_the_ledger_still_holds_mail_and_lets_it_out(tmp_path: Path) -> None:
+    """A disk that takes half a second for each write: what a session asks in passing is not answered in time, the queue is."""
+
+    def not_before_it_is_held(_: bytes) -> Action:
+        return DEFAULT if it.journal.named("queue.put") else b"451 4.2.0 not now\r\n"
+
+    async with (
+        valkey(tmp_path / "valkey") as store,
+        ChaosProxy(("127.0.0.1", store.port)) as net,
+        lab(tmp_path, zone=TWO_HOSTS, aliases=SLOW, store=f"redis://127.0.0.1:{net.port}", extra=SOON) as it,
+        SmtpSink({"DOT": not_before_it_is_held}, host=OTHER, port=it.port) as other,
+    ):
+        assert (await it.send(it.signed())).startswith("250 2.0.0 delivered")
+        net.weather = lambda: Weather(delay=0.2)
+        net.reset_all()
+        sent = it.signed(recipients=("slow@fwd.test",))
+        # Others pass meanwhile, and find the ledger away again and again.
+        over = asyncio.Event()
+        passing = asyncio.ensure_future(keep_passing(it, over))
+        await until_250(lambda: it.send(sent, recipient="slow@fwd.test"))
+        await until(lambda: it.journal.named("queue.outcome"))
+        over.set()
+        await passing
+        assert [one["outcome"] for one in it.journal.named("queue.outcome")] == ["delivered"]
+        assert not it.journal.named("queue.outcome")[0]["maybe_dup"]
+        assert len(other.messages) == 1
+
+
+async def keep_passing(it: Lab, over: asyncio.Event) -> None:
+    for number in range(1000):
+        if over.is_set():
+            return
+        assert (await it.send(it.signed(MESSAGE.replace(b"<one@", b"<p%d@" % number)))).startswith(
+            "250 2.0.0 delivered"
+        )

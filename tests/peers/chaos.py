@@ -22,9 +22,10 @@ __all__ = ["ChaosProxy", "Weather"]
 
 @dataclass(frozen=True)
 class Weather:
-    """Of one connection. Octets at a time, with so many seconds between two; after so many octets in both directions together
-    it is reset, or silent for ever with both ends open."""
+    """Of one connection. Seconds that all takes on its way; octets at a time, with so many seconds between two; after so many
+    octets in both directions together it is reset, or silent for ever with both ends open."""
 
+    delay: float = 0
     slice: int = 65536
     pause: float = 0
     reset_after: int | None = None
@@ -130,6 +131,8 @@ class _Link:
                 if is_reply and self._proxy._loses:
                     self._proxy.down()
                     return
+                if self._weather.delay:
+                    await asyncio.sleep(self._weather.delay)
                 for at in range(0, len(data), self._weather.slice):
                     piece = data[at : at + self._weather.slice]
                     if not self._may_pass(len(piece)):

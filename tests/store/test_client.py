@@ -73,16 +73,25 @@ async def test_a_hanging_store_is_away_within_the_time_limit_and_then_at_once(
 
 
 @pytest.mark.usefixtures("frozen")
-async def test_a_patient_client_does_not_wait_for_what_a_hasty_one_knows_to_be_away(
+async def test_what_a_hasty_client_knows_to_be_away_is_asked_by_one_call_of_a_patient_one_at_a_time(
     server: EmbeddedStore, journal: MemoryJournal
 ) -> None:
     scout = StoreClient(server.url, journal=journal, timeout=LIMIT, pause=60)
     patient = StoreClient(server.url, journal=journal, timeout=BOUND, scout=scout)
     with pytest.raises(StoreAway):
         await scout.command("PING")
+    looks = asyncio.ensure_future(patient.command("PING"))
+    await asyncio.sleep(0)
     async with asyncio.timeout(LIMIT):
         with pytest.raises(StoreAway):
             await patient.command("PING")
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGCONT)
+    # It was only slow.
+    assert await looks == b"PONG"
+    assert await patient.command("PING") == b"PONG"
+    with pytest.raises(StoreAway):
+        await scout.command("PING")
     await patient.close()
     await scout.close()
 
