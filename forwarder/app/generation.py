@@ -22,6 +22,7 @@ from forwarder.app.parts import (
     make_key_host,
     make_resolver,
     make_sts,
+    network_limits_of,
     policy_hosts,
     published,
     submission_settings,
@@ -31,8 +32,10 @@ from forwarder.app.state import Store
 from forwarder.app.watchedkeys import WatchedKeys
 from forwarder.digests import START, DailyDigests
 from forwarder.dispatch import ATTEMPT, Dispatcher, UnderWay
+from forwarder.edge.budget import Budget
 from forwarder.edge.guesses import Guesses
-from forwarder.edge.server import EdgeServer, Seats
+from forwarder.edge.seats import Seats
+from forwarder.edge.server import EdgeServer
 from forwarder.edge.session import EdgeSettings
 from forwarder.edge.submission import SubmissionSession
 from forwarder.keyhost import KeyHostClient
@@ -80,6 +83,7 @@ class Ground:
     #: A count of sessions each, so that strangers on port 25 never keep users out.
     inbound: Seats = field(default_factory=Seats)
     users: Seats = field(default_factory=Seats)
+    budget: Budget = field(default_factory=Budget)
 
 
 class Generation:
@@ -151,9 +155,12 @@ class Generation:
         self.digests = DailyDigests(digesting.send, ground.clock, journal, random.uniform(*START))
         pipeline = Pipeline(told, doors, self._dispatcher)
         # What was guessed before a reload is held against the client after it.
-        most = settings.limits.forged_reversible
+        forged, unknown = settings.limits.forged_reversible, settings.limits.unknown_per_hour
         self._guesses: Shared[Guesses] = share(
-            before._guesses if before is not None else None, most, lambda: Guesses(most)
+            before._guesses if before is not None else None, forged, lambda: Guesses(forged)
+        )
+        self._unknowns: Shared[Guesses] = share(
+            before._unknowns if before is not None else None, unknown, lambda: Guesses(unknown)
         )
         edge = EdgeSettings(
             hostname=settings.hostname,
@@ -161,6 +168,9 @@ class Generation:
             tls=lambda: material.tls,
             default_domain=settings.srs.domain,
             guesses=self._guesses.part,
+            unknowns=self._unknowns.part,
+            budget=ground.budget,
+            networks=network_limits_of(settings),
         )
         submission = Submission(
             told, submission_settings(settings, addresses), doors, self._dispatcher, pipeline, ground.allowance

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 from forwarder.app.errors import StartError
@@ -58,6 +58,7 @@ __all__ = [
     "make_tls",
     "make_web_tls",
     "names_of",
+    "network_limits_of",
     "pipeline_settings",
     "policy_hosts",
     "policy_of",
@@ -438,11 +439,21 @@ def usable_roots(settings: Settings) -> str:
     return str(file)
 
 
+_LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+
+
 def limits_of(settings: Settings) -> Limits:
     """How much a client, and all of them, may take."""
-    return Limits(
-        message_size=settings.limits.message_size,
-        recipients=settings.limits.recipients,
-        sessions=settings.limits.sessions,
-        forged_reversible=settings.limits.forged_reversible,
-    )
+    return Limits(**settings.limits.model_dump(exclude={"networks"}))
+
+
+def network_limits_of(settings: Settings) -> list[tuple[IPv4Network | IPv6Network, Limits]]:
+    """The same for the networks that differ."""
+    usual = limits_of(settings)
+    named = [
+        (one.network, replace(usual, **one.model_dump(exclude={"network"}, exclude_none=True)))
+        for one in settings.limits.networks
+    ]
+    # From this host everybody may come by one address: a proxy's, or a program's before us.
+    near = replace(usual, sessions_per_address=usual.sessions, sessions_per_network=usual.sessions)
+    return [*named, *((network, near) for network in _LOOPBACK)]

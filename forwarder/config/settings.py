@@ -232,14 +232,62 @@ class Queue(_Table):
         return self
 
 
-class Limits(_Table):
-    """How much one client may take."""
+MessageSize = Annotated[int, BeforeValidator(values.not_bool), Field(ge=65536)]
+# RFC 5321 section 4.5.3.1.8: a server must take 100 recipients.
+Recipients = Annotated[int, BeforeValidator(values.not_bool), Field(ge=1, le=10000)]
+Rate = Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, allow_inf_nan=False)]
 
-    message_size: Annotated[int, BeforeValidator(values.not_bool), Field(ge=65536)] = 36700160
-    # RFC 5321 section 4.5.3.1.8: a server must take 100 recipients.
-    recipients: Annotated[int, BeforeValidator(values.not_bool), Field(ge=1, le=10000)] = 100
+
+class NetworkLimits(_Table):
+    """What differs for the clients of one network; ``None``: nothing."""
+
+    network: Network
+    message_size: MessageSize | None = None
+    recipients: Recipients | None = None
+    sessions_per_address: Count | None = None
+    sessions_per_network: Count | None = None
+    errors: Count | None = None
+    junk_commands: Count | None = None
+    unknown_recipients: Count | None = None
+    command_timeout: Seconds | None = None
+    data_timeout: Seconds | None = None
+    session_timeout: Seconds | None = None
+    min_data_rate: Rate | None = None
+    data_grace: Rate | None = None
+    greet_delay: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=30)] | None = None
+
+
+class Limits(_Table):
+    """How much one client, and all of them, may take."""
+
+    message_size: MessageSize = 36700160
+    recipients: Recipients = 100
     sessions: Count = 2000
+    sessions_per_address: Count = 50
+    sessions_per_network: Count = 500
+    in_flight: MessageSize = 134217728
+    errors: Count = 10
+    junk_commands: Count = 100
+    unknown_recipients: Count = 10
+    unknown_per_hour: Count = 100
     forged_reversible: Count = 10
+    command_timeout: Seconds = 300.0
+    data_timeout: Seconds = 1800.0
+    session_timeout: Seconds = 7200.0
+    min_data_rate: Rate = 500.0
+    data_grace: Rate = 60.0
+    handshake_timeout: Seconds = 30.0
+    greet_delay: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=30)] = 0.0
+    networks: tuple[NetworkLimits, ...] = ()
+
+    @model_validator(mode="after")
+    def _a_message_fits(self) -> Limits:
+        largest = max([self.message_size, *(one.message_size or 0 for one in self.networks)])
+        if self.in_flight < largest:
+            raise ValueError(
+                "in_flight must not be less than message_size: no message of that size would ever be taken"
+            )
+        return self
 
 
 Action = Literal["reject", "tag", "accept", "one-way"]

@@ -13,8 +13,10 @@ import binascii
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
+
+from forwarder.edge.clients import address_key
 
 __all__ = ["MAX_EXCHANGE", "Authenticator", "Given", "Passwords", "decode", "parse_plain"]
 
@@ -48,11 +50,11 @@ class Authenticator:
         self._passwords = passwords
         self._threads = ThreadPoolExecutor(_AT_ONCE, "auth")
         #: By client: how many of its passwords are being checked or wait for it.
-        self._waiting: Counter[IPv4Address | IPv6Network] = Counter()
+        self._waiting: Counter[int] = Counter()
 
     async def check(self, given: Given, ip: IPv4Address | IPv6Address) -> bool | None:
         """``None``: too many are waiting, of all or of this client; nothing was checked."""
-        client = _client(ip)
+        client = address_key(ip)
         if self._waiting[client] >= _SHARE or self._waiting.total() >= _WAITING:
             return None
         self._waiting[client] += 1
@@ -65,11 +67,6 @@ class Authenticator:
     def close(self) -> None:
         """Nothing is waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _client(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Network:
-    """Whoever has an IPv6 address has its /64 (RFC 4291 section 2.5.4)."""
-    return IPv6Network((ip, 64), strict=False) if isinstance(ip, IPv6Address) else ip
 
 
 def decode(line: bytes) -> bytes | None:

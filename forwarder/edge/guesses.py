@@ -1,8 +1,9 @@
-"""Who guesses at reversible addresses? Counts those that did not verify, for each client network, over an hour.
+"""Who guesses at addresses? Counts those that are none, for each client network, over an hour.
 
 A reversible address of ours cannot be found by guessing (srs.py: 65 bits), one of another program before us can (srslegacy.py:
 16 to 24). Ten tries an hour make even those a matter of centuries, and no honest client makes one: whoever got an address from
-us sends reports to that.
+us sends reports to that. Aliases are guessed at as well, by whoever gathers addresses; honest clients miss now and then, so
+more misses are allowed.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from ipaddress import IPv4Address, IPv6Address
 
+from forwarder.edge.clients import address_key
+
 __all__ = ["Guesses"]
 
 #: Seconds that a guess is held against its network.
 PERIOD = 3600.0
 #: Networks that are remembered; the one that has been quiet the longest goes first.
 MAX_NETWORKS = 10_000
-#: RFC 6177 section 2: what one customer has at least, so that a client cannot go on from its next address.
-_IPV6_PREFIX = 64
 
 
 class Guesses:
@@ -29,8 +30,8 @@ class Guesses:
         self._made: OrderedDict[int, tuple[int, float]] = OrderedDict()
 
     def note(self, ip: IPv4Address | IPv6Address, now: float) -> None:
-        """This client named an address that looks like one of ours and is none."""
-        network = _network(ip)
+        """This client named an address that could be one of ours and is none."""
+        network = address_key(ip)
         count, since = self._made.pop(network, (0, now))
         self._made[network] = (count + 1, since) if now - since < PERIOD else (1, now)
         if len(self._made) > MAX_NETWORKS:
@@ -38,10 +39,5 @@ class Guesses:
 
     def exhausted(self, ip: IPv4Address | IPv6Address, now: float) -> bool:
         """Has its network made as many as it may?"""
-        count, since = self._made.get(_network(ip), (0, now))
+        count, since = self._made.get(address_key(ip), (0, now))
         return count >= self._allowed and now - since < PERIOD
-
-
-def _network(ip: IPv4Address | IPv6Address) -> int:
-    # An IPv4 address is below 2**32, the upper half of an IPv6 address in use is above 2**60: the two never meet.
-    return int(ip) if ip.version == 4 else int(ip) >> (128 - _IPV6_PREFIX)

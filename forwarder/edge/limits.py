@@ -14,12 +14,18 @@ class Limits:
 
     message_size: int = 36_700_160
     recipients: int = 100
-    #: Sessions of this process.
+    #: Sessions of this process; of them those of one IPv4 address or IPv6 /64, and of one IPv4 /24 or IPv6 /48.
     sessions: int = 2000
+    sessions_per_address: int = 50
+    sessions_per_network: int = 500
+    #: Octets of unfinished and undelivered messages, over all sessions.
+    in_flight: int = 134_217_728
     #: Errors (unknown commands, bad syntax, wrong order) before a session is ended.
     errors: int = 10
     #: Recipients that do not exist, before a session is ended: address harvesting.
     unknown_recipients: int = 10
+    #: Recipients that do not exist, from one network within an hour, before it hears 421 to any recipient.
+    unknown_per_hour: int = 100
     #: Reversible addresses that did not verify, from one network within an hour, before it hears 421 to any more of them.
     forged_reversible: int = 10
     #: Commands between two transactions that do nothing (NOOP, RSET, VRFY, EHLO again).
@@ -28,6 +34,11 @@ class Limits:
     command_timeout: float = 300.0
     #: Seconds for one whole message to arrive.
     data_timeout: float = 1800.0
+    #: Octets a second that a message must bring, after the first ``data_grace`` seconds of it; 0: any.
+    min_data_rate: float = 500.0
+    data_grace: float = 60.0
+    #: Seconds in which a client that speaks before our greeting is caught; 0: only one that has spoken when we look.
+    greet_delay: float = 0.0
     #: Seconds a session may last in all.
     session_timeout: float = 7200.0
     #: Seconds for a TLS handshake.

@@ -7,17 +7,18 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from forwarder.accepting import BACKLOG, GRACE, Accepting
 from forwarder.edge.limits import uses_others_files
+from forwarder.edge.overlimit import OverLimit
+from forwarder.edge.seats import Seats
 from forwarder.edge.session import Acceptor, EdgeSettings, Session
 from forwarder.handshakes import Handshakes
 from forwarder.model import Reply
 from forwarder.ports import Clock, Journal
 from forwarder.smtp import reply
 
-__all__ = ["EdgeServer", "Seats", "bind", "turn_away"]
+__all__ = ["EdgeServer", "bind", "turn_away"]
 
 
 def bind(address: str) -> socket.socket:
@@ -52,14 +53,6 @@ def turn_away(sock: socket.socket) -> None:
             client.send(f"{reply.SHUTTING_DOWN}\r\n".encode())
 
 
-@dataclass(slots=True)
-class Seats:
-    """Who is connected: one count for all servers that share it, as those before and after a reload do."""
-
-    sessions: set[Session] = field(default_factory=set)
-    handshakes: set[asyncio.Task[None]] = field(default_factory=set)
-
-
 class EdgeServer:
     """Accepts clients on sockets that are bound already. All its sessions have the same settings, to their end."""
 
@@ -81,6 +74,7 @@ class EdgeServer:
         self._journal = journal
         self._sessions: set[Session] = set()
         self._seats = seats or Seats()
+        self._over_limit = OverLimit(journal)
         self._handshakes = Handshakes(settings.limits.handshake_timeout, self._full, self._seats.handshakes)
         self._accepting = Accepting(self._new_session)
         self._draining = False
@@ -103,6 +97,7 @@ class EdgeServer:
             loop=asyncio.get_running_loop(),
             admit=self._admit,
             on_end=self._ended,
+            over_limit=self._over_limit,
         )
 
     def __len__(self) -> int:
@@ -116,15 +111,17 @@ class EdgeServer:
     def _admit(self, session: Session) -> Reply | None:
         if self._draining:
             return reply.SHUTTING_DOWN
-        if len(self._seats.sessions) >= self._settings.limits.sessions or uses_others_files(session.descriptor):
+        over = "open files" if uses_others_files(session.descriptor) else self._seats.full(session)
+        if over is not None:
+            self._over_limit.tell(over, session.ip, session.loop.time())
             return reply.TOO_MANY_SESSIONS
         self._sessions.add(session)
-        self._seats.sessions.add(session)
+        self._seats.take(session)
         return None
 
     def _ended(self, session: Session) -> None:
         self._sessions.discard(session)
-        self._seats.sessions.discard(session)
+        self._seats.give(session)
         if not self._sessions:
             self._empty.set()
 

@@ -17,17 +17,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, ClassVar, Protocol, cast
 
 from aiosmtpd.smtp import SMTP
 
 from forwarder import srs
+from forwarder.edge.budget import Budget
 from forwarder.edge.data import find_end, refuse_bytes, unstuff
 from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
+from forwarder.edge.overlimit import OverLimit
 from forwarder.model import Address, BodyKind, Envelope, Peer, Recipient, Refuse, Reply, Tls
 from forwarder.ports import Clock, Journal
 from forwarder.route import Resolved, ToNowhere, ToSender
@@ -40,8 +43,11 @@ _Method = Callable[[Any, bytes], Awaitable[None]]
 
 #: Octets of a command line: RFC 5321 section 4.5.3.1.4 says 512, the extensions we offer add to it (RFC 1870, 3461, 6531).
 MAX_COMMAND = 2048
-#: Octets that wait unread before the client is made to wait.
+#: Octets that wait unread before the client is made to wait: of a message, and between messages, where they count for nobody.
 HIGH_WATER = 1024 * 1024
+HIGH_WATER_BETWEEN = 64 * 1024
+#: Seconds until a timer looks again whether a deadline came nearer meanwhile.
+_LOOK_AGAIN = 5.0
 #: Octets beyond the size limit that are read and thrown away so that the client hears 552 and not a reset.
 MAX_OVERRUN = 64 * 1024 * 1024
 #: Seconds after which a reversible address that is not valid is refused: more than its MACs and the store take.
@@ -76,6 +82,15 @@ class EdgeSettings:
     tls: Callable[[], ssl.SSLContext | None]
     default_domain: str
     guesses: Guesses = field(default_factory=lambda: Guesses(Limits().forged_reversible))
+    #: Recipients that do not exist.
+    unknowns: Guesses = field(default_factory=lambda: Guesses(Limits().unknown_per_hour))
+    budget: Budget = field(default_factory=Budget)
+    #: Whose limits differ: the first network that fits.
+    networks: Sequence[tuple[IPv4Network | IPv6Network, Limits]] = ()
+
+    def limits_for(self, ip: IPv4Address | IPv6Address) -> Limits:
+        """Of a client that comes from there."""
+        return next((limits for network, limits in self.networks if ip in network), self.limits)
 
 
 @dataclass(slots=True)
@@ -98,6 +113,8 @@ class Session(SMTP):
     offered: ClassVar[frozenset[str]] = _OFFERED
     #: What is obeyed, by the command's name. A subclass makes its own with ``commands_of``.
     commands: ClassVar[dict[str, _Method]] = {}
+    #: Are recipients that do not exist held against the client's network?
+    counts_unknown: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -109,6 +126,7 @@ class Session(SMTP):
         loop: asyncio.AbstractEventLoop,
         admit: Callable[[Session], Reply | None],
         on_end: Callable[[Session], None],
+        over_limit: OverLimit,
     ) -> None:
         """``admit`` refuses it, or counts it."""
         # aiosmtpd's own __init__ inspects handler and class anew for every connection (140 to 250 us) and builds a
@@ -116,12 +134,13 @@ class Session(SMTP):
         asyncio.streams.FlowControlMixin.__init__(self, loop)
         self.loop = loop
         self._settings = settings
-        self._limits = settings.limits
+        self.limits = settings.limits
         self._acceptor = acceptor
         self._clock = clock
         self._journal = journal
         self._admit = admit
         self._on_end = on_end
+        self._over_limit = over_limit
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._wakeup: asyncio.Future[None] | None = None
@@ -129,11 +148,16 @@ class Session(SMTP):
         self._gone = False
         self._reading_paused = False
         self._out: list[bytes] = []
+        #: Octets of the budget that are ours.
+        self._taken = 0
+        self._high_water = HIGH_WATER_BETWEEN
         self._deadline = 0.0
+        #: What is said when it has passed.
+        self._late = reply.TIMED_OUT
         self._session_deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._ip: IPv4Address | IPv6Address = IPv4Address(0)
+        self.ip: IPv4Address | IPv6Address = IPv4Address(0)
         self._peer: Peer | None = None
         self._tls: Tls | None = None
         self._transaction: _Transaction | None = None
@@ -155,13 +179,14 @@ class Session(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         peername = transport.get_extra_info("peername")
-        self._ip = _peer_ip(peername[0] if peername else "0.0.0.0")  # noqa: S104 - a stand-in, never bound
+        self.ip = _peer_ip(peername[0] if peername else "0.0.0.0")  # noqa: S104 - a stand-in, never bound
+        self.limits = self._settings.limits_for(self.ip)
         if transport.get_extra_info("ssl_object") is not None:
             self._note_tls(transport)
         now = self.loop.time()
-        self._session_deadline = now + self._limits.session_timeout
-        self._deadline = now + self._limits.command_timeout
-        self._timer = self.loop.call_at(self._deadline, self._check_deadline)
+        self._session_deadline = now + self.limits.session_timeout
+        self._deadline = now + self.limits.command_timeout
+        self._look_again(now)
         if (refused := self._admit(self)) is not None:
             self.say(refused)
             self._flush()
@@ -171,7 +196,7 @@ class Session(SMTP):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        if len(self._buffer) > HIGH_WATER and not self._reading_paused and self._transport is not None:
+        if len(self._buffer) > self._high_water and not self._reading_paused and self._transport is not None:
             self._transport.pause_reading()
             self._reading_paused = True
         self._wake()
@@ -195,19 +220,23 @@ class Session(SMTP):
             self._wakeup.set_result(None)
 
     def _check_deadline(self) -> None:
-        """One timer a session: it looks when the earliest deadline could have passed, and goes back to sleep if not."""
+        """One timer a session: it looks whether the earliest deadline has passed, and goes back to sleep if not."""
         now = self.loop.time()
-        due = min(self._deadline, self._session_deadline)
-        if now < due:
-            self._timer = self.loop.call_at(due, self._check_deadline)
+        if now < min(self._deadline, self._session_deadline):
+            self._look_again(now)
             return
         # While a message is being delivered the client waits for us, not we for it.
         if not self.idle and now < self._session_deadline:
-            self._deadline = now + self._limits.command_timeout
-            self._timer = self.loop.call_at(self._deadline, self._check_deadline)
+            self._deadline = now + self.limits.command_timeout
+            self._look_again(now)
             return
-        self._journal.event("session.timeout", ip=str(self._ip))
-        self.hang_up(reply.TIMED_OUT)
+        self._journal.event("session.timeout", ip=str(self.ip), reason=self._late.text)
+        self.hang_up(self._late if now < self._session_deadline else reply.TIMED_OUT)
+
+    def _look_again(self, now: float) -> None:
+        # A deadline may come nearer without touching the timer, which would cost every message something.
+        due = min(self._deadline, self._session_deadline, now + min(_LOOK_AGAIN, self.limits.data_grace or _LOOK_AGAIN))
+        self._timer = self.loop.call_at(due, self._check_deadline)
 
     def hang_up(self, last: Reply) -> None:
         """Say ``last`` and close, from outside the conversation (time out, shutdown)."""
@@ -259,7 +288,11 @@ class Session(SMTP):
     async def converse(self) -> None:
         """From the greeting to the end of the connection."""
         try:
-            self.say(Reply(220, None, f"{self._settings.hostname} ESMTP"))
+            if self._tls is None and await self._speaks_first():
+                self._over_limit.tell("greet_delay", self.ip, self.loop.time())
+                self._end_with(reply.EARLY_TALKER)
+            else:
+                self.say(Reply(220, None, f"{self._settings.hostname} ESMTP"))
             while not self._closing:
                 line = await self._line()
                 if line is not None:
@@ -272,6 +305,7 @@ class Session(SMTP):
             self._fault("session", fault)
             self.say(reply.FAULT)
         finally:
+            self._forget()
             self._flush()
             if self._transport is not None:
                 self._transport.close()
@@ -279,12 +313,20 @@ class Session(SMTP):
                 self._timer.cancel()
             self._on_end(self)
 
+    async def _speaks_first(self) -> bool:
+        # RFC 5321 section 3.1: the server speaks first. Whoever does not wait for it hears nobody, and is no mail server.
+        if not self._buffer and self.limits.greet_delay:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.limits.greet_delay):
+                    await self._more()
+        return bool(self._buffer)
+
     def _fault(self, where: str, fault: Exception) -> None:
         self._journal.event("fault", where=where, kind=type(fault).__name__, detail=str(fault))
 
     async def _line(self, limit: int = MAX_COMMAND, too_long: Reply = reply.LINE_TOO_LONG) -> bytes | None:
         """The next command line without its CRLF; ``None``: it was answered here."""
-        self._deadline = self.loop.time() + self._limits.command_timeout
+        self._deadline, self._late = self.loop.time() + self.limits.command_timeout, reply.TIMED_OUT
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             # RFC 5321 section 4.5.3.1.9: too long is said, not suffered. What comes behind it cannot be told apart.
@@ -316,7 +358,8 @@ class Session(SMTP):
         name = verb.decode("latin-1").upper()
         if name in _JUNK:
             self._junk += 1
-            if self._junk > self._limits.junk_commands:
+            if self._junk > self.limits.junk_commands:
+                self._over_limit.tell("junk_commands", self.ip, self.loop.time())
                 self._end_with(reply.TOO_MANY_ERRORS)
                 return
         method = self.commands.get(name)
@@ -331,7 +374,8 @@ class Session(SMTP):
     def _refuse(self, answer: Reply) -> None:
         """An error of the client's. Too many of them end the session (a scanner, or a peer out of step)."""
         self._errors += 1
-        if self._errors >= self._limits.errors:
+        if self._errors >= self.limits.errors:
+            self._over_limit.tell("errors", self.ip, self.loop.time())
             self._end_with(reply.TOO_MANY_ERRORS)
         else:
             self.say(answer)
@@ -340,22 +384,47 @@ class Session(SMTP):
         self.say(answer)
         self._closing = True
 
+    def _forget(self) -> None:
+        """The transaction, and what was kept of its message."""
+        self._transaction = None
+        self._settings.budget.give(self._taken)
+        self._taken = 0
+
+    def _keep(self, octets: int) -> bool:
+        """Is there room for so many octets of this message, with those that it has already?"""
+        if octets > self._taken:
+            if not self._settings.budget.take(octets - self._taken, self.limits.in_flight):
+                self._over_limit.tell("in_flight", self.ip, self.loop.time())
+                return False
+            self._taken = octets
+        return True
+
     # --- commands ----------------------------------------------------------------------------------------------------
 
     async def smtp_HELO(self, argument: bytes) -> None:
+        if self._is_early():
+            return
         self._greet(parse_helo(argument), esmtp=False)
         self.say(Reply(250, None, self._settings.hostname))
 
     async def smtp_EHLO(self, argument: bytes) -> None:
+        if self._is_early():
+            return
         self._greet(parse_helo(argument), esmtp=True)
         lines = [self._settings.hostname, *self._keywords()]
         self._out += [f"250-{one}\r\n".encode() for one in lines[:-1]] + [f"250 {lines[-1]}\r\n".encode()]
+
+    def _is_early(self) -> bool:
+        # RFC 2920 section 3.1: EHLO ends a group, and before its answer nobody knows that there may be groups.
+        if self._buffer:
+            self._end_with(reply.EARLY_TALKER)
+        return bool(self._buffer)
 
     def _keywords(self) -> list[str]:
         """What EHLO announces."""
         keywords = [
             "PIPELINING",
-            f"SIZE {self._limits.message_size}",
+            f"SIZE {self.limits.message_size}",
             "8BITMIME",
             "SMTPUTF8",
             "ENHANCEDSTATUSCODES",
@@ -371,8 +440,8 @@ class Session(SMTP):
 
     def _greet(self, helo: str, *, esmtp: bool) -> None:
         # RFC 5321 section 4.1.4: a second EHLO is as good as RSET.
-        self._transaction = None
-        self._peer = Peer(self._ip, helo, esmtp, self._tls)
+        self._forget()
+        self._peer = Peer(self.ip, helo, esmtp, self._tls)
 
     async def smtp_MAIL(self, argument: bytes) -> None:
         if self._peer is None:
@@ -381,9 +450,14 @@ class Session(SMTP):
             self._refuse(reply.NESTED_MAIL)
         else:
             offered = self.offered | _OFFERED_IN_TLS if self._tls is not None else self.offered
-            mail = parse_mail(argument, max_size=self._limits.message_size, offered=offered)
+            mail = parse_mail(argument, max_size=self.limits.message_size, offered=offered)
             if (refused := self._refuse_sender(mail.sender)) is not None:
                 self._refuse(refused)
+                return
+            if self._settings.budget.held + (mail.size or 0) > self.limits.in_flight:
+                # RFC 1870 section 6.1: said before anything of the message has come.
+                self._over_limit.tell("in_flight", self.ip, self.loop.time())
+                self.say(reply.NO_ROOM)
                 return
             self._transaction = _Transaction(mail, [], [])
             self.say(reply.SENDER_OK)
@@ -403,15 +477,21 @@ class Session(SMTP):
             postmaster_domain=self._settings.default_domain,
             offered=self.offered,
         )
-        if len(transaction.recipients) >= self._limits.recipients:
+        if len(transaction.recipients) >= self.limits.recipients:
+            self._over_limit.tell("recipients", self.ip, self.loop.time())
             self.say(reply.TOO_MANY_RECIPIENTS)
             return
         if any(one.address == rcpt.address for one in transaction.recipients):
             self.say(reply.RECIPIENT_OK)
             return
         asked = self.loop.time()
-        if srs.is_srs(rcpt.address.local) and self._settings.guesses.exhausted(self._ip, asked):
-            self._journal.event("rcpt.guessing", ip=str(self._ip))
+        if self.counts_unknown and self._settings.unknowns.exhausted(self.ip, asked):
+            # Whoever it is for: a different answer to an address that exists would be what the client is after.
+            self._over_limit.tell("unknown_per_hour", self.ip, asked)
+            self._end_with(reply.TOO_MANY_UNKNOWN)
+            return
+        if srs.is_srs(rcpt.address.local) and self._settings.guesses.exhausted(self.ip, asked):
+            self._journal.event("rcpt.guessing", ip=str(self.ip))
             self._end_with(reply.TOO_MANY_GUESSES)
             return
         try:
@@ -422,7 +502,9 @@ class Session(SMTP):
             return
         if isinstance(resolved, Refuse):
             if resolved.forged:
-                self._settings.guesses.note(self._ip, asked)
+                self._settings.guesses.note(self.ip, asked)
+            elif resolved.reply is reply.UNKNOWN_ALIAS:
+                self._settings.unknowns.note(self.ip, asked)
             if resolved.reply is reply.BAD_REVERSIBLE:
                 # Forged, expired or unknown to the store: the time an answer takes does not tell which.
                 await asyncio.sleep(asked + BAD_REVERSIBLE_AFTER - self.loop.time())
@@ -439,10 +521,11 @@ class Session(SMTP):
 
     def _refuse_recipient(self, transaction: _Transaction, refused: Refuse) -> None:
         transaction.refused += 1
-        self._journal.event("rcpt.refused", ip=str(self._ip), code=refused.reply.code, reason=refused.reason)
+        self._journal.event("rcpt.refused", ip=str(self.ip), code=refused.reply.code, reason=refused.reason)
         if refused.reply.code >= 500:
             self._unknown += 1
-            if self._unknown > self._limits.unknown_recipients:
+            if self._unknown > self.limits.unknown_recipients:
+                self._over_limit.tell("unknown_recipients", self.ip, self.loop.time())
                 self._end_with(reply.TOO_MANY_ERRORS)
                 return
         self.say(refused.reply)
@@ -460,11 +543,10 @@ class Session(SMTP):
             self._end_with(Reply(503, "5.5.0", "message sent before it was asked for"))
             return
         self.say(reply.GO_AHEAD)
-        self._deadline = self.loop.time() + self._limits.data_timeout
         raw = await self._read_to_dot()
-        if raw is None:
-            self._transaction = None
-            self.say(reply.TOO_LARGE)
+        if isinstance(raw, Reply):
+            self._forget()
+            self.say(raw)
             return
         await self._finish(transaction, raw, stuffed=True)
 
@@ -476,9 +558,8 @@ class Session(SMTP):
             return
         size = int(size_text)
         held = sum(map(len, self._transaction.chunks or ())) if self._transaction is not None else 0
-        self._deadline = self.loop.time() + self._limits.data_timeout
-        if held + size > self._limits.message_size:
-            self._transaction = None
+        if held + size > self.limits.message_size:
+            self._forget()
             if not await self._skip(size):
                 return
             self._refuse(reply.TOO_LARGE)
@@ -487,6 +568,11 @@ class Session(SMTP):
         if transaction is None:
             # Said before the octets are here: a client that only tried need not send them.
             await self._skip(size)
+            return
+        if not self._keep(held + size):
+            self._forget()
+            if await self._skip(size):
+                self.say(reply.NO_ROOM)
             return
         chunk = await self._read_exactly(size)
         transaction.chunks = [*(transaction.chunks or []), chunk]
@@ -506,51 +592,89 @@ class Session(SMTP):
             return self._transaction
         return None
 
-    async def _read_to_dot(self) -> bytes | None:
-        """The octets up to and with the CRLF before the final dot; ``None``: too many of them."""
-        searched, overrun = 0, 0
+    async def _read_to_dot(self) -> bytes | Reply:
+        """The octets up to and with the CRLF before the final dot, or why they were not kept."""
+        begun, searched, overrun, refused = self.loop.time(), 0, 0, None
         while (end := find_end(self._buffer, searched)) < 0:
             searched = len(self._buffer)
-            if searched > self._limits.message_size + HIGH_WATER:
-                overrun += searched - 4
+            refused = refused or self._refuse_octets(searched - HIGH_WATER, searched)
+            if refused is not None:
+                # Read to the end and thrown away, so that the client hears why.
+                overrun += max(0, searched - 4)
                 del self._buffer[:-4]
                 searched = 0
-                if overrun > self._limits.message_size + MAX_OVERRUN:
-                    self._end_with(reply.TOO_LARGE)
+                if overrun > self.limits.message_size + MAX_OVERRUN:
+                    self._end_with(refused)
                     raise _Closed
-            await self._more()
+            await self._more_of_message(begun, overrun + len(self._buffer))
+        refused = refused or self._refuse_octets(end, end)
         with memoryview(self._buffer) as view:
-            raw = None if overrun or end > self._limits.message_size else bytes(view[:end])
+            raw = refused or bytes(view[:end])
         del self._buffer[: end + 3]
         return raw
 
-    async def _read_exactly(self, size: int) -> bytes:
-        while len(self._buffer) < size:
+    def _refuse_octets(self, size: int, here: int) -> Reply | None:
+        """A message of ``size`` octets at least, of which ``here`` are here."""
+        if size > self.limits.message_size:
+            self._over_limit.tell("message_size", self.ip, self.loop.time())
+            refused = reply.TOO_LARGE
+        elif not self._keep(here):
+            refused = reply.NO_ROOM
+        else:
+            return None
+        self._settings.budget.give(self._taken)
+        self._taken = 0
+        return refused
+
+    async def _more_of_message(self, begun: float, received: int) -> None:
+        """Wait for more of it, not longer than the whole may take, nor longer than its rate allows (``min_data_rate``)."""
+        limits = self.limits
+        self._deadline, self._late = begun + limits.data_timeout, reply.TIMED_OUT
+        if limits.min_data_rate:
+            slowest = begun + limits.data_grace + received / limits.min_data_rate
+            if slowest < self._deadline:
+                self._deadline, self._late = slowest, reply.TOO_SLOW
+        self._high_water = HIGH_WATER
+        try:
             await self._more()
+        finally:
+            self._high_water = HIGH_WATER_BETWEEN
+
+    async def _read_exactly(self, size: int) -> bytes:
+        begun = self.loop.time()
+        while len(self._buffer) < size:
+            await self._more_of_message(begun, len(self._buffer))
         chunk = bytes(self._buffer[:size])
         del self._buffer[:size]
         return chunk
 
     async def _skip(self, size: int) -> bool:
         """Read and forget ``size`` octets; False: they are so many that the connection ends instead."""
-        if size > self._limits.message_size + MAX_OVERRUN:
+        if size > self.limits.message_size + MAX_OVERRUN:
             self._end_with(reply.TOO_LARGE)
             return False
-        while size > 0:
+        begun, skipped = self.loop.time(), 0
+        while skipped < size:
             if not self._buffer:
-                await self._more()
-            taken = min(size, len(self._buffer))
+                await self._more_of_message(begun, skipped)
+            taken = min(size - skipped, len(self._buffer))
             del self._buffer[:taken]
-            size -= taken
+            skipped += taken
         return True
 
     async def _finish(self, transaction: _Transaction, raw: bytes, *, stuffed: bool) -> None:
         """The message is here in whole: its bytes are looked at, the pipeline answers."""
         self._transaction = None
         self._junk = 0
+        try:
+            await self._answer(transaction, raw, stuffed=stuffed)
+        finally:
+            self._forget()
+
+    async def _answer(self, transaction: _Transaction, raw: bytes, *, stuffed: bool) -> None:
         refused = refuse_bytes(raw)
         if refused is not None:
-            self._journal.event("data.refused", ip=str(self._ip), reason=refused.text)
+            self._journal.event("data.refused", ip=str(self.ip), reason=refused.text)
             # What follows a message with a bare newline may be smuggled commands: they are not obeyed.
             self._end_with(refused)
             return
@@ -584,7 +708,7 @@ class Session(SMTP):
         if argument:
             self._refuse(reply.NO_ARGUMENT)
             return
-        self._transaction = None
+        self._forget()
         self.say(reply.OK)
 
     async def smtp_NOOP(self, argument: bytes) -> None:
@@ -637,17 +761,18 @@ class Session(SMTP):
                 self,
                 context,
                 server_side=True,
-                ssl_handshake_timeout=self._limits.handshake_timeout,
+                ssl_handshake_timeout=self.limits.handshake_timeout,
             )
         except (OSError, ssl.SSLError, ConnectionError) as error:
-            self._journal.event("tls.failed", ip=str(self._ip), reason=type(error).__name__)
+            self._journal.event("tls.failed", ip=str(self.ip), reason=type(error).__name__)
             raise _Closed from error
         if transport is None:
             raise _Closed
         self._transport = transport
         # RFC 3207 section 4.2: everything learned before is forgotten. The buffer was empty before the handshake, and what
         # is in it now came through TLS.
-        self._peer, self._transaction = None, None
+        self._peer = None
+        self._forget()
         self._note_tls(transport)
 
     def _note_tls(self, transport: asyncio.BaseTransport) -> None:

@@ -44,6 +44,8 @@ class SubmissionSession(Session):
 
     # RFC 4954 section 5: MAIL's AUTH= is taken, since AUTH is offered, and not believed.
     offered: ClassVar[frozenset[str]] = Session.offered | {"AUTH"}
+    #: A user whose address book is old gathers no addresses.
+    counts_unknown: ClassVar[bool] = False
 
     def __init__(self, *args: Any, clients: Clients, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -53,7 +55,7 @@ class SubmissionSession(Session):
 
     @property
     def _identity(self) -> Identity | None:
-        return self._login or self._clients.trusted(self._ip)
+        return self._login or self._clients.trusted(self.ip)
 
     def _keywords(self) -> list[str]:
         # RFC 4954 section 4: not offered where it would not be taken.
@@ -67,7 +69,7 @@ class SubmissionSession(Session):
         refused = refuse_sender(identity, sender)
         if refused is None:
             return None
-        self._journal.event("submission.refused", ip=str(self._ip), client=identity.name, sender=sender or "<>")
+        self._journal.event("submission.refused", ip=str(self.ip), client=identity.name, sender=sender or "<>")
         return refused.reply
 
     def _envelope(self, transaction: Any) -> Envelope:
@@ -137,12 +139,12 @@ class SubmissionSession(Session):
 
     async def _check(self, given: Given) -> None:
         assert self._clients.authenticator is not None
-        right = await self._clients.authenticator.check(given, self._ip)
+        right = await self._clients.authenticator.check(given, self.ip)
         if right is None:
             self.say(reply.AUTH_BUSY)
         elif right and given.login in self._clients.logins:
             self._login = self._clients.logins[given.login]
-            self._journal.event("submission.login", ip=str(self._ip), client=given.login)
+            self._journal.event("submission.login", ip=str(self.ip), client=given.login)
             self.say(reply.AUTHENTICATED)
         else:
             # A login that we do not know may be a password typed into the wrong box.
@@ -150,7 +152,7 @@ class SubmissionSession(Session):
 
     def _fail(self, client: str) -> None:
         self._failures += 1
-        self._journal.event("submission.login_failed", ip=str(self._ip), client=client, failures=self._failures)
+        self._journal.event("submission.login_failed", ip=str(self.ip), client=client, failures=self._failures)
         if self._failures >= MAX_FAILURES:
             self._end_with(reply.TOO_MANY_ERRORS)
         else:

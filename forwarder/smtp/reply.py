@@ -22,7 +22,9 @@ HELP = Reply(214, "2.0.0", "see RFC 5321")
 
 SHUTTING_DOWN = Reply(421, "4.3.2", "shutting down, come back soon")
 TIMED_OUT = Reply(421, "4.4.2", "waited too long")
+TOO_SLOW = Reply(421, "4.4.2", "the message comes too slowly")
 TOO_MANY_GUESSES = Reply(421, "4.7.0", "too many return addresses that are not valid, come back in an hour")
+TOO_MANY_UNKNOWN = Reply(421, "4.7.0", "too many recipients that do not exist, come back in an hour")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many errors")
 NOT_SMTP = Reply(421, "4.7.0", "this is not an HTTP server")
 TOO_MANY_SESSIONS = Reply(421, "4.3.2", "too many connections, come back later")
@@ -39,6 +41,8 @@ HELO_FIRST = Reply(503, "5.5.1", "say EHLO first")
 MAIL_FIRST = Reply(503, "5.5.1", "MAIL first")
 RCPT_FIRST = Reply(503, "5.5.1", "RCPT first")
 NO_AUTH = Reply(503, "5.5.1", "AUTH is not available")
+# RFC 2920 section 3.1: EHLO ends a group; RFC 5321 section 3.1: the server speaks first.
+EARLY_TALKER = Reply(554, "5.5.0", "you spoke before it was your turn")
 NO_VALID_RECIPIENTS = Reply(554, "5.5.1", "no valid recipients")
 TLS_ALREADY = Reply(503, "5.5.1", "TLS is already on")
 PIPELINED_TLS = Reply(501, "5.5.1", "STARTTLS must be the last command of its group")
@@ -64,6 +68,7 @@ ENOUGH_SUBMITTED = Reply(451, "4.7.1", "too many recipients within an hour; try 
 
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients; send the rest in another transaction")
 ONE_BOUNCE_AT_A_TIME = Reply(452, "4.5.3", "reports take one recipient a transaction")
+NO_ROOM = Reply(452, "4.3.1", "too much mail is on its way at the moment, come back later")
 UNKNOWN_ALIAS = Reply(550, "5.1.1", "no such address here")
 RELAYING_DENIED = Reply(550, "5.7.1", "relaying denied")
 #: One text for a bad MAC, an expired and an unknown reversible address: whoever probes learns nothing (issue 6).

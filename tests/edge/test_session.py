@@ -99,6 +99,7 @@ class Edge:
     port: int
     connect: Callable[[], Awaitable[Client]]
     guesses: Guesses
+    settings: EdgeSettings
 
 
 @asynccontextmanager
@@ -108,7 +109,8 @@ async def edge(
     acceptor = acceptor or RecordingAcceptor()
     journal = MemoryJournal()
     bounds = replace(Limits(command_timeout=5, data_timeout=5), **limits)  # type: ignore[arg-type]
-    settings = EdgeSettings("mx.fwd.example", bounds, lambda: context, "fwd.example")
+    unknowns = Guesses(bounds.unknown_per_hour)
+    settings = EdgeSettings("mx.fwd.example", bounds, lambda: context, "fwd.example", unknowns=unknowns)
     server = EdgeServer(settings, acceptor, FixedClock(), journal)
     sock = bind("127.0.0.1:0")
     port = sock.getsockname()[1]
@@ -123,7 +125,7 @@ async def edge(
         return client
 
     try:
-        yield await connect(), Edge(server, acceptor, journal, port, connect, settings.guesses)
+        yield await connect(), Edge(server, acceptor, journal, port, connect, settings.guesses, settings)
     finally:
         for writer in writers:
             writer.close()
