@@ -304,6 +304,8 @@ class ReturnBounce:
     orcpt: str | None = None
     envid: str | None = None
     matched: tuple[str, ...] = ()
+    #: The message's id of ours.
+    about: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

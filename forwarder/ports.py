@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from forwarder.model import Address, Delivery, Envelope, Finding, Outcome, TlsSession
 
@@ -603,6 +603,53 @@ class KeyRing(Protocol):
 
     def srs_legacies(self) -> Sequence[Legacy]:
         """Reversible addresses of another program that are honoured still."""
+
+
+# --- traces ------------------------------------------------------------------------------------------------------------
+
+
+class TraceEvent(NamedTuple):
+    """What the journal was told at ``at`` (Unix time); ``fields`` are addresses, text, numbers, ``None``, or lists of these."""
+
+    at: float
+    name: str
+    fields: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Traced:
+    """Part of a message's life, or all of it. ``dropped`` says how many events are missing."""
+
+    id: str
+    events: list[TraceEvent] = field(default_factory=list)
+    dropped: int = 0
+
+    def found_by(self) -> set[str]:
+        """The addresses (lower case), Message-IDs and queue items that lead to it."""
+        found: set[str] = set()
+        for event in self.events:
+            for name, value in event.fields.items():
+                if isinstance(value, Address):
+                    found.add(f"{value.local}@{value.domain}".lower())
+                elif name in _FOUND_BY and value is not None:
+                    found.add(str(value))
+        return found
+
+
+_FOUND_BY = frozenset({"message_id", "item", "about"})
+
+
+class Traces(Protocol):
+    """The lives of messages. Every method raises StoreAway."""
+
+    async def append(self, lives: Sequence[Traced]) -> None:
+        """These events come behind those that are kept already."""
+
+    async def find(self, name: str) -> Sequence[str]:
+        """Ids of the messages that an address (lower case), a Message-ID or a queue item leads to, the latest first."""
+
+    async def read(self, id: str) -> Traced | None:  # noqa: A002 - what the envelope calls it
+        """``None``: nothing is kept of it, or no more."""
 
 
 class Clock(Protocol):

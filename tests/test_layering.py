@@ -50,6 +50,7 @@ LAYERS = {
     "resolver": 5,
     "store": 5,
     "telemetry": 5,
+    "tracing": 5,
     "tlsrpt": 5,
     "web": 5,
     "worker": 5,

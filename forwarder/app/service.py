@@ -29,13 +29,14 @@ from forwarder.ports import Journal, StoreAway
 from forwarder.relay.tls import forget_roots
 from forwarder.store.standings import RedisStandings
 from forwarder.tlsrpt import TlsTally
+from forwarder.tracing import Tracing
 
 __all__ = ["App"]
 
 #: Seconds that messages on their way get when the program stops (systemd's default for a stop is 90).
 DRAIN = 30.0
 #: What is opened or begun once and for all: a change of it counts at the next start.
-_AT_START = ("state_dir", "store", "workers", "log")
+_AT_START = ("state_dir", "store", "workers", "log", "trace")
 #: Earlier configurations that may have sessions left. Of the oldest, sessions are ended between two messages.
 MAX_FADING = 16
 
@@ -53,6 +54,8 @@ class App:
         self._ground: Ground | None = None
         self._generation: Generation | None = None
         self._fading: dict[Generation, asyncio.Task[None]] = {}
+        #: Once started; ``None`` with trace.keep = 0.
+        self.tracing: Tracing | None = None
         self._one_at_a_time = asyncio.Lock()
         self._stopping = False
         #: Where we listen, once started: "ip:port".
@@ -103,6 +106,9 @@ class App:
         settings = self._settings
         material = read_material(settings, self.clock.now())
         await self._store.open()
+        if settings.trace.keep:
+            self.tracing = Tracing(self._journal, self._store.traces(settings), self.clock)
+            self._journal = self.tracing
         self._ground = Ground(
             store=self._store,
             mailboxes=MailboxFiles(settings.state_dir / "mail", self.clock),
@@ -228,5 +234,7 @@ class App:
             await self._ground.tally.flush()
             with suppress(StoreAway):
                 await self._ground.standings.flush()
+        if self.tracing is not None:
+            await self.tracing.close()
         await self._store.close()
         self._journal.event("service.stopped")

@@ -22,6 +22,7 @@ from forwarder.store.queue import Pace, RedisQueue
 from forwarder.store.server import EmbeddedStore, StoreStartError
 from forwarder.store.sessions import RedisTlsCounts
 from forwarder.store.standings import RedisStandings
+from forwarder.store.traces import RedisTraces
 
 __all__ = ["State", "Store", "open_state"]
 
@@ -101,6 +102,11 @@ class Store:
         """What is held against whom."""
         return RedisStandings(self._clients[0], ledger, clock, self._journal)
 
+    def traces(self, settings: Settings) -> RedisTraces:
+        """The lives of messages. Written behind the mail's back, over the connection that may be slow."""
+        ledger = RedisLedger(self._clients[1], journal=self._journal)
+        return RedisTraces(self._clients[1], ledger, journal=self._journal, keep=_seconds(settings))
+
     async def close(self) -> None:
         """Safe to call at any time."""
         for client in reversed(self._clients):
@@ -120,6 +126,7 @@ class State:
     ledger: RedisLedger
     queue: RedisQueue
     standings: RedisStandings
+    traces: RedisTraces
 
 
 @asynccontextmanager
@@ -135,7 +142,8 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
         )
         ledger = RedisLedger(client, journal=journal)
         standings = RedisStandings(client, ledger, SystemClock(), journal)
-        yield State(ledger, _queue(client, settings, ledger, journal, embedded), standings)
+        traces = RedisTraces(client, ledger, journal=journal, keep=_seconds(settings))
+        yield State(ledger, _queue(client, settings, ledger, journal, embedded), standings, traces)
     except BrokenPipeError:
         raise  # whoever reads what the command prints has seen enough
     except (StoreStartError, StoreUrlError, StoreAway, OSError) as error:
@@ -145,6 +153,10 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
             await client.close()
         if embedded is not None:
             await embedded.stop()
+
+
+def _seconds(settings: Settings) -> int:
+    return max(1, math.ceil(settings.trace.keep * 86400))
 
 
 def _queue(

@@ -65,6 +65,7 @@ def evaluate_report(reversible: Address, sender: Address, known: Forwarded | Non
         known.orcpt,
         known.envid,
         tuple(_evidence(known, report)),
+        known.envelope_id,
     )
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "tls": "tell how mail to a domain would be protected, and why",
     "queue": "see and move the mail that waits here",
     "reputation": "see who is complained of, forgive, block",
+    "trace": "tell what happened to a message",
     "mailkey": "make, publish and use mailkey keys: sign and verify messages",
     "dkim": "make DKIM keys, print their records, rotate them",
     "srs": "make or read a reversible address",

@@ -419,6 +419,12 @@ class Log(_Table):
     full_addresses: bool = False
 
 
+class Trace(_Table):
+    """What is kept of the lives of messages, for `forwarder trace`."""
+
+    keep: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=366)] = 7.0
+
+
 class Alias(_Table):
     """Where one address leads. Written short: a target, a list of targets, or ``false``."""
 
@@ -479,6 +485,7 @@ class Settings(_Table):
     web: Web = Web()
     admin: Admin = Admin()
     log: Log = Log()
+    trace: Trace = Trace()
     domains: Annotated[
         dict[DomainName, Domain], BeforeValidator(values.distinct_domains), AfterValidator(values.frozen)
     ] = Field(default_factory=dict)

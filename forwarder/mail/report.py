@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from forwarder.mail.reasons import Reason
+from forwarder.model import Message
 
-__all__ = ["Action", "Reason", "RecipientStatus", "Report", "header_of", "message_id_in", "parse_message_id"]
+__all__ = [
+    "Action",
+    "Reason",
+    "RecipientStatus",
+    "Report",
+    "header_of",
+    "message_id_in",
+    "message_id_of",
+    "parse_message_id",
+]
 
 #: Octets of a returned header that are kept: as many as we accept ourselves.
 MAX_RETURNED = 256 * 1024
@@ -73,3 +83,9 @@ def message_id_in(header: bytes) -> str | None:
 def parse_message_id(value: bytes) -> str | None:
     """A Message-ID as it is compared: without white space, as every system on the way folds in its own places."""
     return b"".join(value.split()).decode("latin-1")[:_MAX_MESSAGE_ID] or None
+
+
+def message_id_of(message: Message) -> str | None:
+    """The Message-ID of a message, as it is compared."""
+    found = message.first(b"message-id")
+    return parse_message_id(found.value) if found is not None else None

@@ -9,10 +9,11 @@ from datetime import timedelta
 from forwarder import bounce, route, seal
 from forwarder.dispatch import Fate, Hold
 from forwarder.mail.reasons import Rules, standard_rules
-from forwarder.mail.report import RecipientStatus
+from forwarder.mail.report import RecipientStatus, message_id_of
 from forwarder.model import (
     Discard,
     Envelope,
+    Message,
     Queued,
     Refuse,
     Reply,
@@ -106,10 +107,11 @@ class Teller:
         self._journal.event("route.discard", id=envelope.id, reason=discarded.reason)
         return reply.DISCARDED
 
-    def verified(self, envelope: Envelope, verdict: Verdict) -> None:
+    def verified(self, envelope: Envelope, message: Message, verdict: Verdict) -> None:
         self._journal.event(
             "message.verified",
             id=envelope.id,
+            message_id=message_id_of(message),
             mailkey=verdict.mailkey.result,
             spf=verdict.spf.result,
             dkim=[f"{one.result} {one.domain}" for one in verdict.dkim],
@@ -142,6 +144,7 @@ class Teller:
             kind=kind,
             route=target,
             matched=list(returned.matched),
+            about=returned.about,
             unmatched=unmatched,
         )
 

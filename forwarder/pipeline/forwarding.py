@@ -10,7 +10,7 @@ from forwarder import notify, rewrite, seal
 from forwarder.auth import canonical
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
 from forwarder.failpoints import reach
-from forwarder.mail.report import parse_message_id
+from forwarder.mail.report import message_id_of
 from forwarder.mail.tlswish import tls_wish
 from forwarder.model import (
     Address,
@@ -206,7 +206,7 @@ class Forwarding:
         """What a bounce will be matched against, or a complaint; nothing of a report."""
         if sender is None or envelope.sender is None:
             return (None,) * len(tickets)
-        message_id = _message_id(message)
+        message_id = message_id_of(message)
         asked = envelope.recipient(forward.alias)
         return tuple(
             Forwarded(
@@ -243,8 +243,3 @@ def content_of(message: Message, envelope: Envelope) -> bytes:
         # be told from them, and a second copy is better than none.
         body += envelope.id.encode()
     return hashlib.sha256(message.header + body).digest()
-
-
-def _message_id(message: Message) -> str | None:
-    found = message.first(b"message-id")
-    return parse_message_id(found.value) if found is not None else None

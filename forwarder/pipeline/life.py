@@ -113,7 +113,7 @@ class Pipeline:
             key_host=self._doors.key_host,
         )
         verdict = await count_replays(envelope, resolved, verdict, self._settings, self._doors, now)
-        self._tell.verified(envelope, verdict)
+        self._tell.verified(envelope, message, verdict)
         if isinstance(resolved[0], route.ToSender):
             return await self._returning.return_bounce(envelope, message, verdict, resolved[0])
         aliases: list[Address] = []

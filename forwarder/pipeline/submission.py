@@ -256,7 +256,7 @@ class Submission:
             key_host=self._doors.key_host,
         )
         verdict = replace(verdict, sender_verified_by="login" if envelope.sender is not None else None)
-        self._tell.verified(arriving, verdict)
+        self._tell.verified(arriving, message, verdict)
         form = SenderForm.NULL if envelope.sender is None else SenderForm.REVERSIBLE
         # One copy for each alias, in whatever spellings it was named.
         aliases = {one.alias: one for _, one in pairs}.values()

@@ -1,0 +1,145 @@
+"""What happened to a message? Its life, and that of its reports, as a timeline."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from forwarder.app import StartError, State, open_state
+from forwarder.config import ConfigError, load
+from forwarder.mail.dsn import parse_report
+from forwarder.mail.header import MalformedMessage, parse_message
+from forwarder.model import Address
+from forwarder.ports import StoreAway, Traced
+from forwarder.telemetry import SilentJournal
+
+__all__ = ["add_arguments", "run"]
+
+#: Octets of a report that are read.
+MAX_REPORT = 40 * 1024 * 1024
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what", nargs="?", help="a Message-ID, an address (sender, alias, destination, reversible), or an id of ours"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="the message that this delivery report is about")
+    parser.add_argument("--config", type=Path, default=Path("forwarder.toml"), help="default: %(default)s")
+    parser.add_argument("--limit", type=int, default=10, metavar="N", help="messages at most, the latest (default: 10)")
+    parser.add_argument("--full", action="store_true", help="addresses in full")
+    parser.add_argument("--json", action="store_true", help="one JSON object an event")
+
+
+def run(args: argparse.Namespace) -> int:
+    if (args.what is None) is (args.report is None):
+        print("forwarder trace: name what to look for, or --report FILE", file=sys.stderr)
+        return 2
+    try:
+        settings = load(args.config)
+        wanted = [args.what] if args.report is None else _wanted(args.report)
+        return asyncio.run(_trace(args, wanted, settings))
+    except (ConfigError, StartError, StoreAway, OSError, MalformedMessage) as error:
+        print(f"forwarder trace: {error}", file=sys.stderr)
+        return 1
+
+
+def _wanted(file: Path) -> list[str]:
+    """What a report says of the message it is about."""
+    with file.open("rb") as opened:
+        raw = opened.read(MAX_REPORT)
+    report = parse_report(parse_message(raw if b"\r\n" in raw else raw.replace(b"\n", b"\r\n")))
+    if report is None:
+        raise MalformedMessage(f"{file} is no delivery report")
+    return [report.message_id] if report.message_id is not None else []
+
+
+async def _trace(args: argparse.Namespace, wanted: Sequence[str], settings: Any) -> int:
+    async with open_state(settings, SilentJournal()) as state:
+        lives = await _find(state, wanted, args.limit)
+    if not lives:
+        kept = f"traces are kept for {settings.trace.keep:g} days" if settings.trace.keep else "trace.keep is 0"
+        print(f"forwarder trace: nothing is known of that; {kept}", file=sys.stderr)
+        return 1
+    for life in lives:
+        if args.json:
+            _print_json(life, full=args.full)
+        else:
+            _print(life, full=args.full)
+    return 0
+
+
+async def _find(state: State, wanted: Iterable[str], limit: int) -> list[Traced]:
+    """The messages, each followed by what is about it: its reports."""
+    ids: dict[str, None] = {}
+    for text in wanted:
+        for name in _spellings(text):
+            ids |= dict.fromkeys(await state.traces.find(name))
+        ids |= {text: None}
+    found: dict[str, Traced] = {}
+    for id_ in list(ids):
+        for one in (id_, *reversed(await state.traces.find(id_))):
+            if one not in found and (life := await state.traces.read(one)) is not None:
+                found[one] = life
+        if len(found) >= limit:
+            break
+    return list(found.values())[:limit]
+
+
+def _spellings(text: str) -> list[str]:
+    """As it may have been kept: addresses in lower case, a Message-ID with its brackets."""
+    bare = text.strip().removeprefix("<").removesuffix(">")
+    return list(dict.fromkeys((text, bare, bare.lower(), f"<{bare}>")))
+
+
+# --- what is shown ------------------------------------------------------------------------------------------------------
+
+
+def _print(life: Traced, *, full: bool) -> None:
+    events = sorted(life.events, key=lambda one: one.at)
+    began = events[0].at if events else 0.0
+    print(f"{_plain(life.id)}  {datetime.fromtimestamp(began, UTC):%Y-%m-%d %H:%M:%S} UTC")
+    for event in events:
+        told = "  ".join(f"{key}={_shown(value, full=full)}" for key, value in event.fields.items())
+        print(f"  {_since(event.at - began):>10}  {event.name:<20}  {told}")
+    if life.dropped:
+        print(f"  incomplete: {life.dropped} events or groups of them are missing")
+    print()
+
+
+def _print_json(life: Traced, *, full: bool) -> None:
+    for event in sorted(life.events, key=lambda one: one.at):
+        fields = {key: _address(value, full=full) for key, value in event.fields.items()}
+        line = {"id": life.id, "time": datetime.fromtimestamp(event.at, UTC), "event": event.name} | fields
+        print(msgspec.json.encode(line).decode())
+    if life.dropped:
+        print(msgspec.json.encode({"id": life.id, "event": "incomplete", "missing": life.dropped}).decode())
+
+
+def _since(seconds: float) -> str:
+    if seconds < 120:
+        return f"+{seconds:.3f} s"
+    return f"+{seconds / 60:.0f} min" if seconds < 7200 else f"+{seconds / 3600:.1f} h"
+
+
+def _address(value: Any, *, full: bool) -> Any:
+    if not isinstance(value, Address):
+        return value
+    return str(value) if full else f"{value.local[:1]}***@{value.domain}"
+
+
+def _shown(value: Any, *, full: bool) -> str:
+    value = _address(value, full=full)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return _plain(text) if " " not in text else f'"{_plain(text)}"'
+
+
+def _plain(text: str) -> str:
+    """What strangers wrote does not reach the terminal as they wrote it."""
+    return text if text.isprintable() else ascii(text)[1:-1]

@@ -1,0 +1,83 @@
+"""Does what the journal is told of a message come to be kept, without anybody waiting for it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from forwarder import tracing
+from forwarder.model import Address
+from forwarder.ports import StoreAway, Traced
+from forwarder.tracing import Tracing
+from tests.fakes import FixedClock, MemoryJournal
+
+BOB = Address("Bob", "sender.example")
+
+
+@dataclass
+class Kept:
+    """A door of ours: what would be in the store."""
+
+    lives: dict[str, Traced] = field(default_factory=dict)
+    away: bool = False
+
+    async def append(self, lives: Sequence[Traced]) -> None:
+        if self.away:
+            raise StoreAway("gone")
+        for one in lives:
+            life = self.lives.setdefault(one.id, Traced(one.id))
+            life.events += one.events
+            life.dropped += one.dropped
+
+    async def find(self, name: str) -> Sequence[str]:
+        return [one.id for one in self.lives.values() if name in one.found_by()]
+
+    async def read(self, id: str) -> Traced | None:  # noqa: A002 - what the door calls it
+        return self.lives.get(id)
+
+
+async def test_events_of_a_message_are_kept_and_lead_to_it() -> None:
+    kept, journal = Kept(), MemoryJournal()
+    it = Tracing(journal, kept, FixedClock())
+    it.event("message.received", id="m1", sender=BOB, size=7)
+    it.event("message.verified", id="m1", message_id="<1@x>", spf=None)
+    it.event("relay.tls", peer="x")
+    await it.close()
+    assert [one.name for one in kept.lives["m1"].events] == ["message.received", "message.verified"]
+    assert kept.lives["m1"].found_by() == {"bob@sender.example", "<1@x>"}
+    assert kept.lives["m1"].events[0].fields == {"sender": BOB, "size": 7}
+    assert [name for name, _ in journal.events] == ["message.received", "message.verified", "relay.tls"]
+
+
+async def test_what_waits_is_kept_when_the_store_is_back_in_its_order() -> None:
+    kept = Kept(away=True)
+    it = Tracing(MemoryJournal(), kept, FixedClock())
+    it.event("one", id="m1")
+    await it.flush()
+    it.event("two", id="m1")
+    kept.away = False
+    await it.close()
+    assert [one.name for one in kept.lives["m1"].events] == ["one", "two"]
+
+
+async def test_while_the_store_is_away_memory_is_bounded_and_what_is_lost_is_told() -> None:
+    kept, journal = Kept(away=True), MemoryJournal()
+    it = Tracing(journal, kept, FixedClock())
+    for number in range(tracing.MAX_WAITING + 3):
+        it.event("x", id=f"m{number}")
+    for _ in range(tracing.MAX_EVENTS + 2):
+        it.event("y", id="m9")
+    assert [one["message"] for one in journal.named("trace.dropped")] == ["m0", "m1", "m2"]
+    kept.away = False
+    await it.close()
+    assert len(kept.lives) == tracing.MAX_WAITING
+    assert (len(kept.lives["m9"].events), kept.lives["m9"].dropped) == (tracing.MAX_EVENTS, 3)
+
+
+async def test_after_the_end_nothing_is_kept_and_the_journal_is_still_told() -> None:
+    kept, journal = Kept(away=True), MemoryJournal()
+    it = Tracing(journal, kept, FixedClock())
+    it.event("x", id="m1")
+    await it.close()
+    it.event("y", id="m1")
+    assert [name for name, _ in journal.events][-1] == "y"
