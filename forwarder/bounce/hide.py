@@ -30,6 +30,10 @@ _MAX_READ = 2000
 _MAX_WORD = 300
 #: Letters that a piece of a local part or a host name needs before it is hidden as a word of its own.
 _MIN_PIECE = 3
+#: Letters of a piece that is looked for in what may be random octets: fewer would come about by chance.
+_MIN_CODED = 5
+#: Letters of a local part that is nobody else's name.
+_MIN_TELLING = 8
 #: Labels that are words of every reply; to hide them would tell more than it hides.
 _COMMON = frozenset(
     {"mail", "smtp", "imap", "mta", "relay", "gateway", "inbound", "outbound", "email", "server", "host", "mailhost"}
@@ -66,7 +70,7 @@ def scrub_of(secrets: Secrets, text: str, alias: Address | None) -> str:
         text = _any_word(secrets.words).sub(_HIDDEN_MARK, text)
     text = text.replace(f"[{_HIDDEN_MARK}]", _HIDDEN_MARK)
     text = re.sub(f"{_HIDDEN_MARK}(?:[ .:;,+_-]*{_HIDDEN_MARK})+", _HIDDEN_MARK, text)
-    if secrets.told_by(text):
+    if secrets.told_by(text) or secrets.coded_in(text):
         return ""
     shown = f"<{alias}>" if alias is not None else HIDDEN
     text = text.replace(f"<{_ALIAS_MARK}>", _ALIAS_MARK).replace(_ALIAS_MARK, shown).replace(_HIDDEN_MARK, HIDDEN)
@@ -126,18 +130,44 @@ class Secrets:
 
     def told_by(self, text: str) -> bool:
         """Does ``text`` tell one of the secrets, plainly, broken by white space, or in an encoding?"""
-        return any(self._told_plainly(one) for one in _readings(text))
+        # A fold may stand within an encoding, too.
+        readings = _readings(text) | _readings(_BREAK.sub("", text))
+        if any(self._told_plainly(one) for one in readings):
+            return True
+        # What stands in octets that are mostly something else must be long enough to be no accident.
+        long = [_squeeze(one) for one in self.addresses | self.domains if len(one) >= _MIN_CODED]
+        coded = (_squeeze(garbled.lower()) for reading in readings for garbled in _garbled(reading))
+        return any(one in text for text in coded for one in long)
 
     def _told_plainly(self, text: str) -> bool:
-        text = _fold(text)
-        for one in self.known:
-            text = text.replace(one, " ")
-        squeezed = re.sub(r"\s+", "", text)
-        if any(one in squeezed for one in self.addresses):
+        text = self._unknown(text)
+        squeezed = _squeeze(text)
+        if any(_squeeze(one) in squeezed for one in self.addresses):
             return True
         if any(_ends_with_word(text, local, "@") for local in self.locals):
             return True
         return any(_holds_name(text, name) or (_is_long(name) and name in squeezed) for name in self.domains)
+
+    def _unknown(self, text: str) -> str:
+        """``text``, folded, without the addresses that the reader has."""
+        text = _fold(text)
+        for one in self.known:
+            text = text.replace(one, " ")
+        return text
+
+    def named_in(self, text: str) -> bool:
+        """Does ``text`` tell one of the secrets, or the local part alone, where that is no word that anybody might write?"""
+        readings = [_squeeze(self._unknown(one)) for one in _readings(text)]
+        telling = [_squeeze(one) for one in self.locals if len(one) >= _MIN_TELLING]
+        return self.told_by(text) or any(one in reading for reading in readings for one in telling)
+
+    def coded_in(self, text: str) -> bool:
+        """Does one line of a stranger's tell even a piece of the secrets in an encoding, however it is cut and joined?"""
+        pieces = {_bare(one) for one in self.words | self.locals | self.domains}
+        pieces = {one for one in pieces if len(one) >= _MIN_CODED}
+        readings = _readings(text) | _readings(_BREAK.sub("", text))
+        coded = readings - {text} | {one for reading in readings for one in _garbled(reading)}
+        return any(piece in bare for bare in map(_bare, coded) for piece in pieces)
 
     def spaced_addresses(self) -> Iterator[re.Pattern[str]]:
         """Patterns for each address with white space anywhere in it: a fold in the middle of a word leaves a space."""
@@ -156,6 +186,7 @@ _DOTTED = re.compile(r"[\w-]+(?:\.[\w-]+)+\.?")
 _CODE = re.compile(r"(?:[0-9]{3}-)?[0-9]+(?:\.[0-9]+){1,2}\.?")
 _ENCODED_WORDS = re.compile(r"=\?[^?\s]{1,60}\?[BbQq]\?[^?\s]*\?=(?:\s+(?==\?))?")
 _ENCODED_WORD = re.compile(r"=\?([^?\s]{1,60})\?([BbQq])\?([^?\s]*)\?=")
+_INVISIBLE = ("Cf", "Cn", "Co", "Mn")
 _DOTS = str.maketrans({"\u3002": ".", "\uff0e": ".", "\uff61": ".", "\u2024": "."})
 
 
@@ -169,8 +200,20 @@ def _flat(text: str) -> str:
 
 
 def _fold(text: str) -> str:
-    text = text.translate(_DOTS)
-    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    if text.isascii():
+        return text.lower()
+    text = unicodedata.normalize("NFKC", text.translate(_DOTS)).casefold()
+    return text if text.isascii() else "".join(one for one in text if unicodedata.category(one) not in _INVISIBLE)
+
+
+def _squeeze(text: str) -> str:
+    """Without white space and whatever else could stand within an address."""
+    return _NOT_ADDRESS.sub("", text)
+
+
+def _bare(text: str) -> str:
+    """Letters and digits alone."""
+    return "".join(one for one in _fold(text) if one.isalnum())
 
 
 def _names_in(host: str) -> set[str]:
@@ -234,7 +277,10 @@ def _holds_name(text: str, name: str) -> bool:
 #: Encodings within encodings that are undone.
 _MAX_LAYERS = 2
 _TOKEN = re.compile(r"[A-Za-z0-9+/_-]{8,}(?:\r?\n[ \t]?[A-Za-z0-9+/]{4,})*={0,2}")
-_HEX_TOKEN = re.compile(r"(?:[0-9A-Fa-f]{2}){5,}")
+_NOT_ADDRESS = re.compile(r"[^\w@.-]|_")
+_BREAK = re.compile(r"=?\s+")
+_LETTERS = re.compile(r"[A-Za-z0-9+/_-]{8,}")
+_HEX_TOKEN = re.compile(r"[0-9A-Fa-f]{10,}")
 
 
 def _unhex(pattern: str) -> Callable[[str], str]:
@@ -242,14 +288,23 @@ def _unhex(pattern: str) -> Callable[[str], str]:
     return lambda text: compiled.sub(lambda match: chr(min(int(match[1], 16), 0x10FFFF)), text)
 
 
+def _unhex_octets(sign: str) -> Callable[[str], str]:
+    """Runs of octets are UTF-8."""
+    compiled = re.compile(rf"(?:{re.escape(sign)}[0-9A-Fa-f]{{2}})+")
+    return lambda text: compiled.sub(
+        lambda match: bytes.fromhex(match[0].replace(sign, "")).decode("utf-8", "replace"), text
+    )
+
+
 _DECODERS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("%", lambda text: urllib.parse.unquote(text, errors="replace")),
-    ("=", _unhex(r"=([0-9A-Fa-f]{2})")),
+    ("=", _unhex_octets("=")),
     ("=", lambda text: re.sub(r"=\r?\n", "", text)),
-    ("+", _unhex(r"\+([0-9A-Fa-f]{2})")),
+    ("+", _unhex_octets("+")),
     ("&", html.unescape),
     ("\\", _unhex(r"\\x\{?([0-9A-Fa-f]{2,6})\}?")),
     ("\\", _unhex(r"\\u\{?([0-9A-Fa-f]{4,6})\}?")),
+    ("\\", lambda text: text.replace("\\", "")),
     ("=?", lambda text: _ENCODED_WORDS.sub(_decode_words, text)),
 )
 
@@ -268,26 +323,38 @@ def _decodings(text: str) -> Iterator[str]:
     for sign, decode in _DECODERS:
         if sign in text:
             yield decode(text)
-    if inside := _inside_tokens(text):
+    tokens = [re.sub(r"[\r\n\t =]", "", one[0]) for one in _TOKEN.finditer(text)]
+    said = [_printable(one) for one in (*map(_unbase64, tokens), *map(_unhexlify, _HEX_TOKEN.findall(text)))]
+    if inside := " ".join(one for one in said if one):
         yield inside
 
 
-def _inside_tokens(text: str) -> str:
-    """What the base64 and hexadecimal words of a text say, where that is text."""
-    said = [_printable(_unbase64(match[0])) for match in _TOKEN.finditer(text)]
-    said += [_printable(binascii.unhexlify(match[0])) for match in _HEX_TOKEN.finditer(text)]
-    return " ".join(one for one in said if one)
+def _garbled(text: str, layers: int = _MAX_LAYERS) -> Iterator[str]:
+    """What its base64 and hexadecimal words say, wherever they are broken, and wherever in a run of letters they begin: mostly
+    random octets."""
+    joined = _BREAK.sub("", text)
+    letters, digits = _LETTERS.findall(joined), _HEX_TOKEN.findall(joined)
+    said = [" ".join(_unbase64(one[start:]) for one in letters) for start in range(4) if letters]
+    said += [" ".join(_unhexlify(one[start:]) for one in digits) for start in range(2) if digits]
+    for one in said:
+        yield one
+        if layers > 1:
+            yield from _decodings(one)
+            yield from _garbled(one, layers - 1)
 
 
-def _unbase64(token: str) -> bytes:
-    letters = re.sub(r"[\r\n\t =]", "", token).replace("-", "+").replace("_", "/")
+def _unbase64(letters: str) -> str:
+    letters = letters.replace("-", "+").replace("_", "/")
     if len(letters) % 4 == 1:
         letters = letters[:-1]
-    return base64.b64decode(letters + "=" * (-len(letters) % 4))
+    return base64.b64decode(letters + "=" * (-len(letters) % 4)).decode("utf-8", "replace")
 
 
-def _printable(raw: bytes) -> str:
-    text = raw.decode("utf-8", "replace")
+def _unhexlify(digits: str) -> str:
+    return binascii.unhexlify(digits[: len(digits) // 2 * 2]).decode("utf-8", "replace")
+
+
+def _printable(text: str) -> str:
     readable = sum(one.isprintable() and one != "\ufffd" for one in text)
     return text if readable * 10 >= len(text) * 9 else ""
 
