@@ -120,6 +120,9 @@ class Settler(Protocol):
     def first_pause(self) -> float:
         """Seconds until what could not be delivered in session is tried again."""
 
+    async def before(self, held: Held) -> float | Outcome | None:
+        """What is to be done in the place of an attempt: wait so many seconds more, or this; ``None``: nothing."""
+
     async def settle(self, held: Held, lease: str, outcome: Outcome) -> bool:
         """Record what the attempt that holds ``lease`` led to. Raises StoreAway; calling again does no harm."""
 

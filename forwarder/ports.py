@@ -339,12 +339,13 @@ class Digests(Protocol):
 
 class SubjectKind(StrEnum):
     """Of whom something is remembered: a sender's domain that a check vouched for, the network of a client that nothing vouched
-    for, an alias of ours, a destination behind one."""
+    for, an alias of ours, a destination behind one, a provider (the domain of mail hosts) that says what it thinks of us."""
 
     DOMAIN = "domain"
     NETWORK = "network"
     ALIAS = "alias"
     DESTINATION = "destination"
+    PROVIDER = "provider"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -383,8 +384,9 @@ class Evidence:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """``score`` and ``mail`` (messages since the first evidence) are those of ``at``; they fade by half in each ``half_life``
-    seconds. ``evidence`` holds the latest, oldest first. ``measure`` is one that was set (``by_hand`` by the operator), until
-    ``until`` (``None``: for good). At ``over_at`` nothing of it counts any more."""
+    seconds. ``evidence`` holds the latest, oldest first. ``measure`` is one that was set (``by_hand`` by the operator), at
+    ``since``, until ``until`` (``None``: for good); of a pause, that is when the destination is probed next. At ``over_at``
+    nothing of it counts any more."""
 
     subject: Subject
     score: float
@@ -396,6 +398,7 @@ class Standing:
     measure: Measure | None = None
     until: datetime | None = None
     by_hand: bool = False
+    since: datetime | None = None
 
 
 class Standings(Protocol):

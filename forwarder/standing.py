@@ -14,12 +14,34 @@ from datetime import datetime, timedelta
 
 from forwarder.ports import Evidence, Measure, Standing, Subject
 
-__all__ = ["MAX_EVIDENCE", "Judgement", "Scale", "add_mail", "blocked", "faded", "judge", "repeated", "with_evidence"]
+__all__ = [
+    "ACCEPTED",
+    "BOUNCE",
+    "MAX_EVIDENCE",
+    "Judgement",
+    "Patience",
+    "Scale",
+    "accepted",
+    "add_mail",
+    "blocked",
+    "faded",
+    "failed",
+    "is_due",
+    "judge",
+    "probed",
+    "repeated",
+    "set_by_hand",
+    "slowed",
+    "with_evidence",
+]
 
 #: Of each subject, the latest so many are kept.
 MAX_EVIDENCE = 20
 #: A score that is less is none.
 LEAST = 0.05
+#: Seconds in which what a provider thinks of us is half forgotten, and that it gets mail slowly for at most.
+SLOW_HALF_LIFE = 86400.0
+MAX_SLOW = 3600.0
 _FOREVER = timedelta(days=365)
 
 
@@ -33,6 +55,25 @@ class Scale:
     one_way_at: float = 10
     refuse_at: float = 20
     share: float = 0.003
+
+
+#: How the evidence of reports begins, that of a next hop that takes mail before it knows whom for, and of mail that it took.
+BOUNCE = "bounce: "
+ACCEPTED = "accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """From which score on a destination gets no mail for a while, and none at all. Failures count once in ``spacing`` seconds:
+    a server that does not know its own users for some minutes is no reason. A paused destination is probed after
+    ``first_probe`` seconds, then after twice as long each time, up to ``max_probe``."""
+
+    half_life: float = 7 * 86400.0
+    pause_at: float = 5
+    disable_at: float = 10
+    spacing: float = 600
+    first_probe: float = 3600
+    max_probe: float = 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +146,97 @@ def add_mail(count: int, now: datetime) -> Callable[[Standing | None], Standing 
     return change
 
 
+# --- destinations
+
+
+def failed(subject: Subject, evidence: Evidence, patience: Patience) -> Callable[[Standing | None], Standing | None]:
+    """A change that holds a failure against a destination, and pauses or disables it where that is enough."""
+
+    def change(before: Standing | None) -> Standing | None:
+        if evidence.weight <= 0 or (before is not None and _is_same_trouble(before, evidence, patience)):
+            return before
+        after = with_evidence(subject, evidence, patience.half_life)(before)
+        if after.by_hand or after.measure is Measure.DISABLE:
+            return after
+        if after.measure is Measure.PAUSE:
+            gone = after.score >= patience.disable_at
+            return _over(replace(after, measure=Measure.DISABLE, until=None, since=evidence.at)) if gone else after
+        if after.score >= patience.pause_at:
+            until = evidence.at + timedelta(seconds=patience.first_probe)
+            return _over(replace(after, measure=Measure.PAUSE, until=until, since=evidence.at))
+        return after
+
+    return change
+
+
+def accepted(now: datetime, message: str) -> Callable[[Standing | None], Standing | None]:
+    """A change that counts in a destination's favour that its next hop took mail for it. That is proof only where refusals at
+    the door were held against it; where reports came back, it is once no report of this follows until the next probe."""
+
+    def change(before: Standing | None) -> Standing | None:
+        if before is None or before.by_hand or before.measure is Measure.DISABLE:
+            return before
+        if not any(one.what.startswith(BOUNCE) for one in before.evidence):
+            return None
+        if before.measure is None or before.evidence[-1].what == ACCEPTED:
+            return before
+        return with_evidence(before.subject, Evidence(now, ACCEPTED, 0.0, "", message), before.half_life)(before)
+
+    return change
+
+
+def is_due(standing: Standing, now: datetime) -> bool:
+    """May one message go to a paused destination, to see?"""
+    return standing.measure is Measure.PAUSE and standing.until is not None and now >= standing.until
+
+
+def probed(now: datetime, patience: Patience) -> Callable[[Standing | None], Standing | None]:
+    """A change by who wants to send a probe. It may, if it was the one who made the change; ``None``: the last probe arrived and
+    nothing came back, so the pause is over."""
+
+    def change(before: Standing | None) -> Standing | None:
+        if before is None or before.by_hand or not is_due(before, now):
+            return before
+        if before.evidence[-1].what == ACCEPTED:
+            return None
+        paused_for = (now - (before.since or before.at)).total_seconds()
+        pause = min(max(paused_for, patience.first_probe), patience.max_probe)
+        return _over(replace(before, until=now + timedelta(seconds=pause)))
+
+    return change
+
+
+def slowed(subject: Subject, evidence: Evidence) -> Callable[[Standing | None], Standing]:
+    """A change that slows mail to a provider down that blames us: for two minutes, then for twice as long with each complaint of
+    its that has not faded, up to an hour."""
+
+    def change(before: Standing | None) -> Standing:
+        after = with_evidence(subject, evidence, SLOW_HALF_LIFE)(before)
+        until = evidence.at + timedelta(seconds=min(60 * 2 ** min(after.score, 10.0), MAX_SLOW))
+        return _over(replace(after, measure=Measure.SLOW, until=until, since=after.since or evidence.at))
+
+    return change
+
+
+def set_by_hand(
+    subject: Subject, measure: Measure | None, reason: str, now: datetime, half_life: float
+) -> Callable[[Standing | None], Standing | None]:
+    """A change of the operator's; ``None`` as a measure: mail goes there again, and nothing is held against it."""
+    if measure is None:
+        return lambda _: None
+    return blocked(subject, measure, reason, now, None, half_life)
+
+
+def _is_same_trouble(standing: Standing, evidence: Evidence, patience: Patience) -> bool:
+    counted = [one for one in standing.evidence if one.weight > 0]
+    if any(one.message == evidence.message for one in counted):
+        return True
+    return bool(counted) and (evidence.at - counted[-1].at).total_seconds() < patience.spacing
+
+
+# --- by hand
+
+
 def blocked(
     subject: Subject, measure: Measure, reason: str, now: datetime, until: datetime | None, half_life: float
 ) -> Callable[[Standing | None], Standing]:
@@ -112,7 +244,7 @@ def blocked(
 
     def change(before: Standing | None) -> Standing:
         said = with_evidence(subject, Evidence(now, reason, 0.0), half_life)(before)
-        return _over(replace(said, measure=measure, until=until, by_hand=True))
+        return _over(replace(said, measure=measure, until=until, since=now, by_hand=True))
 
     return change
 

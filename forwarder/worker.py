@@ -142,6 +142,13 @@ class Worker:
             if held.maybe_dup:
                 # Now, and not with the outcome: a crash in between must not leave a second copy that nobody was told of.
                 self._journal.event("queue.taken_over", id=held.delivery.id, item=held.id, maybe_dup=True)
+            instead = await self._settler.before(held)
+            if isinstance(instead, Outcome):
+                await self._settle(held, lease, instead)
+                return
+            if instead is not None:
+                await self._queue.settle(held, lease, left=held, delay=instead)
+                return
             with self._under_way.during([one.forwarded for one in held.waiting]):
                 outcome = await self._deliver(held, lease)
                 if outcome is not None:

@@ -126,6 +126,7 @@ class Generation:
             key_host=self._key_host.part,
             standings=ground.standings,
             digests=digests,
+            queue=queue,
         )
         told = material.pipeline
         schedule = Schedule(settings.queue.first_retry, settings.queue.max_retry)

@@ -38,7 +38,7 @@ from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_name
 from forwarder.route import Action, Policy
 from forwarder.seal import Names
 from forwarder.smtp.login import Login
-from forwarder.standing import Scale
+from forwarder.standing import Patience, Scale
 
 __all__ = [
     "Material",
@@ -59,6 +59,7 @@ __all__ = [
     "make_web_tls",
     "names_of",
     "network_limits_of",
+    "patience_of",
     "pipeline_settings",
     "policy_hosts",
     "policy_of",
@@ -372,6 +373,9 @@ def pipeline_settings(settings: Settings, text: str | None, rules: Rules, letter
         complaint_addresses=frozenset(str(one).lower() for one in settings.complaints.addresses),
         reputation=scale_of(settings),
         slow_per_hour=settings.complaints.slow_per_hour,
+        patience=patience_of(settings),
+        hard_weight=settings.learning.hard,
+        weights=settings.learning.weights,
         replay_recipients=settings.mailkey.replay_recipients,
         bind_recipients=settings.mailkey.bind_recipients,
         note=text,
@@ -383,6 +387,12 @@ def scale_of(settings: Settings) -> Scale:
     """What follows from complaints."""
     told = settings.complaints
     return Scale(told.half_life, told.slow_at, told.one_way_at, told.refuse_at, told.share)
+
+
+def patience_of(settings: Settings) -> Patience:
+    """What follows from failures of a destination."""
+    told = settings.learning
+    return Patience(told.half_life, told.pause_at, told.disable_at, told.spacing, told.first_probe, told.max_probe)
 
 
 def submission_settings(settings: Settings, addresses: Sequence[str]) -> SubmissionSettings:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from forwarder.bounce.compose import compose_delay, compose_failure, compose_return, compose_success
 from forwarder.bounce.hide import scrub
-from forwarder.bounce.letter import Letter, Letters, compose_answer, compose_digest, compose_owner, standard_letters
+from forwarder.bounce.letter import (
+    Letter,
+    Letters,
+    compose_answer,
+    compose_digest,
+    compose_owner,
+    compose_pause,
+    standard_letters,
+)
 from forwarder.bounce.match import Evidence, Matching, destinations, evaluate_report, is_enough, worst_status
 from forwarder.bounce.note import compose_note
 from forwarder.bounce.routes import Kind, Routing, Target, Way, kind_of
@@ -24,6 +32,7 @@ __all__ = [
     "compose_failure",
     "compose_note",
     "compose_owner",
+    "compose_pause",
     "compose_return",
     "compose_success",
     "destinations",

@@ -18,6 +18,7 @@ from forwarder.bounce.hide import Secrets, scrub_of
 from forwarder.mail.autoreply import AutoReply
 from forwarder.mail.letter import build_letter
 from forwarder.model import Address, Finding, ReturnBounce
+from forwarder.ports import Measure, Standing
 
 __all__ = [
     "MAX_TEMPLATE",
@@ -26,6 +27,7 @@ __all__ = [
     "compose_answer",
     "compose_digest",
     "compose_owner",
+    "compose_pause",
     "one_line",
     "parse_letter",
     "standard_letters",
@@ -39,6 +41,15 @@ MAX_FINDINGS = 200
 _MAX_ANSWER = 40
 _MAX_VALUE = 500
 
+_AFTER_PAUSE = (
+    "Its mail waits. Now and then one message is sent to see whether it works again; then everything\n"
+    "goes there as before. If it keeps failing, it is disabled."
+)
+_AFTER_DISABLE = (
+    "It gets no more mail. When it works again, tell the operator of this system, who can resume it,\n"
+    "or have the alias lead elsewhere."
+)
+
 
 class Letter(StrEnum):
     """The letters, each by the name of its file without ``.txt``."""
@@ -46,12 +57,14 @@ class Letter(StrEnum):
     OWNER = "owner"
     DIGEST = "digest"
     AUTO_REPLY = "auto-reply"
+    PAUSE = "pause"
 
 
 _NAMES = {
     Letter.OWNER: ("alias", "sender", "kind", "findings", "told", "message_id", "hostname"),
     Letter.DIGEST: ("day", "count", "findings", "left_out", "hostname"),
     Letter.AUTO_REPLY: ("alias", "subject", "text", "hostname"),
+    Letter.PAUSE: ("alias", "destination", "measure", "failures", "next", "hostname"),
 }
 
 
@@ -144,6 +157,31 @@ def compose_digest(
         "hostname": hostname,
     }
     return _write(words[Letter.DIGEST], values, to, hostname, id, now, "auto-generated")
+
+
+def compose_pause(
+    words: Letters,
+    to: Address,
+    alias: Address,
+    standing: Standing,
+    *,
+    hostname: str,
+    id: str,  # noqa: A002 - what the envelope calls it
+    now: datetime,
+) -> bytes:
+    """A destination of ``alias`` gets no mail now, or no more."""
+    paused = standing.measure is Measure.PAUSE
+    values = {
+        "alias": one_line(str(alias)),
+        "destination": one_line(standing.subject.name),
+        "measure": "paused" if paused else "disabled",
+        "failures": "\n".join(
+            f"    {one.at:%Y-%m-%d %H:%M} {one_line(one.what)}" for one in reversed(standing.evidence) if one.weight > 0
+        ),
+        "next": _AFTER_PAUSE if paused else _AFTER_DISABLE,
+        "hostname": hostname,
+    }
+    return _write(words[Letter.PAUSE], values, to, hostname, id, now, "auto-generated")
 
 
 def compose_answer(

@@ -24,6 +24,7 @@ COMMANDS = {
     "authenticate": "read messages as JSON lines, write verdicts as JSON lines",
     "tls": "tell how mail to a domain would be protected, and why",
     "queue": "see and move the mail that waits here",
+    "destinations": "see which destinations fail, pause, resume or disable them",
     "reputation": "see who is complained of, forgive, block",
     "trace": "tell what happened to a message",
     "mailkey": "make, publish and use mailkey keys: sign and verify messages",

@@ -19,7 +19,7 @@ from forwarder.standing import Scale, blocked, faded, judge
 
 __all__ = ["add_arguments", "run"]
 
-KINDS = (SubjectKind.NETWORK, SubjectKind.DOMAIN, SubjectKind.ALIAS)
+KINDS = (SubjectKind.NETWORK, SubjectKind.DOMAIN, SubjectKind.ALIAS, SubjectKind.PROVIDER)
 COLUMNS = ("SUBJECT", "SCORE", "MAIL", "MEASURE", "UNTIL", "LAST", "WHAT")
 _MEASURES = (Measure.SLOW, Measure.ONE_WAY, Measure.REFUSE)
 
@@ -27,7 +27,12 @@ _MEASURES = (Measure.SLOW, Measure.ONE_WAY, Measure.REFUSE)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="ACTION", required=True)
     add_command(commands, "ls", "list whom something is held against, the worst first", _ls, subject=False)
-    add_command(commands, "show", "tell all that is held against a domain, network or alias", _show)
+    add_command(
+        commands,
+        "show",
+        "tell all that is held against a domain, network or alias, or what a provider holds against us",
+        _show,
+    )
     add_command(commands, "forgive", "forget it, measures too", _forgive)
     block = add_command(commands, "block", "set a measure for a domain or network, whatever its score", _block)
     block.add_argument("--measure", choices=[one.value for one in _MEASURES], default=Measure.REFUSE.value)
@@ -87,8 +92,8 @@ async def _forgive(args: argparse.Namespace, state: State, settings: Settings) -
 
 async def _block(args: argparse.Namespace, state: State, settings: Settings) -> int:
     subject = find_subject(args.subject, KINDS)
-    if subject.kind is SubjectKind.ALIAS:
-        raise SubjectError("an alias is disabled in the configuration; domains and networks are blocked here")
+    if subject.kind not in (SubjectKind.DOMAIN, SubjectKind.NETWORK):
+        raise SubjectError("domains and networks are blocked here; an alias is disabled in the configuration")
     if args.days is not None and not (0 < args.days <= 3650 and math.isfinite(args.days)):
         raise SubjectError("--days: must be more than 0, and at most 3650")
     moment, half_life = now(), settings.complaints.half_life

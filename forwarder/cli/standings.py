@@ -90,7 +90,7 @@ def _name(kind: SubjectKind, text: str) -> str | None:
             network = ip_network(text, strict=False)
             wide = 24 if network.version == 4 else 64
             return str(network.supernet(new_prefix=wide) if network.prefixlen > wide else network)
-        if kind is SubjectKind.DOMAIN:
+        if kind in (SubjectKind.DOMAIN, SubjectKind.PROVIDER):
             return None if "@" in text else ascii_domain(parse_address(f"x@{text}").domain)
         return str(parse_address(text)).lower()
     except (AddressError, ValueError):

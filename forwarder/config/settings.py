@@ -33,7 +33,10 @@ from forwarder.config.values import (
     Score,
     Seconds,
     Selector,
+    Weight,
 )
+from forwarder.mail.reasons import Reason
+from forwarder.pipeline.doors import DEFAULT_WEIGHTS
 
 __all__ = ["Settings", "fields_at"]
 
@@ -369,6 +372,29 @@ class Complaints(_Table):
         return self
 
 
+class Learning(_Table):
+    """What follows from destinations that do not take their mail."""
+
+    half_life: Seconds = 604800
+    pause_at: Score = 5
+    disable_at: Score = 10
+    spacing: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=86400)] = 600
+    first_probe: Seconds = 3600
+    max_probe: Seconds = 86400
+    hard: Weight = 1
+    weights: Annotated[dict[Reason, Weight], AfterValidator(values.frozen)] = Field(
+        default_factory=lambda: dict(DEFAULT_WEIGHTS), validate_default=True
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Learning:
+        if self.disable_at < self.pause_at:
+            raise ValueError("disable_at must not be less than pause_at")
+        if self.max_probe < self.first_probe:
+            raise ValueError("max_probe must not be less than first_probe")
+        return self
+
+
 class Client(_Table):
     """Somebody whose mail we sign and send."""
 
@@ -481,6 +507,7 @@ class Settings(_Table):
     policy: Policy = Policy()
     bounces: Bounces = Bounces()
     complaints: Complaints = Complaints()
+    learning: Learning = Field(default_factory=Learning)
     submission: Submission = Field(default_factory=Submission)
     web: Web = Web()
     admin: Admin = Admin()

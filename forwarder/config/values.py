@@ -36,6 +36,7 @@ __all__ = [
     "Score",
     "Seconds",
     "Selector",
+    "Weight",
     "alias",
     "distinct_aliases",
     "distinct_domains",
@@ -234,6 +235,7 @@ Location = Annotated[Path, AfterValidator(resolved)]
 Port = Annotated[int, BeforeValidator(not_bool), Field(ge=1, le=65535)]
 Count = Annotated[int, BeforeValidator(not_bool), Field(ge=1)]
 Score = Annotated[float, BeforeValidator(not_bool), Field(gt=0, le=1e9, allow_inf_nan=False)]
+Weight = Annotated[float, BeforeValidator(not_bool), Field(ge=0, le=1e6, allow_inf_nan=False)]
 Seconds = Annotated[float, BeforeValidator(not_bool), Field(gt=0, allow_inf_nan=False)]
 
 

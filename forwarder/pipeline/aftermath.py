@@ -34,6 +34,7 @@ from forwarder.model import (
     RecipientOutcome,
     Reply,
 )
+from forwarder.pipeline.destinations import DISABLED, Destinations
 from forwarder.pipeline.doors import Doors, Settings
 from forwarder.pipeline.notes import note_for
 from forwarder.pipeline.owners import Owners
@@ -64,6 +65,24 @@ class Aftermath:
         self._schedule = schedule
         self._chance = chance
         self._owners = Owners(settings, doors)
+        self._destinations = Destinations(settings, doors)
+
+    async def before(self, held: Held) -> float | Outcome | None:
+        """What is to be done in the place of an attempt: wait so many seconds more, or this; ``None``: nothing."""
+        recipients = held.delivery.recipients
+        if self._destinations.are_disabled(recipients):
+            gone = Failed(DISABLED, Reply(550, "5.2.1", "this address has been disabled"))
+            return Outcome(tuple((one, gone) for one in recipients))
+        if self._doors.clock.now() >= held.delivery.expires_at:
+            return None
+        slow = self._destinations.slow_pause(held.delivery.next_hop)
+        if slow:
+            return retry.spread(slow, self._chance())
+        if not self._destinations.are_paused(recipients):
+            return None
+        if await self._destinations.may_probe(recipients, held.delivery.id):
+            return None
+        return retry.spread(self._destinations.pause_of(recipients), self._chance())
 
     def first_pause(self) -> float:
         """Seconds until what could not be delivered in session is tried again."""
@@ -110,6 +129,9 @@ class Aftermath:
             held, lease, left=left, delay=delay, reports=reports, dead=dead, forwards=forwards
         )
         self._tell(held, results, delay if left is not None else None, len(reports))
+        for waiting, (address, one) in zip(held.waiting, outcome.results, strict=True):
+            if getattr(one, "reason", None) != DISABLED:
+                await self._destinations.learn(held.delivery.id, waiting.alias, address, one)
         for letter, reason in dead:
             self._doors.journal.event(
                 "queue.dead", id=held.delivery.id, item=letter.id, recipients=len(letter.waiting), reason=reason

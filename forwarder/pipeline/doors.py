@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from forwarder import bounce, route, seal
 from forwarder.dispatch import Fate, Hold
-from forwarder.mail.reasons import Rules, standard_rules
+from forwarder.mail.reasons import Reason, Rules, standard_rules
 from forwarder.mail.report import RecipientStatus, message_id_of
 from forwarder.model import (
     Discard,
@@ -29,13 +29,22 @@ from forwarder.ports import (
     KeyRing,
     Ledger,
     Mailboxes,
+    Queue,
     Resolver,
     Standings,
 )
 from forwarder.smtp import reply
-from forwarder.standing import Scale
+from forwarder.standing import Patience, Scale
 
-__all__ = ["Doors", "Settings", "Teller"]
+__all__ = ["DEFAULT_WEIGHTS", "Doors", "Settings", "Teller"]
+
+#: What a failure counts against its destination that is not hard. Of the other reasons, nothing.
+DEFAULT_WEIGHTS: Mapping[Reason, float] = {
+    Reason.UNKNOWN_USER: 0.5,
+    Reason.MAILBOX_FULL: 0.2,
+    Reason.DNS: 0.5,
+    Reason.EXPIRED: 0.2,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,10 @@ class Settings:
     #: What follows from complaints, and how many messages an hour of a sender pass that is slowed down.
     reputation: Scale = field(default_factory=Scale)
     slow_per_hour: float = 20
+    #: What follows from failures of a destination: what a hard one counts, what others do, and when it is too much.
+    patience: Patience = field(default_factory=Patience)
+    hard_weight: float = 1.0
+    weights: Mapping[Reason, float] = field(default_factory=lambda: DEFAULT_WEIGHTS)
     #: What a report to a domain without a mailkey ends with (``bounce.note``), and where it leads; ``None``: nothing.
     note: str | None = None
     note_url: str = ""
@@ -91,6 +104,8 @@ class Doors:
     standings: Standings | None = None
     #: ``None``: what is for a digest goes to the owner at once.
     digests: Digests | None = None
+    #: ``None``: what we write ourselves is not sent later.
+    queue: Queue | None = None
 
 
 class Teller:

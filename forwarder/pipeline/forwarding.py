@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from forwarder import notify, rewrite, seal
@@ -14,6 +15,7 @@ from forwarder.mail.report import message_id_of
 from forwarder.mail.tlswish import tls_wish
 from forwarder.model import (
     Address,
+    Deferred,
     Delivery,
     Envelope,
     Forward,
@@ -24,6 +26,7 @@ from forwarder.model import (
     Verdict,
 )
 from forwarder.pipeline.answer import known
+from forwarder.pipeline.destinations import PAUSED, Destinations
 from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.ports import (
     Claim,
@@ -47,6 +50,7 @@ class Forwarding:
         self._doors = doors
         self._dispatcher = dispatcher
         self._tell = Teller(doors.journal)
+        self._destinations = Destinations(settings, doors)
 
     async def deliver(
         self,
@@ -61,10 +65,12 @@ class Forwarding:
         """What became of every destination; a Reply where nothing could be begun. ``content``: what the message was as it
         came, where we have put something on it since."""
         content = content or content_of(message, envelope)
+        forwards, paused = await self._sort(envelope, forwards)
         tickets = {
             (one.alias, target): Ticket(one.alias, target, fingerprint(envelope.sender, one.alias, target, content))
             for one in forwards
             for target in one.targets
+            if target not in paused or self._hold(one.alias) is not Hold.NEVER
         }
         rewritten = self._rewritten(envelope, forwards, now)
         reach("K2")
@@ -83,13 +89,40 @@ class Forwarding:
                 return reply.STATE_AWAY
             claims, recorded = self._dispatcher.recall(list(tickets.values())), False
         reach("K3")
-        plans = self._plans(envelope, message, verdict, forwards, rewritten, tickets, claims, now)
+        plans = self._plans(envelope, message, verdict, forwards, rewritten, tickets, claims, now, paused)
+        attempted = await self._dispatcher.deliver(plans, envelope.id, recorded=recorded)
         fates = [
             *(Fate(one, known(claims[one])) for one in tickets.values() if claims[one] is not Claim.FRESH),
-            *await self._dispatcher.deliver(plans, envelope.id, recorded=recorded),
+            *attempted,
+            *(
+                Fate(Ticket(one.alias, target, b""), Deferred(PAUSED))
+                for one in forwards
+                for target in one.targets
+                if (one.alias, target) not in tickets
+            ),
         ]
         self._tell.delivered(envelope, fates)
+        for one in attempted:
+            await self._destinations.learn(envelope.id, one.ticket.alias, one.ticket.destination, one.outcome)
         return fates
+
+    async def _sort(
+        self, envelope: Envelope, forwards: Sequence[Forward]
+    ) -> tuple[Sequence[Forward], frozenset[Address]]:
+        """Without the destinations that get no mail any more; and which of the others are paused."""
+        if not self._doors.standings:
+            return forwards, frozenset()
+        left, paused = [], frozenset[Address]()
+        for one in forwards:
+            found = await self._destinations.sort(one.targets, envelope.id)
+            for target in found.gone:
+                self._doors.journal.event("destination.left_out", id=envelope.id, alias=one.alias, destination=target)
+            left.append(replace(one, targets=found.go) if found.gone else one)
+            paused |= found.wait
+        return left, paused
+
+    def _hold(self, alias: Address) -> Hold:
+        return self._settings.domain_holds.get(alias.domain, self._settings.hold)
 
     def _rewritten(
         self, envelope: Envelope, forwards: Sequence[Forward], now: datetime
@@ -122,11 +155,12 @@ class Forwarding:
         tickets: dict[tuple[Address, Address], Ticket],
         claims: dict[Ticket, Claim],
         now: datetime,
+        paused: frozenset[Address] = frozenset(),
     ) -> list[Plan]:
         """One plan for each alias and next hop, over the destinations that nobody has delivered yet."""
         plans: list[Plan] = []
         for one in forwards:
-            mine = [tickets[one.alias, target] for target in one.targets]
+            mine = [tickets[one.alias, target] for target in one.targets if (one.alias, target) in tickets]
             fresh = [ticket for ticket in mine if claims[ticket] is Claim.FRESH]
             if not fresh:
                 continue
@@ -143,9 +177,15 @@ class Forwarding:
             )
             self._doors.journal.event("message.sealed", id=envelope.id, alias=one.alias, octets=len(sealed.prefix))
             by_destination = {ticket.destination: ticket for ticket in fresh}
-            hold = self._settings.domain_holds.get(one.alias.domain, self._settings.hold)
+            may_hold = self._hold(one.alias)
             notice = _notice(envelope, one)
-            for group in rewrite.group_by_next_hop(list(by_destination)):
+            going = [address for address in by_destination if address not in paused]
+            waiting = [address for address in by_destination if address in paused]
+            for group in (*rewrite.group_by_next_hop(going), *rewrite.group_by_next_hop(waiting)):
+                hold = may_hold
+                if group.recipients[0] in paused or self._destinations.is_slowed(group.next_hop):
+                    # A pause that cannot be kept here did not come this far.
+                    hold = Hold.ALWAYS if may_hold is not Hold.NEVER else may_hold
                 # The null sender stays null; what vouches for it at the next hop is the name we greet it with.
                 domain = one.srs_domain if sender is not None else self._settings.names.hostname
                 data = seal.address_to(

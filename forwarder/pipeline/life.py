@@ -36,6 +36,7 @@ from forwarder.model import (
     Verdict,
 )
 from forwarder.pipeline.answer import accepted_reply, deferred_reply, failed_reply, scrubbed
+from forwarder.pipeline.destinations import Destinations
 from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.pipeline.forwarding import Forwarding
 from forwarder.pipeline.replay import count_replays
@@ -58,11 +59,12 @@ class Pipeline:
         self._reporting = Reporting(settings, doors, dispatcher)
         self._reputation = Reputation(settings, doors)
         self._returning = Returning(settings, doors, dispatcher, self._reporting)
+        self._destinations = Destinations(settings, doors)
 
     async def recipient(self, sender: Address | None, address: Address) -> route.Resolved | Refuse:
         """RCPT TO: one answer for each recipient, before the message is sent."""
         doors = self._doors
-        return await route.resolve(
+        resolved = await route.resolve(
             address,
             sender,
             directory=doors.directory,
@@ -71,6 +73,8 @@ class Pipeline:
             legacies=doors.keys.srs_legacies(),
             today=doors.clock.now().date(),
         )
+        refused = self._destinations.at_rcpt(resolved) if isinstance(resolved, route.ToAlias) else None
+        return refused or resolved
 
     async def accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], raw: bytes) -> Reply:
         """The final dot: one answer for all recipients."""

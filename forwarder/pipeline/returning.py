@@ -36,6 +36,7 @@ from forwarder.model import (
     ReturnBounce,
     Verdict,
 )
+from forwarder.pipeline.destinations import Destinations
 from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.pipeline.notes import note_for
 from forwarder.pipeline.owners import Owners
@@ -69,6 +70,7 @@ class Returning:
         self._dispatcher = dispatcher
         self._reporting = reporting
         self._owners = Owners(settings, doors)
+        self._destinations = Destinations(settings, doors)
         self._tell = Teller(doors.journal)
 
     async def return_bounce(
@@ -122,6 +124,8 @@ class Returning:
             return unmatched
         said = bounce.worst_status(report, returned.destination)
         kind = Kind.AUTO_REPLY if answer is not None else bounce.kind_of(said)
+        if known is not None and answer is None:
+            await self._destinations.learn_report(envelope.id, known, said)
         target = _as_asked(self._owners.target(returned.alias, kind), kind, said, known)
         self._tell.matched(envelope, returned, said, kind=kind, target=target, unmatched=unmatched)
         return _Came(report, answer, returned, said, kind, target)

@@ -70,6 +70,7 @@ TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients; send the rest in
 ONE_BOUNCE_AT_A_TIME = Reply(452, "4.5.3", "reports take one recipient a transaction")
 NO_ROOM = Reply(452, "4.3.1", "too much mail is on its way at the moment, come back later")
 UNKNOWN_ALIAS = Reply(550, "5.1.1", "no such address here")
+PAUSED_ALIAS = Reply(451, "4.2.1", "this address cannot take mail now; try again later")
 RELAYING_DENIED = Reply(550, "5.7.1", "relaying denied")
 #: One text for a bad MAC, an expired and an unknown reversible address: whoever probes learns nothing (issue 6).
 BAD_REVERSIBLE = Reply(550, "5.1.1", "this return address is not valid, or no longer")

@@ -106,6 +106,7 @@ class _Standing(msgspec.Struct, array_like=True, frozen=True):
     measure: Measure | None
     until: datetime | None
     by_hand: bool
+    since: datetime | None = None
 
 
 class _Sender(msgspec.Struct, array_like=True, frozen=True):
@@ -340,6 +341,7 @@ def seal_standing(names: Names, name: bytes, standing: Standing) -> bytes:
         standing.measure,
         standing.until,
         standing.by_hand,
+        standing.since,
     )
     return _seal(names, name, record)
 
@@ -365,6 +367,7 @@ def open_standing(names: Names, name: bytes, value: bytes) -> Standing | None:
             measure=record.measure,
             until=record.until,
             by_hand=record.by_hand,
+            since=record.since,
         )
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None

@@ -14,7 +14,7 @@ from forwarder.ports import SubjectKind
 from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.e2e.test_complaints import QUICK, complain, complaint_of, forwarded
 
-KINDS = (SubjectKind.NETWORK, SubjectKind.DOMAIN, SubjectKind.ALIAS)
+KINDS = (SubjectKind.NETWORK, SubjectKind.DOMAIN, SubjectKind.ALIAS, SubjectKind.PROVIDER)
 
 
 async def command(it: Lab, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -70,8 +70,8 @@ async def test_a_block_holds_in_the_service_that_runs(tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["show", "a b"], "'a b' is none of these: network, domain, alias"),
-        (["block", "alias@fwd.test"], "an alias is disabled in the configuration"),
+        (["show", "a b"], "'a b' is none of these: network, domain, alias, provider"),
+        (["block", "alias@fwd.test"], "domains and networks are blocked here"),
         (["block", "x.test", "--days", "-1"], "--days: must be more than 0"),
     ],
 )
@@ -94,6 +94,7 @@ async def test_what_cannot_be_done_is_said(
         ("B\u00fccher.test", "domain:xn--bcher-kva.test"),
         ("domain:Sender.test", "domain:sender.test"),
         ("Team@fwd.test", "alias:team@fwd.test"),
+        ("provider:Google.com", "provider:google.com"),
     ],
 )
 def test_a_subject_is_named_with_its_kind_or_without(text: str, expected: str) -> None:
