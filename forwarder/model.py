@@ -206,7 +206,9 @@ class ArcCheck:
 @dataclass(frozen=True, slots=True)
 class DmarcCheck:
     """RFC 9989. ``domain`` is the Author Domain; ``policy`` what its record asks for; ``applied`` what is left of it after
-    the ``t`` flag; ``aligned_by`` names the identifier that aligned (``"dkim:d.example"``, ``"spf:m.example"``)."""
+    the ``t`` flag; ``aligned_by`` names the identifier that aligned (``"dkim:d.example"``, ``"spf:m.example"``);
+    ``signed_by`` is the d= of an aligned signature that passed and so outlives forwarding, looked for where the policy
+    makes it matter."""
 
     result: Result
     domain: str | None = None
@@ -215,6 +217,7 @@ class DmarcCheck:
     applied: str | None = None
     aligned_by: str | None = None
     reason: str | None = None
+    signed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,15 +282,28 @@ class SenderForm(Enum):
     NULL = "null"
 
 
+class FromRewrite(Enum):
+    """When does From become an address of ours? ``IF_REFUSED``: for a next hop that refuses the message for its authentication,
+    in the same attempt. ``IF_KNOWN``: likewise, and at once for one that has refused such mail before."""
+
+    NEVER = "never"
+    IF_REFUSED = "if-refused"
+    IF_KNOWN = "if-known"
+    AT_ONCE = "at-once"
+
+
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Send on: ``alias`` is the address the mail was for, ``targets`` where it goes, ``srs_domain`` whose sender it gets."""
+    """Send on: ``alias`` is the address the mail was for, ``targets`` where it goes, ``srs_domain`` whose sender it gets.
+    ``from_reason`` is why From is rewritten when it is."""
 
     alias: Address
     targets: tuple[Address, ...]
     srs_domain: str
     sender_form: SenderForm
     reason: str
+    from_rewrite: FromRewrite = FromRewrite.NEVER
+    from_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,11 +375,24 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondForm:
+    """What a message may become where it is refused for its authentication: one from ``alias``, by an address under ``domain``.
+    ``author_domain`` is whose policy it is, ``header_at`` where the sender's own header begins in ``Delivery.data[0]``.
+    ``ask``: who refused such mail before is given the second form first."""
+
+    alias: Address
+    domain: str
+    author_domain: str
+    header_at: int
+    ask: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """One message for one next hop. ``recipients`` share the domain ``next_hop``; ``data`` are the chunks whose
     concatenation is the message (the body is one chunk, never copied). ``expires_at`` is when giving up is due.
     ``notices`` are in the order of ``recipients``, or empty where nothing is asked; with ``envid`` and ``ret`` they go to a
-    next hop that offers DSN."""
+    next hop that offers DSN. ``second``: it may be tried in another form."""
 
     id: str
     sender: Address | None
@@ -378,6 +407,7 @@ class Delivery:
     notices: tuple[Notice, ...] = ()
     envid: str | None = None
     ret: str | None = None
+    second: SecondForm | None = None
 
 
 # --- what became of it -------------------------------------------------------------------------------------------------

@@ -423,6 +423,16 @@ class Standings(Protocol):
         is remembered any more. The standing before and after. Raises StoreAway."""
 
 
+class Refusals(Protocol):
+    """Which providers refuse whose mail for its authentication. Both raise ``StoreAway`` when the store is away."""
+
+    async def was_refused(self, author_domain: str, provider: str) -> bool:
+        """Did ``note_refusal`` tell of these two in the last weeks?"""
+
+    async def note_refusal(self, author_domain: str, provider: str) -> None:
+        """This provider refused mail from this domain as it was, and took it with another From."""
+
+
 # --- mail that has to wait ---------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
-"""Which envelope does a forwarded message leave with? The sender becomes an address of ours, the recipients are grouped.
+"""Which envelope does a forwarded message leave with? The sender becomes an address of ours, the recipients are grouped. And
+where From has to become ours too, which address is it?
 
 One Delivery is one alias's copy for one next hop: its recipients share a domain, so they travel in one transaction, and the
 signature that is bound to them (mailkey rt=) names them only.
@@ -12,9 +13,11 @@ from datetime import date
 from typing import assert_never
 
 from forwarder import srs
-from forwarder.model import Address, Forward, SenderForm
+from forwarder.mail.address import parse_author
+from forwarder.mail.author import replace_author
+from forwarder.model import Address, Forward, Message, SenderForm
 
-__all__ = ["Group", "Rewritten", "group_by_next_hop", "rewrite_sender"]
+__all__ = ["Group", "Rewritten", "RewrittenAuthor", "group_by_next_hop", "rewrite_author", "rewrite_sender"]
 
 
 #: Recipients of one Delivery: what every server must take in one transaction (RFC 5321 section 4.5.3.1.8).
@@ -26,6 +29,15 @@ class Rewritten:
     """``sender`` for the next hop; ``token`` is what the store must hold before it is used (``None``: nothing)."""
 
     sender: Address | None
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RewrittenAuthor:
+    """``message`` has an address of ours in From, by which answers reach ``author``; ``token`` as above."""
+
+    message: Message
+    author: Address
     token: str | None = None
 
 
@@ -76,6 +88,18 @@ def _rewrite_our_own(sender: Address, domain: str, secrets: Sequence[bytes], tod
             return Rewritten(srs.encode_one_way(sender, domain, secrets, today))
         case _:
             assert_never(decoded)
+
+
+def rewrite_author(
+    message: Message, alias: Address, domain: str, secrets: Sequence[bytes], today: date
+) -> RewrittenAuthor | None:
+    """The message that came by ``alias`` as one from an address under ``domain``; ``None``: its From cannot be rewritten."""
+    author = parse_author(message)
+    if author is None:
+        return None
+    encoded = srs.encode_reply(author.address, domain, secrets, today)
+    replaced = replace_author(message, encoded.address, alias)
+    return RewrittenAuthor(replaced, author.address, encoded.token) if replaced is not None else None
 
 
 def group_by_next_hop(targets: Sequence[Address]) -> tuple[Group, ...]:

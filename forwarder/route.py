@@ -13,12 +13,25 @@ from enum import StrEnum
 from typing import assert_never
 
 from forwarder import srs, srslegacy
-from forwarder.model import Address, Envelope, Forward, Keep, Refuse, Reply, Result, SenderForm, Verdict
+from forwarder.model import (
+    Address,
+    DmarcCheck,
+    Envelope,
+    Forward,
+    FromRewrite,
+    Keep,
+    Refuse,
+    Reply,
+    Result,
+    SenderForm,
+    Verdict,
+)
 from forwarder.ports import AliasFound, Directory, Ledger, Legacy, MailboxFound, NoSuchAlias, NotOurDomain, StoreAway
 from forwarder.smtp import reply
 
 __all__ = [
     "Action",
+    "FromWish",
     "Policy",
     "Resolved",
     "ToAlias",
@@ -27,6 +40,7 @@ __all__ = [
     "ToNowhere",
     "ToSender",
     "decide",
+    "evaluate_from",
     "evaluate_verdict",
     "resolve",
     "without_way_back",
@@ -46,6 +60,14 @@ class Action(StrEnum):
     ONE_WAY = "one-way"
 
 
+class FromWish(StrEnum):
+    """Whether the operator wants From rewritten: never; where it is needed; or in all that DMARC does not hold for forged."""
+
+    NEVER = "never"
+    AUTO = "auto"
+    ALWAYS = "always"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The operator's choices, as configured: overall, or for one domain of aliases.
@@ -60,6 +82,7 @@ class Policy:
     dmarc_quarantine: Action = Action.TAG
     spf_fail: Action = Action.TAG
     temperror: Action = Action.REJECT
+    from_rewrite: FromWish = FromWish.AUTO
     help_url: str = ""
 
 
@@ -68,11 +91,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class ToAlias:
-    """An alias or list of ours."""
+    """An alias or list of ours; ``answer``: an address that stood in a rewritten From, and its target the author."""
 
     alias: Address
     targets: tuple[Address, ...]
     srs_domain: str
+    answer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +145,13 @@ async def resolve(
     today: date,
 ) -> Resolved | Refuse:
     """Where does this recipient lead? Asks the store only for an opaque reversible address."""
-    if directory.is_srs_domain(recipient.domain) and srs.is_srs(recipient.local):
-        return await _resolve_reversible(
-            recipient, sender, ledger=ledger, secrets=secrets, legacies=legacies, today=today
-        )
+    if directory.is_srs_domain(recipient.domain):
+        if srs.is_srs(recipient.local):
+            return await _resolve_reversible(
+                recipient, sender, ledger=ledger, secrets=secrets, legacies=legacies, today=today
+            )
+        if srs.is_reply(recipient.local):
+            return await _resolve_answer(recipient, sender, ledger=ledger, secrets=secrets, today=today)
     try:
         found = await directory.look_up(recipient)
     except StoreAway as away:
@@ -175,6 +202,30 @@ async def _resolve_reversible(
             assert_never(decoded)
 
 
+async def _resolve_answer(
+    recipient: Address, sender: Address | None, *, ledger: Ledger, secrets: Sequence[bytes], today: date
+) -> ToAlias | Refuse:
+    """An answer to a rewritten From. Not from the null sender: whoever reports, or is away, writes to the envelope's."""
+    if sender is None:
+        return Refuse(reply.ANSWERS_ONLY, "reply address, null sender")
+    decoded = srs.decode_reply(recipient, secrets, today)
+    match decoded:
+        case srs.Reversed(author):
+            return ToAlias(recipient, (author,), recipient.domain, answer=True)
+        case srs.Token(token):
+            try:
+                known = await ledger.look_up_token(token)
+            except StoreAway as away:
+                return Refuse(reply.STATE_AWAY, f"token cannot be looked up: {away}")
+            if known is None:
+                return Refuse(reply.BAD_REVERSIBLE, "opaque reply address unknown to the store")
+            return ToAlias(recipient, (known,), recipient.domain, answer=True)
+        case srs.WhyNot() as why:
+            return Refuse(reply.BAD_REVERSIBLE, f"reply address: {why.value}", forged=why is not srs.WhyNot.EXPIRED)
+        case _:
+            assert_never(decoded)
+
+
 def _resolve_legacy(
     recipient: Address, legacies: Sequence[Legacy], today: date, why_not_ours: srs.WhyNot
 ) -> ToSender | Refuse:
@@ -210,7 +261,13 @@ def decide(
     if isinstance(resolved, ToMailbox):
         return Keep(resolved.alias, resolved.mailbox, "kept on this host")
     form, why = _sender_form(envelope.sender, verdict, one_way)
-    return Forward(resolved.alias, resolved.targets, resolved.srs_domain, form, why)
+    if not resolved.answer:
+        rewrite, because = evaluate_from(verdict.dmarc, policy.from_rewrite)
+        return Forward(resolved.alias, resolved.targets, resolved.srs_domain, form, why, rewrite, because)
+    if form is not SenderForm.REVERSIBLE:
+        return Refuse(reply.ANSWER_UNVERIFIED, f"answer to an author: {why}")
+    # Its From stays: who answers by such an address, and not to Reply-To, shows who they are.
+    return Forward(resolved.alias, resolved.targets, resolved.srs_domain, form, f"answer to an author, {why}")
 
 
 def without_way_back(decided: Forward | Keep, why: str) -> Forward | Keep:
@@ -319,3 +376,30 @@ def _sender_form(sender: Address | None, verdict: Verdict, one_way: str | None) 
         # Architecture decision 6: what nobody vouches for gets no way back: no backscatter, no relay oracle.
         return SenderForm.ONE_WAY, "no check vouches for the sender's domain"
     return SenderForm.REVERSIBLE, f"sender verified by {verdict.sender_verified_by}"
+
+
+# --- From --------------------------------------------------------------------------------------------------------------
+
+
+def evaluate_from(check: DmarcCheck, wish: FromWish) -> tuple[FromRewrite, str]:
+    """May the author's own From stay, and why? The reason is for the log, and for an operator who asks.
+
+    An SPF pass ends here, a signature does not. What nothing aligned vouches for is never given our name: a forger's mail
+    would pass for ours.
+    """
+    if wish is FromWish.NEVER:
+        return FromRewrite.NEVER, "policy.from_rewrite is never"
+    if check.result not in (Result.PASS, Result.NONE):
+        return FromRewrite.NEVER, f"dmarc {check.result}: what may be forged is not given our name"
+    if wish is FromWish.ALWAYS:
+        return FromRewrite.AT_ONCE, "policy.from_rewrite is always"
+    # What ARC restored: the next hop does not know that we trust the sealer.
+    asked = check.policy if (check.aligned_by or "").startswith("arc:") else check.applied
+    if check.result is Result.NONE or asked not in ("quarantine", "reject"):
+        return FromRewrite.NEVER, "the author's domain asks nobody to refuse or to put aside its mail"
+    if check.signed_by is not None:
+        return FromRewrite.IF_REFUSED, f"p={asked}, and the signature of {check.signed_by} is good at the next hop too"
+    if asked == "reject":
+        return FromRewrite.IF_KNOWN, "p=reject, and no aligned signature that is good at the next hop"
+    # Nobody would ever tell: it is not refused, it lies among the spam.
+    return FromRewrite.AT_ONCE, "p=quarantine, and no aligned signature that is good at the next hop"

@@ -11,11 +11,13 @@ From the top:
                                 loop mark
 
 The sender's own fields and its body are never touched, but for Authentication-Results that claim our name on arrival: they are
-forged, or our own from an earlier pass, and are taken out (RFC 8601 section 5).
+forged, or our own from an earlier pass, and are taken out (RFC 8601 section 5); and for From, where the Route says so
+(mail.author).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,10 +30,19 @@ from forwarder.loopmark import make_mark
 from forwarder.mail import authres, received
 from forwarder.mail.address import wire
 from forwarder.mail.header import parse_message
-from forwarder.model import Address, Envelope, Field, Message, Verdict
+from forwarder.model import Address, ArcCheck, Envelope, Field, Message, Result, Verdict
 from forwarder.ports import KeyRing
 
-__all__ = ["Names", "Sealed", "address_to", "seal_message", "seal_own", "seal_submitted"]
+__all__ = ["Names", "Sealed", "address_to", "seal_edited", "seal_message", "seal_own", "seal_submitted"]
+
+#: Of our block, what is made anew when the message below it was edited.
+_SIGNATURES = frozenset(
+    {b"mailkey-signature", b"dkim-signature", b"arc-seal", b"arc-message-signature", b"arc-authentication-results"}
+)
+#: Of a seal of our own.
+_TAG = re.compile(rb"(?:\A|;)[ \t\r\n]*(i|cv)=([a-z0-9]+)")
+#: No set of ours was on it, and none comes on it now: what the chain was is known no more.
+_NOT_SEALED = ArcCheck(Result.TEMPERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +81,6 @@ def seal_message(
 ) -> Sealed:
     """Everything but the mailkey signature, which is bound to a next hop."""
     message = remove_forged_results(message, names.authserv_id)
-    body_hash = canonical.body_hash(message, "relaxed")
     results = authres.render(names.authserv_id, verdict, envelope)
     trace = (
         authres.build_field(results),
@@ -79,14 +89,47 @@ def seal_message(
             envelope, by=names.hostname, for_=alias, now=now, mark=make_mark(keys.srs_secrets()[0], alias, message)
         ),
     )
+    return _sign(message, trace, results, verdict.arc, srs_domain=srs_domain, keys=keys, now=now)
+
+
+def seal_edited(block: bytes, message: Message, *, srs_domain: str, keys: KeyRing, now: datetime) -> Sealed:
+    """The same trace, with new signatures, on a message that was edited since it was sealed. ``block`` is what we had put in
+    front of it."""
+    fields = parse_message(block).fields
+    trace = [one for one in fields if one.name not in _SIGNATURES]
+    results = next(one.value for one in trace if one.name == b"authentication-results")
+    chain = next((_chain_before(one) for one in fields if one.name == b"arc-seal"), None)
+    return _sign(
+        message, [one.raw for one in trace], results, chain or _NOT_SEALED, srs_domain=srs_domain, keys=keys, now=now
+    )
+
+
+def _sign(
+    message: Message,
+    trace: Sequence[bytes],
+    results: bytes,
+    chain: ArcCheck,
+    *,
+    srs_domain: str,
+    keys: KeyRing,
+    now: datetime,
+) -> Sealed:
+    """DKIM over what the sender wrote, ARC over that; ``trace`` stands below, as nobody changes it."""
+    body_hash = canonical.body_hash(message, "relaxed")
     signatures = [build_dkim_signature(message.fields, body_hash, key, now=now) for key in keys.dkim(srs_domain)]
     fields = tuple(Field(b"dkim-signature", one) for one in signatures) + message.fields
     arc_key = keys.arc()
     sealed: tuple[bytes, ...] = ()
     if arc_key is not None:
-        sealed = build_arc_set(fields, body_hash, verdict.arc, authres_value=results, key=arc_key, now=now) or ()
+        sealed = build_arc_set(fields, body_hash, chain, authres_value=results, key=arc_key, now=now) or ()
     prefix = b"".join((*sealed, *signatures, *trace))
     return Sealed(prefix, message, body_hash, fields)
+
+
+def _chain_before(seal: Field) -> ArcCheck:
+    """What we found on arrival, as our own seal tells it (RFC 8617 section 4.1.3)."""
+    tags = dict(_TAG.findall(seal.value))
+    return ArcCheck(Result(tags[b"cv"].decode()), int(tags[b"i"]) - 1)
 
 
 def address_to(

@@ -8,10 +8,15 @@ to SRS1 and hand bounces to us, the hop before them:
     SRS0=KMMMMMMMMMMMMM=TT=+=TOKEN@fwd.example               one-way: nobody verified the sender, bounces end here
     SRS1=KTTMMMMMMMMMMMMM=first.example==rest@fwd.example    a foreign SRS0 address: bounces go to its forwarder
 
+and one that is no return path but stands in From, where that had to become ours (mail.author). Answers go by it to the author:
+
+    reply=KMMMMMMMMMMMMM=TT=author.example=bob@fwd.example   or =-=TOKEN, as above
+
 K names the secret, TT is the day, M the MAC: 13 base32 characters, 65 bits of HMAC-SHA256 over the shape, K, TT, our domain
 and the parts, each with its length before it, all in lower case. Relays fold case on the way (so the alphabet and the MAC do
 not care) and peers use MACs of 16 to 32 bits that can be searched; 65 bits over SMTP cannot.
-"-" and "+" are no domain names, so the shapes cannot be taken for one another.
+"-" and "+" are no domain names, so the shapes cannot be taken for one another; and as the MAC covers the shape, none becomes
+another by its name.
 
 Secrets and the day are arguments: this file knows no clock and no randomness.
 """
@@ -38,9 +43,12 @@ __all__ = [
     "Token",
     "WhyNot",
     "decode",
+    "decode_reply",
     "encode",
     "encode_one_way",
+    "encode_reply",
     "is_fresh",
+    "is_reply",
     "is_srs",
     "made_with",
     "minted_on",
@@ -69,6 +77,10 @@ _FOREIGN_SRS0 = re.compile(r"SRS0([=+-])(.+)\Z", re.IGNORECASE)
 _SRS = re.compile(r"SRS[01][=+-]", re.IGNORECASE)
 _OUR_SRS0 = re.compile(
     r"SRS0[=+-](?P<key>[A-Z2-7])(?P<mac>[A-Z2-7]{13})=(?P<day>[A-Z2-7]{2})=(?P<host>[^=]+)=(?P<local>.+)\Z",
+    re.IGNORECASE,
+)
+_REPLY = re.compile(
+    r"reply=(?P<key>[A-Z2-7])(?P<mac>[A-Z2-7]{13})=(?P<day>[A-Z2-7]{2})=(?P<host>[^=]+)=(?P<local>.+)\Z",
     re.IGNORECASE,
 )
 _OUR_SRS1 = re.compile(
@@ -168,6 +180,36 @@ def decode(address: Address, secrets: Sequence[bytes], today: date, max_age: int
     return WhyNot.MALFORMED
 
 
+def is_reply(local: str) -> bool:
+    """Does this local part look like a reply address of ours?"""
+    return local[:6].lower() == "reply="
+
+
+def encode_reply(author: Address, domain: str, secrets: Sequence[bytes], today: date) -> Encoded:
+    """The address under ``domain`` that brings answers to ``author``. It is good for as long as a reversible address."""
+    day = _day(today)
+    local = _reply(author.domain, author.local, domain, secrets[0], day)
+    if len(local) <= MAX_LOCAL_PART and _DOT_ATOM.match(author.local) and _HOST_NAME.match(author.domain):
+        return Encoded(Address(local, domain))
+    token = _token(author, domain, secrets[0], "opaque")
+    return Encoded(Address(_reply(_OPAQUE, token, domain, secrets[0], day), domain), token)
+
+
+def decode_reply(
+    address: Address, secrets: Sequence[bytes], today: date, max_age: int = MAX_AGE_DAYS
+) -> Reversed | Token | WhyNot:
+    """Whom an answer to this address is for. Never raises."""
+    match = _REPLY.match(address.local)
+    if match is None:
+        return WhyNot.MALFORMED if is_reply(address.local) else WhyNot.NOT_SRS
+    key, mac, day, host, local = match.groups()
+    if not _verifies(("reply", address.domain, host, local), key, day, mac, secrets):
+        return WhyNot.BAD_MAC
+    if not is_fresh(day, today, max_age):
+        return WhyNot.EXPIRED
+    return Token(local.upper()) if host == _OPAQUE else Reversed(Address(local, host.lower()))
+
+
 def token_in(address: Address) -> str | None:
     """The token of an opaque address, not verified: for addresses of our own records."""
     match = _OUR_SRS0.match(address.local)
@@ -200,6 +242,10 @@ def _srs0(host: str, local: str, domain: str, secret: bytes, day: str) -> str:
 
 def _srs0_fields(host: str, local: str, domain: str) -> tuple[str, ...]:
     return ("0", domain, host, local)
+
+
+def _reply(host: str, local: str, domain: str, secret: bytes, day: str) -> str:
+    return f"reply={_key_id(secret)}{_mac(('reply', domain, host, local), day, secret)}={day}={host}={local}"
 
 
 def _srs1(host: str, rest: str, domain: str, secret: bytes, day: str) -> str:

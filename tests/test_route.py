@@ -18,6 +18,7 @@ from forwarder.model import (
     DmarcCheck,
     Envelope,
     Forward,
+    FromRewrite,
     Keep,
     MailkeyCheck,
     Peer,
@@ -37,7 +38,7 @@ from forwarder.ports import (
     NotOurDomain,
     StoreAway,
 )
-from forwarder.route import Action, Policy, ToAlias, ToMailbox, ToNowhere, ToSender, decide, resolve
+from forwarder.route import Action, FromWish, Policy, ToAlias, ToMailbox, ToNowhere, ToSender, decide, resolve
 from forwarder.smtp import reply
 
 SECRETS = [b"the secret of this test"]
@@ -303,3 +304,102 @@ def test_the_null_sender_stays_null_whatever_is_found() -> None:
     route = decided(UNVERIFIED, sender=None)
     assert isinstance(route, Forward)
     assert route.sender_form is SenderForm.NULL
+
+
+# --- From --------------------------------------------------------------------------------------------------------------
+
+
+def passed(
+    applied: str, signed_by: str | None = None, aligned_by: str = "spf:sender.example", policy: str = "reject"
+) -> DmarcCheck:
+    return DmarcCheck(
+        Result.PASS, "sender.example", policy=policy, applied=applied, aligned_by=aligned_by, signed_by=signed_by
+    )
+
+
+NOTHING, LATER, KNOWN, NOW = FromRewrite.NEVER, FromRewrite.IF_REFUSED, FromRewrite.IF_KNOWN, FromRewrite.AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("check", "never", "auto", "always"),
+    [
+        pytest.param(passed("reject"), NOTHING, KNOWN, NOW, id="p=reject, SPF alone"),
+        pytest.param(passed("reject", "sender.example"), NOTHING, LATER, NOW, id="p=reject, signed"),
+        pytest.param(passed("quarantine"), NOTHING, NOW, NOW, id="p=quarantine, SPF alone"),
+        pytest.param(passed("quarantine", "sender.example"), NOTHING, LATER, NOW, id="p=quarantine, signed"),
+        pytest.param(passed("none"), NOTHING, NOTHING, NOW, id="p=none, or t=y"),
+        pytest.param(passed("none", None, "arc:list.example"), NOTHING, KNOWN, NOW, id="restored, p=reject"),
+        pytest.param(
+            passed("none", None, "arc:list.example", "none"), NOTHING, NOTHING, NOW, id="restored, and needless"
+        ),
+        pytest.param(DmarcCheck(Result.NONE, "sender.example"), NOTHING, NOTHING, NOW, id="no policy"),
+        pytest.param(DMARC_FAIL.dmarc, NOTHING, NOTHING, NOTHING, id="forged"),
+        pytest.param(DmarcCheck(Result.TEMPERROR), NOTHING, NOTHING, NOTHING, id="maybe forged"),
+        pytest.param(DmarcCheck(Result.PERMERROR), NOTHING, NOTHING, NOTHING, id="several authors"),
+    ],
+)
+def test_when_from_is_rewritten(check: DmarcCheck, never: FromRewrite, auto: FromRewrite, always: FromRewrite) -> None:
+    routes = [
+        decided(replace(CLEAN, dmarc=check), Policy(Action.TAG, Action.TAG, from_rewrite=one)) for one in FromWish
+    ]
+    found = [one.from_rewrite if isinstance(one, Forward) else NOTHING for one in routes]
+    assert found == [never, auto, always]
+    assert all(isinstance(one, Refuse) or (isinstance(one, Forward) and one.from_reason) for one in routes)
+
+
+# --- answers -----------------------------------------------------------------------------------------------------------
+
+
+def answer_to(author: Address) -> srs.Encoded:
+    return srs.encode_reply(author, "fwd.example", SECRETS, TODAY)
+
+
+async def test_an_answer_leads_to_the_author() -> None:
+    to = answer_to(BOB).address
+    assert await resolved(to, DEST) == ToAlias(to, (BOB,), "fwd.example", answer=True)
+
+
+async def test_an_answer_to_an_opaque_author_asks_the_store() -> None:
+    encoded = answer_to(LONG)
+    assert encoded.token is not None
+    found = await resolved(encoded.address, DEST, Tokens({encoded.token: LONG}))
+    assert found == ToAlias(encoded.address, (LONG,), "fwd.example", answer=True)
+    for ledger, expected in ((Tokens(), "550 5.1.1"), (Tokens(away=True), "451 4.3.0")):
+        refused = await resolved(encoded.address, DEST, ledger)
+        assert isinstance(refused, Refuse)
+        assert str(refused.reply).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("local", "sender", "expected", "forged"),
+    [
+        pytest.param(answer_to(BOB).address.local + "x", DEST, "550 5.1.1", True, id="changed"),
+        pytest.param("reply=guess", DEST, "550 5.1.1", True, id="guessed"),
+        pytest.param(
+            srs.encode_reply(BOB, "fwd.example", SECRETS, date(2026, 10, 1)).address.local,
+            DEST,
+            "550 5.1.1",
+            False,
+            id="expired",
+        ),
+        pytest.param(answer_to(BOB).address.local, None, "550 5.7.1", False, id="a report"),
+    ],
+)
+async def test_what_leads_to_no_author(local: str, sender: Address | None, expected: str, *, forged: bool) -> None:
+    refused = await resolved(Address(local, "fwd.example"), sender)
+    assert isinstance(refused, Refuse)
+    assert (str(refused.reply)[:9], refused.forged) == (expected, forged)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [(CLEAN, SenderForm.REVERSIBLE), (UNVERIFIED, None), (mailkey(Result.FAIL, "some"), None), (DMARC_FAIL, None)],
+)
+def test_only_a_verified_sender_answers(verdict: Verdict, expected: SenderForm | None) -> None:
+    envelope = Envelope("id", Peer(IPv4Address("192.0.2.1"), "h"), DEST, (), datetime(2026, 11, 23, tzinfo=UTC))
+    found = decide(ToAlias(answer_to(BOB).address, (BOB,), "fwd.example", answer=True), envelope, verdict, Policy())
+    if expected is None:
+        assert isinstance(found, Refuse)
+    else:
+        assert isinstance(found, Forward)
+        assert (found.sender_form, found.from_rewrite) == (expected, FromRewrite.NEVER)

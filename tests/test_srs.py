@@ -16,8 +16,11 @@ from forwarder.srs import (
     Token,
     WhyNot,
     decode,
+    decode_reply,
     encode,
     encode_one_way,
+    encode_reply,
+    is_reply,
     is_srs,
     minted_on,
 )
@@ -177,3 +180,56 @@ def test_the_day_of_an_address_can_be_read_from_it(sender: str, days: int) -> No
 
 def test_an_address_that_is_not_of_our_shape_has_no_day() -> None:
     assert minted_on(Address("SRS0=abcd=EF=sender.test=bob", "fwd.example"), TODAY) is None
+
+
+# --- reply addresses --------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_finds_its_author_whatever_case_it_is_written_in() -> None:
+    encoded = encode_reply(BOB, "fwd.example", SECRETS, TODAY)
+    assert encoded.token is None
+    assert encoded.address.local.startswith("reply=")
+    assert decode_reply(encoded.address, SECRETS, TODAY) == Reversed(BOB)
+    shouted = Address(encoded.address.local.upper(), "fwd.example")
+    assert decode_reply(shouted, SECRETS, TODAY) == Reversed(Address("BOB", "sender.example"))
+    retired = encode_reply(BOB, "fwd.example", SECRETS[1:], TODAY)
+    assert decode_reply(retired.address, SECRETS, TODAY) == Reversed(BOB)
+
+
+def test_an_author_that_does_not_fit_is_opaque() -> None:
+    encoded = encode_reply(Address("jürgen", "bücher.example"), "fwd.example", SECRETS, TODAY)
+    assert encoded.token is not None
+    assert encoded.address.local.isascii()
+    assert len(encoded.address.local) <= 64
+    assert decode_reply(encoded.address, SECRETS, TODAY) == Token(encoded.token)
+
+
+@given(st.from_regex(r"[a-z0-9]{1,30}", fullmatch=True), st.from_regex(r"[a-z]{1,30}\.example", fullmatch=True))
+def test_every_author_comes_back(local: str, domain: str) -> None:
+    author = Address(local, domain)
+    encoded = encode_reply(author, "fwd.example", SECRETS, TODAY)
+    assert len(encoded.address.local) <= 64
+    expected = Reversed(author) if encoded.token is None else Token(encoded.token)
+    assert decode_reply(encoded.address, SECRETS, TODAY) == expected
+
+
+def test_a_reply_address_is_no_return_path_and_none_is_made_of_one() -> None:
+    reply, srs0 = encode_reply(BOB, "fwd.example", SECRETS, TODAY).address, encode(BOB, "fwd.example", SECRETS, TODAY)
+    assert not is_srs(reply.local)
+    assert not is_reply(srs0.address.local)
+    as_srs = Address("SRS0=" + reply.local.removeprefix("reply="), "fwd.example")
+    as_reply = Address("reply=" + srs0.address.local.removeprefix("SRS0="), "fwd.example")
+    assert decode(as_srs, SECRETS, TODAY) is WhyNot.BAD_MAC
+    assert decode_reply(as_reply, SECRETS, TODAY) is WhyNot.BAD_MAC
+
+
+def test_a_reply_address_that_was_changed_or_is_old_leads_nowhere() -> None:
+    address = encode_reply(BOB, "fwd.example", SECRETS, TODAY).address
+    assert decode_reply(Address(address.local[:-1] + "x", address.domain), SECRETS, TODAY) is WhyNot.BAD_MAC
+    assert decode_reply(Address(address.local, "other.example"), SECRETS, TODAY) is WhyNot.BAD_MAC
+    assert decode_reply(address, [b"another"], TODAY) is WhyNot.BAD_MAC
+    last = TODAY + timedelta(days=MAX_AGE_DAYS)
+    assert decode_reply(address, SECRETS, last) == Reversed(BOB)
+    assert decode_reply(address, SECRETS, last + timedelta(days=1)) is WhyNot.EXPIRED
+    assert decode_reply(Address("reply=x", "fwd.example"), SECRETS, TODAY) is WhyNot.MALFORMED
+    assert decode_reply(BOB, SECRETS, TODAY) is WhyNot.NOT_SRS

@@ -46,6 +46,7 @@ from forwarder.pipeline import Doors, Pipeline
 from forwarder.pipeline import Settings as PipelineSettings
 from forwarder.pipeline.aftermath import Aftermath
 from forwarder.pipeline.digesting import Digesting
+from forwarder.pipeline.ladder import Ladder
 from forwarder.pipeline.submission import Allowance, Submission
 from forwarder.pipeline.tlsreporting import TlsReporting
 from forwarder.ports import Clock, Journal, Mailboxes, Queue, TlsLog
@@ -129,18 +130,25 @@ class Generation:
             queue=queue,
         )
         told = material.pipeline
+        ladder = Ladder(
+            self._relay.part,
+            ground.store.refusals(ledger),
+            told,
+            doors,
+            by_smarthost=bool(settings.relay.smarthost),
+        )
         schedule = Schedule(settings.queue.first_retry, settings.queue.max_retry)
         aftermath = Aftermath(told, doors, queue, schedule, random.random)
         self.worker = Worker(
             queue,
-            self._relay.part,
+            ladder,
             aftermath,
             journal,
             WorkerSettings(settings.queue.deliveries, settings.queue.per_destination, settings.queue.lease),
             ground.under_way,
         )
         self._dispatcher = Dispatcher(
-            self._relay.part,
+            ladder,
             ledger,
             journal,
             in_session=settings.relay.in_session,

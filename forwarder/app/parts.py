@@ -35,7 +35,7 @@ from forwarder.pipeline.submission import SubmissionSettings
 from forwarder.ports import Dialect, Journal, PolicyStore, TlsLog
 from forwarder.relay import Level, RelaySettings, TlsRules
 from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
-from forwarder.route import Action, Policy
+from forwarder.route import Action, FromWish, Policy
 from forwarder.seal import Names
 from forwarder.smtp.login import Login
 from forwarder.standing import Patience, Scale
@@ -331,8 +331,9 @@ def policy_of(settings: Settings, domain: str | None = None) -> Policy:
     chosen = settings.policy.model_dump(exclude={"trusted_sealers", "help_url"})
     if domain is not None and domain in settings.domains:
         chosen |= settings.domains[domain].policy.model_dump(exclude_none=True)
+    wish = FromWish(chosen.pop("from_rewrite"))
     actions = {name: Action(value) for name, value in chosen.items()}
-    return Policy(**actions, help_url=settings.policy.help_url)
+    return Policy(**actions, from_rewrite=wish, help_url=settings.policy.help_url)
 
 
 def routing_of(settings: Settings) -> Routing:

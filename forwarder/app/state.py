@@ -19,6 +19,7 @@ from forwarder.store.health import examine_store
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.policies import RedisPolicies
 from forwarder.store.queue import Pace, RedisQueue
+from forwarder.store.refusals import RedisRefusals
 from forwarder.store.server import EmbeddedStore, StoreStartError
 from forwarder.store.sessions import RedisTlsCounts
 from forwarder.store.standings import RedisStandings
@@ -94,6 +95,10 @@ class Store:
         """What owners of aliases read once a day."""
         return RedisDigests(self._clients[0], ledger, journal=self._journal)
 
+    def refusals(self, ledger: RedisLedger) -> RedisRefusals:
+        """Who refuses whose mail."""
+        return RedisRefusals(self._clients[0], ledger)
+
     def tls_counts(self, ledger: RedisLedger) -> RedisTlsCounts:
         """How TLS with other domains went."""
         return RedisTlsCounts(self._clients[0], ledger, journal=self._journal)
@@ -127,6 +132,7 @@ class State:
     queue: RedisQueue
     standings: RedisStandings
     traces: RedisTraces
+    refusals: RedisRefusals
 
 
 @asynccontextmanager
@@ -143,7 +149,8 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
         ledger = RedisLedger(client, journal=journal)
         standings = RedisStandings(client, ledger, SystemClock(), journal)
         traces = RedisTraces(client, ledger, journal=journal, keep=_seconds(settings))
-        yield State(ledger, _queue(client, settings, ledger, journal, embedded), standings, traces)
+        queue = _queue(client, settings, ledger, journal, embedded)
+        yield State(ledger, queue, standings, traces, RedisRefusals(client, ledger))
     except BrokenPipeError:
         raise  # whoever reads what the command prints has seen enough
     except (StoreStartError, StoreUrlError, StoreAway, OSError) as error:

@@ -295,6 +295,8 @@ class Limits(_Table):
 
 Action = Literal["reject", "tag", "accept", "one-way"]
 
+FromWish = Literal["never", "auto", "always"]
+
 
 class Policy(_Table):
     """What happens to mail that no check vouches for."""
@@ -304,6 +306,7 @@ class Policy(_Table):
     dmarc_quarantine: Action = "tag"
     spf_fail: Action = "tag"
     temperror: Action = "reject"
+    from_rewrite: FromWish = "auto"
     trusted_sealers: Annotated[tuple[DomainName, ...], BeforeValidator(values.split)] = ()
     help_url: Annotated[str, Field(max_length=200, pattern=r"^[!-~]*$")] = ""
 
@@ -316,6 +319,7 @@ class DomainPolicy(_Table):
     dmarc_quarantine: Action | None = None
     spf_fail: Action | None = None
     temperror: Action | None = None
+    from_rewrite: FromWish | None = None
 
 
 RouteTo = Literal["sender", "owner", "both", "digest", "suppress"]

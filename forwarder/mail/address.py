@@ -12,6 +12,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.errors import HeaderParseError
+from email.header import decode_header
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
@@ -24,12 +26,14 @@ __all__ = [
     "MAX_FROM",
     "MAX_PATH",
     "AddressError",
+    "Author",
     "FromHeader",
     "NonAsciiAddress",
     "Path",
     "ascii_domain",
     "needs_smtputf8",
     "parse_address",
+    "parse_author",
     "parse_from",
     "parse_path",
     "wire",
@@ -252,6 +256,29 @@ def parse_from(message: Message) -> FromHeader:
         return FromHeader(reason=str(error))
 
 
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who wrote the message, and what the author is called: decoded, as it came otherwise; ``""``: nothing."""
+
+    address: Address
+    name: str
+
+
+def parse_author(message: Message) -> Author | None:
+    """The author, where there is exactly one, and not in a group (RFC 6854). Never raises."""
+    author = parse_from(message).author
+    if author is None:
+        return None
+    name: list[_Token] = []
+    for token in _tokens(_unfolded(message.all(b"from")[0].value)):
+        if token.kind == _SPECIAL and token.text == "<":
+            return Author(author, _spoken(name))
+        if token.kind == _SPECIAL and token.text in ":,":
+            return None
+        name.append(token)
+    return Author(author, "")
+
+
 # The shape of nearly every From field, "phrase <addr-spec>" in ASCII, in one step; the rest goes the long way.
 _SIMPLE = re.compile(
     r"""(?:[A-Za-z0-9!#$%&'*+./=?^_`{|}~ \t-]*|[ \t]*"(?:[ !#-\[\]-~]|\\[ -~])*"[ \t]*)"""
@@ -401,3 +428,33 @@ def _parse_addr_spec(element: list[_Token]) -> Address:
         return parse_address(text)
     except AddressError as error:
         raise AddressError(f"From: {error}") from error
+
+
+# --- display names ----------------------------------------------------------------------------------------------------
+
+
+def _spoken(name: list[_Token]) -> str:
+    """RFC 5322 section 3.2.5: the words of a phrase, without their quotes and encodings."""
+    text, encoded = "", ""
+    for token in name:
+        if token.kind == _ENCODED:
+            encoded += f" {token.text}"
+        elif token.kind != _SPACE:
+            text += f"{_decode_words(encoded)} " if encoded else ""
+            text += re.sub(r"\\(.)", r"\1", token.text[1:-1]) if token.kind == _STRING else token.text
+            encoded = ""
+        elif not encoded:
+            # RFC 2047 section 6.2: the space between two encoded words is none.
+            text += " "
+    return (text + _decode_words(encoded)).strip()
+
+
+def _decode_words(words: str) -> str:
+    """What cannot be decoded stays as it is."""
+    try:
+        return "".join(
+            raw.decode((charset or "ascii").partition("*")[0], "replace") if isinstance(raw, bytes) else raw
+            for raw, charset in decode_header(words.strip())
+        )
+    except (HeaderParseError, LookupError, ValueError):
+        return words

@@ -19,9 +19,11 @@ from forwarder.model import (
     Delivery,
     Envelope,
     Forward,
+    FromRewrite,
     Message,
     Notice,
     Reply,
+    SecondForm,
     SenderForm,
     Verdict,
 )
@@ -73,23 +75,28 @@ class Forwarding:
             if target not in paused or self._hold(one.alias) is not Hold.NEVER
         }
         rewritten = self._rewritten(envelope, forwards, now)
+        authored = self._authored(envelope, message, forwards, now)
+        tokens = [*(one.token for one in rewritten.values()), *(one.token for one in authored.values())]
         reach("K2")
         recorded = True
         try:
             for sender in rewritten.values():
                 if sender.token is not None and envelope.sender is not None:
                     await self._doors.ledger.put_token(sender.token, envelope.sender)
+            for author in authored.values():
+                if author.token is not None:
+                    await self._doors.ledger.put_token(author.token, author.author)
             claims = await self._dispatcher.claim(list(tickets.values()), envelope.id)
         except StoreAway as away:
             self._doors.journal.event("ledger.away", id=envelope.id, step="claim", reason=str(away))
-            if len(tickets) > 1 or any(sender.token for sender in rewritten.values()):
-                # An opaque sender that nobody keeps could never be answered, and of several recipients nobody would know
+            if len(tickets) > 1 or any(tokens):
+                # An opaque address that nobody keeps could never be answered, and of several recipients nobody would know
                 # which have it when the sender comes back.
                 self._dispatcher.take_back(list(tickets.values()), envelope.id)
                 return reply.STATE_AWAY
             claims, recorded = self._dispatcher.recall(list(tickets.values())), False
         reach("K3")
-        plans = self._plans(envelope, message, verdict, forwards, rewritten, tickets, claims, now, paused)
+        plans = self._plans(envelope, message, verdict, forwards, rewritten, authored, tickets, claims, now, paused)
         attempted = await self._dispatcher.deliver(plans, envelope.id, recorded=recorded)
         fates = [
             *(Fate(one, known(claims[one])) for one in tickets.values() if claims[one] is not Claim.FRESH),
@@ -145,6 +152,22 @@ class Forwarding:
             )
         return found
 
+    def _authored(
+        self, envelope: Envelope, message: Message, forwards: Sequence[Forward], now: datetime
+    ) -> dict[Address, rewrite.RewrittenAuthor]:
+        """By alias: what leaves with another From, whoever takes it. Other mail keeps its own, until it is refused."""
+        keys, found = self._doors.keys, {}
+        for one in forwards:
+            if one.from_rewrite is not FromRewrite.AT_ONCE or not keys.dkim(one.srs_domain):
+                continue
+            authored = rewrite.rewrite_author(message, one.alias, one.srs_domain, keys.srs_secrets(), now.date())
+            if authored is not None:
+                found[one.alias] = authored
+                self._doors.journal.event(
+                    "from.rewritten", id=envelope.id, alias=one.alias, next_hop=None, reason=one.from_reason
+                )
+        return found
+
     def _plans(
         self,
         envelope: Envelope,
@@ -152,6 +175,7 @@ class Forwarding:
         verdict: Verdict,
         forwards: Sequence[Forward],
         rewritten: dict[Address, rewrite.Rewritten],
+        authored: dict[Address, rewrite.RewrittenAuthor],
         tickets: dict[tuple[Address, Address], Ticket],
         claims: dict[Ticket, Claim],
         now: datetime,
@@ -166,7 +190,7 @@ class Forwarding:
                 continue
             sender = rewritten[one.alias].sender
             sealed = seal.seal_message(
-                message,
+                authored[one.alias].message if one.alias in authored else message,
                 envelope,
                 verdict,
                 one.alias,
@@ -197,6 +221,7 @@ class Forwarding:
                     now=now,
                     bind=self._settings.bind_recipients,
                 )
+                header_at = len(data[0]) - len(sealed.message.header) - len(sealed.message.separator)
                 delivery = Delivery(
                     id=envelope.id,
                     sender=sender,
@@ -211,6 +236,7 @@ class Forwarding:
                     envid=envelope.envid if notice.orcpt is not None else None,
                     # What comes back goes on as its header only: nobody needs to send us the rest.
                     ret="HDRS" if sender is not None else None,
+                    second=_second_form(one, verdict, header_at),
                 )
                 kept = tuple(by_destination[address] for address in group.recipients)
                 remembered = self._to_remember(envelope, message, verdict, one, sender, kept, now)
@@ -227,7 +253,7 @@ class Forwarding:
                         # Architecture section 6, rule 3: no report to a sender that no check vouches for.
                         report_to=envelope.sender if verdict.sender_verified_by is not None else None,
                         srs_domain=one.srs_domain,
-                        header_at=len(data[0]) - len(sealed.message.header) - len(sealed.message.separator),
+                        header_at=header_at,
                         queued_at=now,
                     )
                 plans.append(Plan(delivery, kept, remembered, held, hold))
@@ -265,6 +291,14 @@ class Forwarding:
             )
             for one in tickets
         )
+
+
+def _second_form(forward: Forward, verdict: Verdict, header_at: int) -> SecondForm | None:
+    """``None``: its From stays what it is now, whoever refuses it."""
+    if forward.from_rewrite not in (FromRewrite.IF_REFUSED, FromRewrite.IF_KNOWN) or verdict.dmarc.domain is None:
+        return None
+    ask = forward.from_rewrite is FromRewrite.IF_KNOWN
+    return SecondForm(forward.alias, forward.srs_domain, verdict.dmarc.domain, header_at, ask)
 
 
 def _notice(envelope: Envelope, forward: Forward) -> Notice:

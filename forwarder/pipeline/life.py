@@ -24,6 +24,7 @@ from forwarder.failpoints import reach
 from forwarder.mail.address import parse_from
 from forwarder.mail.header import MalformedMessage, parse_message
 from forwarder.mail.received import build_received
+from forwarder.mail.report import message_id_of
 from forwarder.model import (
     Address,
     Discard,
@@ -43,6 +44,7 @@ from forwarder.pipeline.replay import count_replays
 from forwarder.pipeline.reporting import Reporting
 from forwarder.pipeline.reputation import Reputation
 from forwarder.pipeline.returning import Returning
+from forwarder.ports import StoreAway
 from forwarder.smtp import reply
 
 __all__ = ["Pipeline"]
@@ -140,8 +142,20 @@ class Pipeline:
         if one_way:
             routes = {alias: route.without_way_back(one, one_way) for alias, one in routes.items()}
         await self._reputation.note_complaint(envelope, message, list(routes))
+        for address in {one.alias for one in resolved if isinstance(one, route.ToAlias) and one.answer}:
+            refused = await self._refuse_answer(address, message)
+            if refused is not None:
+                return self._tell.refused(envelope, refused)
         envelope = notify.by_alias(envelope, aliases)
         return await self._forward(envelope, message, verdict, list(routes.values()), now)
+
+    async def _refuse_answer(self, address: Address, message: Message) -> Refuse | None:
+        """A reply address is in the hands of whoever got the message: it takes no more than a return path does."""
+        try:
+            within = await self._doors.ledger.spend_bounce(address, message_id_of(message))
+        except StoreAway as away:
+            return Refuse(reply.STATE_AWAY, f"answers cannot be counted: {away}")
+        return None if within else Refuse(reply.ENOUGH_ANSWERS, "enough answers to this author")
 
     async def _forward(
         self, envelope: Envelope, message: Message, verdict: Verdict, routes: Sequence[Forward | Keep], now: datetime

@@ -75,6 +75,7 @@ RELAYING_DENIED = Reply(550, "5.7.1", "relaying denied")
 #: One text for a bad MAC, an expired and an unknown reversible address: whoever probes learns nothing (issue 6).
 BAD_REVERSIBLE = Reply(550, "5.1.1", "this return address is not valid, or no longer")
 REVERSIBLE_TAKES_REPORTS_ONLY = Reply(550, "5.7.1", "this return address takes delivery reports (null sender) only")
+ANSWERS_ONLY = Reply(550, "5.7.1", "this address takes answers from people; reports go to the return path")
 STATE_AWAY = Reply(451, "4.3.0", "temporarily unable to look that up; try again later")
 
 # --- message -----------------------------------------------------------------------------------------------------------
@@ -96,6 +97,11 @@ BOUNCE_RETURNED = Reply(250, "2.0.0", "report passed on to the original sender")
 NO_REPORT = Reply(550, "5.6.0", "this return address takes delivery reports only, and this is none")
 UNKNOWN_REPORT = Reply(550, "5.1.1", "this return address is not valid, or no longer")
 BOUNCE_BUDGET = Reply(550, "5.7.1", "enough reports about this message have come back")
+#: RFC 7372 section 3.3 (X.7.26).
+ANSWER_UNVERIFIED = Reply(
+    550, "5.7.26", "an answer to this address must come from a sender that SPF, DKIM or a mailkey vouches for"
+)
+ENOUGH_ANSWERS = Reply(450, "4.7.1", "enough answers have come to this address today; try again tomorrow")
 
 
 def malformed(reason: str) -> Reply:

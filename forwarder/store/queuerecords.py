@@ -15,7 +15,7 @@ from itertools import repeat
 
 import msgspec
 
-from forwarder.model import Address, BodyKind, Delivery, Envelope, Notice, Peer, Recipient, Tls, TlsWish
+from forwarder.model import Address, BodyKind, Delivery, Envelope, Notice, Peer, Recipient, SecondForm, Tls, TlsWish
 from forwarder.ports import Forwarded, Held, Waiting
 from forwarder.store.records import VERSION, Names
 
@@ -86,6 +86,8 @@ class _Held(msgspec.Struct, array_like=True, frozen=True):
     envid: str | None = None
     ret: str | None = None
     delay_told: bool = False
+    #: SecondForm, as far as the rest does not tell it: the author's domain, and whether to ask.
+    second: tuple[bytes, bool] | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -133,6 +135,7 @@ def pack_held(held: Held) -> bytes:
         delivery.envid,
         delivery.ret,
         held.delay_told,
+        (_octets(delivery.second.author_domain), delivery.second.ask) if delivery.second is not None else None,
     )
     return _encode(record)
 
@@ -173,6 +176,7 @@ def _held(found: _Held, data: tuple[bytes, ...]) -> Held:
         notices=notices if any(one != _NOTHING for one in notices) else (),
         envid=found.envid,
         ret=found.ret,
+        second=_second(found),
     )
     return Held(
         id=found.id,
@@ -186,6 +190,14 @@ def _held(found: _Held, data: tuple[bytes, ...]) -> Held:
         maybe_dup=found.maybe_dup,
         delay_told=found.delay_told,
     )
+
+
+def _second(found: _Held) -> SecondForm | None:
+    """A delivery is of one alias."""
+    if found.second is None or not found.waiting:
+        return None
+    author_domain, ask = found.second
+    return SecondForm(_needed(found.waiting[0].alias), found.srs_domain, _text(author_domain), found.header_at, ask)
 
 
 def _waiting(destination: Address, one: Waiting, notice: Notice) -> _Waiting:

@@ -308,6 +308,36 @@ async def test_only_a_pass_counts(result: Result) -> None:
     assert (dmarc.policy, dmarc.applied, dmarc.aligned_by) == ("reject", "reject", None)
 
 
+@pytest.mark.parametrize(
+    ("dkim", "spf", "aligned_by", "signed_by"),
+    [
+        pytest.param(["example.org"], None, "dkim:example.org", "example.org", id="the signature"),
+        pytest.param(["a.example.org"], "example.org", "spf:example.org", "a.example.org", id="beside SPF"),
+        pytest.param(["stranger.org"], "example.org", "spf:example.org", None, id="SPF alone"),
+        pytest.param([], "example.org", "spf:example.org", None, id="no signature"),
+        pytest.param(["stranger.org"], "stranger.org", None, None, id="nothing"),
+    ],
+)
+async def test_it_is_told_which_signature_outlives_forwarding(
+    dkim: list[str], spf: str | None, aligned_by: str | None, signed_by: str | None
+) -> None:
+    found = await check(FakeResolver(ORGANIZATION), dkim=dkim, spf=spf)
+    assert (found.aligned_by, found.signed_by) == (aligned_by, signed_by)
+
+
+async def test_which_signature_outlives_forwarding_is_looked_for_only_where_the_policy_makes_it_matter() -> None:
+    resolver = FakeResolver(records(example_org="v=DMARC1; p=none"))
+    found = await check(resolver, dkim=["a.example.org"], spf="example.org")
+    assert (found.aligned_by, found.signed_by) == ("spf:example.org", None)
+    assert asked(resolver) == ["_dmarc.example.org"]
+
+
+async def test_a_signature_that_may_be_aligned_is_not_counted_on() -> None:
+    zone = ORGANIZATION | {"_dmarc.a.example.org": {"*": "TIMEOUT"}}
+    found = await check(FakeResolver(zone), dkim=["a.example.org"], spf="example.org")
+    assert (found.result, found.signed_by) == (Result.PASS, None)
+
+
 async def test_identical_domains_cost_one_query() -> None:
     resolver = FakeResolver(ORGANIZATION)
     assert (await check(resolver, dkim=["example.org"], spf="bounces.example.org")).result is Result.PASS

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from forwarder.model import Address, BodyKind, Delivery, Envelope, Notice, Peer, Recipient, Tls, TlsWish
+from forwarder.model import Address, BodyKind, Delivery, Envelope, Notice, Peer, Recipient, SecondForm, Tls, TlsWish
 from forwarder.ports import Claim, Claimed, Forwarded, Held, QueueFull, StoreAway, Waiting
 from forwarder.store.client import StoreClient
 from forwarder.store.disk import Disk
@@ -1097,7 +1097,32 @@ def asking() -> Held:
 
 def test_a_record_of_version_3_is_read() -> None:
     assert open_held(Names(b"s" * 32), b"name", VERSION_3, (b"Subject: x\r\n\r\n", BODY)) == asking()
-    assert seal_held(Names(b"s" * 32), b"name", asking()) == VERSION_3
+
+
+#: With the other form that it may be tried in.
+VERSION_4 = b64decode(
+    """
+    Ad0c6PkAjHW03AAWpGUxLjCiZTGSxAZTUlMwPXjEC2Z3ZC5leGFtcGxlrGRlc3QuZXhhbXBsZdb/awrJSMKoOEJJVE1JTUUAkpiSxAJkMMQMZGVz
+    dC5leGFtcGxlksQFYWxpYXPEC2Z3ZC5leGFtcGxlxCAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAJLEBlNSUzA9eMQLZndkLmV4YW1w
+    bGWSxANib2LEDnNlbmRlci5leGFtcGxlxAU8MUB4PqdTVUNDRVNTuHJmYzgyMjthbGlhc0Bmd2QuZXhhbXBsZZiSxAJkMcQMZGVzdC5leGFtcGxl
+    ksQFYWxpYXPEC2Z3ZC5leGFtcGxlxCABAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAZLEBlNSUzA9eMQLZndkLmV4YW1wbGWSxANib2LE
+    DnNlbmRlci5leGFtcGxlxAU8MUB4PsDAmqJlMZSpMTkyLjAuMi4xsW14LnNlbmRlci5leGFtcGxlw5KnVExTdjEuM7ZUTFNfQUVTXzI1Nl9HQ01f
+    U0hBMzg0ksQDYm9ixA5zZW5kZXIuZXhhbXBsZZGTksQFYWxpYXPEC2Z3ZC5leGFtcGxlp0ZBSUxVUkW4cmZjODIyO2FsaWFzQGZ3ZC5leGFtcGxl
+    1v9rBDHIw6g4QklUTUlNRahRUTMxNDE1OaRIRFJTwpLEA2JvYsQOc2VuZGVyLmV4YW1wbGWrZndkLmV4YW1wbGUA1v9rBDHIw8QQJ5ienlhn4fh4
+    mq0ADwk27cQQvz3lKuBTyH6Ek7syISOS0qCoUVEzMTQxNTmkSERSU8OSxA5hdXRob3IuZXhhbXBsZcM=
+    """
+)
+
+
+def rewritable() -> Held:
+    one = asking()
+    second = SecondForm(one.waiting[0].alias, one.srs_domain, "author.example", one.header_at, ask=True)
+    return replace(one, delivery=replace(one.delivery, second=second))
+
+
+def test_a_record_of_version_4_is_read() -> None:
+    assert open_held(Names(b"s" * 32), b"name", VERSION_4, (b"Subject: x\r\n\r\n", BODY)) == rewritable()
+    assert seal_held(Names(b"s" * 32), b"name", rewritable()) == VERSION_4
 
 
 def test_a_record_is_read_back_whole() -> None:

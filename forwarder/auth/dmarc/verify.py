@@ -54,14 +54,19 @@ async def verify_dmarc(
         wanted = max(policy.record.subdomain, policy.record.nonexistent, key=list(_LOWERED).index)
         if result is not Result.PASS:
             result, reason = Result.TEMPERROR, str(fault)
+    applied = _LOWERED[wanted] if policy.record.testing else wanted
+    signed_by = None
+    if aligned is not None and applied != "none":
+        signed_by = await _find_signer(walker, author, policy, aligned, dkim)
     return DmarcCheck(
         result,
         author,
         policy_domain=policy.domain,
         policy=wanted,
-        applied=_LOWERED[wanted] if policy.record.testing else wanted,
-        aligned_by=aligned,
+        applied=applied,
+        aligned_by=f"{aligned.method}:{aligned.domain}" if aligned is not None else None,
         reason=reason,
+        signed_by=signed_by,
     )
 
 
@@ -94,15 +99,28 @@ async def _select_policy(resolver: Resolver, walker: Walker, author: str, policy
     return record.nonexistent if answer.status is DnsStatus.NXDOMAIN else record.subdomain
 
 
+async def _find_signer(
+    walker: Walker, author: str, policy: Policy, aligned: _Identifier, dkim: Sequence[DkimCheck]
+) -> str | None:
+    """Whose aligned signature is good wherever the message goes? An SPF pass ends here. A look-up that fails finds none."""
+    if aligned.method == "dkim":
+        return aligned.domain
+    try:
+        signed = await _find_aligned(walker, author, _identifiers(Result.PASS, policy, SpfCheck(Result.NONE), dkim))
+    except DnsFaultError:
+        return None
+    return signed.domain if signed is not None else None
+
+
 async def _evaluate_alignment(
     walker: Walker, author: str, policy: Policy, spf: SpfCheck, dkim: Sequence[DkimCheck]
-) -> tuple[Result, str, str | None]:
+) -> tuple[Result, str, _Identifier | None]:
     """Result, reason, and the identifier that aligned."""
     fault = None
     try:
         aligned = await _find_aligned(walker, author, _identifiers(Result.PASS, policy, spf, dkim))
         if aligned is not None:
-            return Result.PASS, f"{aligned.domain} is aligned", f"{aligned.method}:{aligned.domain}"
+            return Result.PASS, f"{aligned.domain} is aligned", aligned
         # RFC 9989 section 5.3.6: what may have been an aligned pass, had the DNS answered, is no fail. Only such: a
         # signature of a stranger whose key cannot be had changes nothing.
         unknown = await _find_aligned(walker, author, _identifiers(Result.TEMPERROR, policy, spf, dkim))
