@@ -270,11 +270,48 @@ class Forwarded:
     verified: bool = True
 
 
+class RateKind(StrEnum):
+    """What mail is counted by: the network of the client, the envelope sender's domain (that a check vouched for, or that was
+    only claimed), an alias of ours, a destination, the domain that it leaves under, the message itself."""
+
+    NETWORK = "network"
+    DOMAIN = "domain"
+    CLAIMED = "claimed"
+    ALIAS = "alias"
+    DESTINATION = "destination"
+    SRS_DOMAIN = "srs_domain"
+    REPLAY = "replay"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a message takes from one rate, in seconds. What was taken comes back with time, a second each second, and no more than
+    ``most`` may be out at once; ``takes`` is never more. ``least`` is what the smallest message takes."""
+
+    kind: RateKind
+    subject: Address | str
+    takes: float
+    most: float
+    least: float
+
+
+class RateOver(Exception):
+    """There is too much of it now. Nothing was claimed and nothing taken; in ``wait`` seconds this message would pass."""
+
+    def __init__(self, charge: Charge, wait: float) -> None:
+        super().__init__(f"{charge.kind} {charge.subject}: {wait:.0f} s")
+        self.charge = charge
+        self.wait = wait
+
+
 class Ledger(Protocol):
     """What was delivered, and what it was. Every method raises ``StoreAway`` when the store is away."""
 
-    async def claim(self, fingerprints: Sequence[bytes], attempt: str) -> Sequence[Claim]:
-        """One trip: claim each 32-octet fingerprint for ``attempt`` (a unique id), or say who has it."""
+    async def claim(
+        self, fingerprints: Sequence[bytes], attempt: str, charges: Sequence[Charge] = ()
+    ) -> Sequence[Claim]:
+        """One trip: claim each 32-octet fingerprint for ``attempt`` (a unique id), or say who has it. Where one of them becomes
+        ours that was not, ``charges`` are taken too, all of them; or RateOver is raised. The same attempt is charged once."""
 
     async def settle(
         self, attempt: str, delivered: Sequence[bytes], released: Sequence[bytes], forwards: Sequence[Forwarded]

@@ -9,6 +9,7 @@ Kinds of keys (names: ``forwarder.store.records``), each with an expiry, each to
     b  budget    reports of (reversible, Message-ID), and of reversible (1 day)  spend_bounce, refund_bounce
     r  replay    set: the recipients that a signature was seen for (its life)    count_recipients
     n  note      mark: the domain has had its note (1 day)                       take_note
+    w  rate      see forwarder.store.rates (until all of it has come back)       claim
     s  secrets   hash: name of an SRS secret -> day of the last report to it (90 days)   note_secret, secrets_seen
     salt         see forwarder.store.records (400 days from the last use)
     birth        the day since which the store remembers (as the salt)            remembers_since
@@ -22,8 +23,9 @@ from datetime import date, timedelta
 from typing import Any
 
 from forwarder.model import Address
-from forwarder.ports import Claim, Forwarded, Journal
+from forwarder.ports import Charge, Claim, Forwarded, Journal, RateOver
 from forwarder.store.client import StoreClient, load_script
+from forwarder.store.rates import SECOND, rate_keys, to_take
 from forwarder.store.records import (
     HASH_TAG,
     VERSION,
@@ -64,12 +66,11 @@ _BIRTH_KEY = HASH_TAG + b":birth"
 _EPOCH = date(1970, 1, 1)
 #: Octets of a day as it lies there: version and five digits, until the year 2243.
 _MAX_DAY = 6
-_CLAIM, _FIND, _SPEND, _REFUND, _REPLAY, _SALT = map(
-    load_script, ("claim", "find", "spend", "refund", "replay", "salt")
-)
+_FIND, _SPEND, _REFUND, _REPLAY, _SALT = map(load_script, ("find", "spend", "refund", "replay", "salt"))
+_CLAIM = load_script("claim", behind=("rates",))
 _SETTLE = load_script("settle", behind=("remember",))
 _UNDER_WAY = VERSION + b"P"
-_UNREADABLE, _LEFT_BEHIND = 3, 4
+_OVER, _UNREADABLE, _LEFT_BEHIND = -1, 3, 4
 _CLAIMS = {0: Claim.FRESH, 1: Claim.BUSY, 2: Claim.DELIVERED, _UNREADABLE: Claim.FRESH, _LEFT_BEHIND: Claim.FRESH}
 
 
@@ -98,16 +99,20 @@ class RedisLedger:
 
     # --- what was delivered ---
 
-    async def claim(self, fingerprints: Sequence[bytes], attempt: str) -> Sequence[Claim]:
+    async def claim(
+        self, fingerprints: Sequence[bytes], attempt: str, charges: Sequence[Charge] = ()
+    ) -> Sequence[Claim]:
         """See ``ports.Ledger``. An unreadable mark is a fresh one: a second copy is better than none."""
         if not fingerprints:
             return []
         names = await self.names()
         answers = await self._client.run(
             _CLAIM,
-            [claim_key(names, one) for one in fingerprints],
-            (_UNDER_WAY, _octets(attempt), self._lease, DELIVERED_FOR),
+            [*(claim_key(names, one) for one in fingerprints), *rate_keys(names, charges)],
+            (_UNDER_WAY, _octets(attempt), self._lease, DELIVERED_FOR, len(fingerprints), *to_take(charges)),
         )
+        if answers[0] == _OVER:
+            raise RateOver(charges[answers[1] - 1], answers[2] / SECOND)
         for _ in range(answers.count(_UNREADABLE)):
             self._unreadable("claim")
         if left_behind := answers.count(_LEFT_BEHIND):
