@@ -52,6 +52,8 @@ _LOOK_AGAIN = 5.0
 MAX_OVERRUN = 64 * 1024 * 1024
 #: Seconds after which a reversible address that is not valid is refused: more than its MACs and the store take.
 BAD_REVERSIBLE_AFTER = 0.05
+#: Up to so many more, by chance: timers are not so exact that a tenth of a millisecond before them could not be measured.
+_BLUR = 0.02
 
 #: Parameters that are taken.
 _OFFERED = frozenset({"SIZE", "8BITMIME", "SMTPUTF8", "DSN"})
@@ -507,7 +509,8 @@ class Session(SMTP):
                 self._settings.unknowns.note(self.ip, asked)
             if resolved.reply is reply.BAD_REVERSIBLE:
                 # Forged, expired or unknown to the store: the time an answer takes does not tell which.
-                await asyncio.sleep(asked + BAD_REVERSIBLE_AFTER - self.loop.time())
+                blur = _BLUR * secrets.randbelow(1 << 16) / (1 << 16)
+                await asyncio.sleep(asked + BAD_REVERSIBLE_AFTER + blur - self.loop.time())
             self._refuse_recipient(transaction, resolved)
             return
         reports = [isinstance(one, ToSender | ToNowhere) for one in (*transaction.resolved, resolved)]
