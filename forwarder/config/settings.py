@@ -265,10 +265,10 @@ class Limits(_Table):
 
     message_size: MessageSize = 36700160
     recipients: Recipients = 100
-    sessions: Count = 2000
+    sessions: Count = 4000
     sessions_per_address: Count = 50
     sessions_per_network: Count = 500
-    in_flight: MessageSize = 134217728
+    in_flight: MessageSize = 100663296
     errors: Count = 10
     junk_commands: Count = 100
     unknown_recipients: Count = 10

@@ -15,11 +15,11 @@ class Limits:
     message_size: int = 36_700_160
     recipients: int = 100
     #: Sessions of this process; of them those of one IPv4 address or IPv6 /64, and of one IPv4 /24 or IPv6 /48.
-    sessions: int = 2000
+    sessions: int = 4000
     sessions_per_address: int = 50
     sessions_per_network: int = 500
     #: Octets of unfinished and undelivered messages, over all sessions.
-    in_flight: int = 134_217_728
+    in_flight: int = 100_663_296
     #: Errors (unknown commands, bad syntax, wrong order) before a session is ended.
     errors: int = 10
     #: Recipients that do not exist, before a session is ended: address harvesting.

@@ -1,0 +1,305 @@
+"""What do honest senders notice while others misbehave? A benchmark, no test.
+
+    ./scripts/hostile flood      2,000 sessions that drip, 5,000 connections a minute, messages made to cost: times of honest mail
+    ./scripts/hostile memory     20 messages of 30 MB at once, none of them ended: memory, and who is told to come back
+    ./scripts/hostile guesses    10,000 recipients are tried: when is it cut off, and do the answers' times tell anything?
+
+Everything is real and on loopback: the service as a process, those who misbehave in a process of their own. Limits for each
+address do not count on loopback, so that what is shown here is what is left when very many addresses attack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import math
+import os
+import random
+import sys
+import time
+from contextlib import suppress
+from statistics import median
+
+from bench.backlog import LISTEN, ROOT, Lab, _figures, _peak, lab, message, send
+
+#: Seconds between two octets of one that drips.
+DRIP = 5.0
+#: Where those who misbehave come from: the honest one has an address of its own.
+_NETWORK = "127.66"
+#: Honest messages that are not counted.
+WARM = 50
+
+MORE_GUESSES = "[limits]\nunknown_per_hour = 1000000\nunknown_recipients = 1000000\nerrors = 1000000\n"
+
+
+def bombs() -> list[bytes]:
+    """Messages that are cheap to send and were made to be dear to read."""
+    head = b"From: <bob@sender.test>\r\nTo: <list@fwd.test>\r\n"
+    tags = b"DKIM-Signature: v=1; a=rsa-sha256; d=sender.test; s=s; h=from; bh=x; b=x; "
+    nested = b"".join(b'Content-Type: multipart/mixed; boundary="b%d"\r\n\r\n--b%d\r\n' % (n, n) for n in range(5000))
+    return [
+        b"From: " + b'"' * 50_000 + b"\r\n\r\nx\r\n",
+        b"From: " + b"(" * 50_000 + b"\r\n\r\nx\r\n",
+        b"From: " + b"<a@b.test>, " * 4000 + b"\r\n\r\nx\r\n",
+        head + (tags + b"\r\n") * 500 + b"\r\nx\r\n",
+        head + tags + b"".join(b"t%d=1; " % n for n in range(5000)) + b"\r\n\r\nx\r\n",
+        head
+        + b"".join(b"ARC-Seal: i=%d; cv=none; a=rsa-sha256; d=a.test; s=s; b=x\r\n" % n for n in range(500))
+        + b"\r\nx",
+        head + b"X: y\r\n" * 10_000 + b"\r\nx\r\n",
+        head + b"Received: from a by b\r\n" * 90 + b"\r\nx\r\n",
+        head + b"MIME-Version: 1.0\r\n" + nested + b"x\r\n",
+        head + b"To: " + b"someone@sender.test,\r\n " * 10_000 + b"\r\n\r\nx\r\n",
+    ]
+
+
+# --- those who misbehave ----------------------------------------------------------------------------------------------
+
+
+async def attack(port: int, drips: int, a_minute: int, bombers: int) -> None:
+    """Until it is ended. Tells in one line when all who drip are connected."""
+    sources = itertools.cycle(f"{_NETWORK}.{n // 250}.{n % 250 + 1}" for n in range(4000))
+    connected = 0
+    dripping = []
+    for number in range(drips):
+        dripping.append(asyncio.create_task(drip(port, next(sources), in_message=number % 2 == 0)))
+        if number % 20 == 0:
+            await asyncio.sleep(0.02)
+    async with asyncio.TaskGroup() as group:
+        for number in range(bombers):
+            group.create_task(throw(port, next(sources), bombs()[number % len(bombs())]))
+        if a_minute:
+            group.create_task(come_and_go(port, sources, a_minute))
+        await asyncio.sleep(2)
+        connected = sum(not one.done() for one in dripping)
+        print(f"{connected} sessions that drip", flush=True)
+
+
+async def drip(port: int, source: str, *, in_message: bool) -> None:
+    """One octet now and then, of a command or of a message."""
+    reader, writer = await asyncio.open_connection(LISTEN, port, local_addr=(source, 0))
+    await reader.readline()
+    if in_message:
+        for line in (b"HELO drip.test", b"MAIL FROM:<bob@sender.test>", b"RCPT TO:<now@fwd.test>", b"DATA"):
+            writer.write(line + b"\r\n")
+            await reader.readline()
+    while not reader.at_eof():
+        await asyncio.sleep(DRIP * random.uniform(0.5, 1.5))
+        writer.write(b"x")
+
+
+async def come_and_go(port: int, sources: itertools.cycle[str], a_minute: int) -> None:
+    """Connections that come to nothing."""
+    running: set[asyncio.Task[None]] = set()
+    begun = time.monotonic()
+    for number in itertools.count():
+        await asyncio.sleep(begun + number * 60 / a_minute - time.monotonic())
+        task = asyncio.create_task(_visit(port, next(sources), number % 3))
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+
+async def _visit(port: int, source: str, kind: int) -> None:
+    with suppress(OSError):
+        reader, writer = await asyncio.open_connection(LISTEN, port, local_addr=(source, 0))
+        lines = ((), (b"GET / HTTP/1.1",), (b"HELO a.test", b"MAIL FROM:<>", b"RCPT TO:<nobody@fwd.test>", b"QUIT"))[
+            kind
+        ]
+        await reader.readline()
+        for line in lines:
+            writer.write(line + b"\r\n")
+            await reader.readline()
+        writer.close()
+
+
+async def throw(port: int, source: str, bomb: bytes) -> None:
+    """The same message, again and again, twice a second."""
+    while True:
+        with suppress(OSError):
+            reader, writer = await asyncio.open_connection(LISTEN, port, local_addr=(source, 0))
+            await reader.readline()
+            for line in (b"HELO bomb.test", b"MAIL FROM:<bob@sender.test>", b"RCPT TO:<now@fwd.test>", b"DATA"):
+                writer.write(line + b"\r\n")
+                await reader.readline()
+            writer.write(bomb + b"\r\n.\r\n")
+            await reader.readline()
+            writer.close()
+        await asyncio.sleep(0.5)
+
+
+# --- the runs ---------------------------------------------------------------------------------------------------------
+
+
+async def run_flood(drips: int, a_minute: int, bombers: int, probes: int) -> None:
+    async with lab() as it:
+        await it.start()
+        print(f"nobody else:  {await honest(it, 'a', probes)}")
+        begun, cpu = time.monotonic(), _cpu(it)
+        attacker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.hostile", "attack", str(it.port)),
+            *(str(drips), str(a_minute), str(bombers)),
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert attacker.stdout is not None
+            print((await attacker.stdout.readline()).decode().strip())
+            print(f"under attack: {await honest(it, 'b', probes)}")
+        finally:
+            attacker.terminate()
+            await attacker.wait()
+        share = (_cpu(it) - cpu) / (time.monotonic() - begun)
+        service, store = it.memory()
+        print(f"memory at the most: service {service} MiB, store {store} MiB; {share:.0%} of a core meanwhile")
+
+
+async def honest(it: Lab, kind: str, probes: int) -> str:
+    """Messages one after the other, each on a connection of its own."""
+    took = [await send(it.port, "now@fwd.test", f"{kind}{number}") for number in range(probes + WARM)]
+    p50, p99 = _figures(took[WARM:])
+    return f"{probes} messages, p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {max(took[WARM:]) * 1000:.1f} ms"
+
+
+def _cpu(it: Lab) -> float:
+    """Seconds of the service's own process so far."""
+    assert it.process is not None
+    with open(f"/proc/{it.process.pid}/stat") as file:  # noqa: PTH123 - one line of a file in memory
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def run_memory(messages: int, megabytes: int) -> None:
+    async with lab() as it:
+        await it.start()
+        begun = it.memory()[0]
+        # The honest one after some of them, so that it is asked for a place while there is none for large ones.
+        open_ones = [await _open_message(it.port, number, megabytes) for number in range(messages)]
+        took = await honest(it, "m", 50)
+        answers = await asyncio.gather(*(_end_message(*one) for one in open_ones))
+        print(f"{messages} messages of {megabytes} MB begun: honest mail meanwhile: {took}")
+        print(f"{sum(one.startswith(b'250') for one in answers)} of them taken, the others: {_others(answers)}")
+        assert it.process is not None
+        print(f"memory at the most: service {_peak(it.process.pid)} MiB, {begun} MiB before")
+
+
+async def _open_message(port: int, number: int, megabytes: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """All of it but the final dot."""
+    reader, writer = await asyncio.open_connection(LISTEN, port, local_addr=(f"{_NETWORK}.0.{number + 1}", 0))
+    await reader.readline()
+    for line in (b"HELO big.test", b"MAIL FROM:<bob@sender.test>", b"RCPT TO:<now@fwd.test>", b"DATA"):
+        writer.write(line + b"\r\n")
+        answer = await reader.readline()
+        if answer[:1] not in (b"2", b"3"):
+            reader.feed_data(answer)
+            return reader, writer
+    writer.write(message(f"big{number}", megabytes * 1_000_000))
+    await writer.drain()
+    return reader, writer
+
+
+async def _end_message(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    with suppress(OSError):
+        writer.write(b".\r\n")
+        await writer.drain()
+    answer = await reader.readline()
+    writer.close()
+    return answer
+
+
+def _others(answers: list[bytes]) -> str:
+    texts = {one.partition(b" (")[0].decode().strip() for one in answers if not one.startswith(b"250")}
+    return ", ".join(sorted(texts)) or "none"
+
+
+async def run_guesses(recipients: int) -> None:
+    async with lab() as it:
+        await it.start()
+        answered, sessions, cut = 0, 0, 0
+        session: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        for number in range(recipients):
+            if session is None:
+                session = await _greeted(it.port)
+                sessions += 1
+            reader, writer = session
+            writer.write(b"RCPT TO:<guess%d@fwd.test>\r\n" % number)
+            answer = await reader.readline()
+            answered += answer.startswith(b"550")
+            if answer.startswith(b"421"):
+                writer.close()
+                cut, session = cut + 1, None
+        if session is not None:
+            session[1].close()
+        print(f"{recipients} recipients tried in {sessions} sessions: {answered} answered, {cut} times cut off")
+    async with lab() as it:
+        it.config.write_text(
+            it.config.read_text()
+            .replace("[domains.", MORE_GUESSES + "[domains.", 1)
+            .replace('now = ["dest@h0.test"]', 'now = ["dest@h0.test"]\noff = { enabled = false }', 1)
+        )
+        await it.start()
+        reader, writer = await _greeted(it.port)
+        took: dict[bytes, list[float]] = {b"off": [], b"out": []}
+        texts = set()
+        for _ in range(recipients // 2):
+            # In turn: whatever else the machine does meets both.
+            for name, seen in took.items():
+                begun = time.perf_counter()
+                writer.write(b"RCPT TO:<" + name + b"@fwd.test>\r\n")
+                texts.add(await reader.readline())
+                seen.append(time.perf_counter() - begun)
+        writer.close()
+        p = same_distribution(*took.values())
+        off, out = (median(seen) * 1e6 for seen in took.values())
+        print(
+            f"disabled {off:.0f} us, unknown {out:.0f} us (medians of {recipients // 2}), Kolmogorov-Smirnov p = {p:.3f}"
+        )
+        print(f"texts: {sorted(texts)}")
+
+
+async def _greeted(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection(LISTEN, port, local_addr=(f"{_NETWORK}.1.1", 0))
+    await reader.readline()
+    for line in (b"HELO guess.test", b"MAIL FROM:<bob@sender.test>"):
+        writer.write(line + b"\r\n")
+        await reader.readline()
+    return reader, writer
+
+
+def same_distribution(one: list[float], other: list[float]) -> float:
+    """How likely so large a difference is between samples of one distribution (Kolmogorov and Smirnov, asymptotic)."""
+    ordered = sorted([(value, 1 / len(one)) for value in one] + [(value, -1 / len(other)) for value in other])
+    distance, at = 0.0, 0.0
+    for index, (value, step) in enumerate(ordered):
+        at += step
+        if index + 1 == len(ordered) or ordered[index + 1][0] != value:
+            distance = max(distance, abs(at))
+    size = (len(one) * len(other) / (len(one) + len(other))) ** 0.5
+    x = (size + 0.12 + 0.11 / size) * distance
+    return min(1.0, max(0.0, 2 * sum((-1) ** (k - 1) * math.exp(-2 * k * k * x * x) for k in range(1, 101))))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="hostile")
+    runs = parser.add_subparsers(dest="run", required=True)
+    flood = runs.add_parser("flood")
+    flood.add_argument("--drips", type=int, default=2000)
+    flood.add_argument("--a-minute", type=int, default=5000)
+    flood.add_argument("--bombers", type=int, default=10)
+    flood.add_argument("--probes", type=int, default=1000)
+    memory = runs.add_parser("memory")
+    memory.add_argument("--messages", type=int, default=20)
+    memory.add_argument("--megabytes", type=int, default=30)
+    guesses = runs.add_parser("guesses")
+    guesses.add_argument("--recipients", type=int, default=10_000)
+    inner = runs.add_parser("attack", help="what flood starts in a process of its own")
+    for name in ("port", "drips", "a_minute", "bombers"):
+        inner.add_argument(name, type=int)
+    args = vars(parser.parse_args())
+    asyncio.run(
+        {"flood": run_flood, "memory": run_memory, "guesses": run_guesses, "attack": attack}[args.pop("run")](**args)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""bench/hostile.py in short: honest mail goes on, memory stays bounded, guesses are cut off. The long runs: docs/security.md."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+
+from tests.suites import ROOT
+
+
+async def hostile(*arguments: str) -> str:
+    """What it prints."""
+    run = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.hostile", *arguments),
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await run.communicate()
+    assert run.returncode == 0
+    return out.decode()
+
+
+def number(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    assert found is not None, text
+    return float(found[1])
+
+
+async def test_honest_mail_goes_on_under_attack() -> None:
+    text = await hostile("flood", "--drips", "200", "--a-minute", "3000", "--bombers", "10", "--probes", "50")
+    assert number(r"(\d+) sessions that drip", text) == 200
+    # The aim is 50; other tests run beside this one.
+    assert number(r"under attack: .* p99 ([\d.]+) ms", text) < 500
+    assert number(r"service (\d+) MiB", text) < 150
+
+
+async def test_many_large_messages_at_once_are_told_to_come_back() -> None:
+    text = await hostile("memory", "--messages", "5")
+    assert number(r"(\d+) of them taken", text) == 3
+    assert "others: 452 4.3.1" in text
+    assert number(r"service (\d+) MiB", text) < 290
+
+
+async def test_guesses_are_cut_off_and_learn_nothing_from_text_or_time() -> None:
+    text = await hostile("guesses", "--recipients", "150")
+    # The eleventh in each session ends it, and the hundredth in an hour all of them.
+    assert number(r"(\d+) answered", text) <= 100
+    assert number(r"p = ([\d.]+)", text) > 0.001
+    assert "texts: [b'550 5.1.1 no such address here\\r\\n']" in text
