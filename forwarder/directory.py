@@ -164,6 +164,11 @@ class StaticDirectory:
         """See ``ports.Directory``."""
         return ascii_domain(domain) in self._domains
 
+    def is_nowhere(self, address: Address) -> bool:
+        """An address of ours that mail cannot be sent to: unknown, disabled or a dead end."""
+        found = self._find(address)
+        return isinstance(found, NoSuchAlias) or (isinstance(found, _Entry) and not found.targets)
+
     def srs_domain(self, domain: str) -> str:
         """See ``ports.Directory``."""
         return self._own_srs_domain.get(ascii_domain(domain), self._srs_domain)

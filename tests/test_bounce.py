@@ -615,3 +615,12 @@ def test_a_note_that_names_the_hidden_host_is_left_out(note: str, kept: bool) ->
     ours = bounce.compose_failure(failed, envelope, original, hostname=HOST, now=NOW, note=note)
     assert (note.encode() in ours) is kept
     assert b"sink.test" not in ours.replace(note.encode(), b"") or kept
+
+
+def test_what_one_destination_says_of_another_is_hidden_too() -> None:
+    other = Address("wilhelmina", "two.test")
+    failed = [(ALIAS, DEST, Failed("RCPT", Reply(550, "5.1.1", "no dest.box here, ask wilhelmina"), PEER))]
+    failed.append((ALIAS, other, Failed("RCPT", Reply(550, "5.1.1", "gone"), None)))
+    envelope = Envelope("01J", Peer(IPv4Address("192.0.2.1"), "a.test"), BOB, (Recipient(ALIAS),), NOW)
+    raw = bounce.compose_failure(failed, envelope, message("From: bob@sender.test\n\nx\n"), hostname=HOST, now=NOW)
+    assert b"wilhelmina" not in raw

@@ -494,6 +494,21 @@ D = '[domains."fwd.test"'
             id="an alias that leads nowhere",
         ),
         pytest.param(
+            LEAST + f'{D}.aliases]\nx = {{ targets = ["a@x.test"], owner = "gone@fwd.test" }}\n',
+            ['domains."fwd.test".aliases.x.owner: gone@fwd.test is an address of ours that leads nowhere (line 5)'],
+            id="an owner that leads nowhere",
+        ),
+        pytest.param(
+            LEAST + f'{D}.bounces]\nhard = "nobody"\n',
+            [
+                (
+                    "domains.\"fwd.test\".bounces.hard: must be 'sender', 'owner', 'both', 'digest' or 'suppress', "
+                    "got 'nobody' (line 5)"
+                ),
+            ],
+            id="a way that is none",
+        ),
+        pytest.param(
             LEAST + f'{D}.aliases]\nx = "y@fwd.test"\ny = "x@fwd.test"\n',
             [
                 'domains."fwd.test".aliases.x: leads only in a circle (line 5)',

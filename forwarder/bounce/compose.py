@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from forwarder.bounce.hide import Secrets, scrub, scrub_of
+from forwarder.bounce.hide import Secrets, scrub_of
 from forwarder.bounce.match import destinations, worst_status
 from forwarder.mail.dsn import (
     MAX_RETURNING,
@@ -190,8 +190,8 @@ def compose_delay(
 ) -> bytes:
     """The report about recipients that are still tried for, as ``compose_failure``."""
 
-    def line(alias: Address, destination: Address, outcome: Deferred, envelope: Envelope) -> RecipientReport:
-        return replace(_delayed_line(alias, destination, outcome, envelope), retry_until=retry_until)
+    def line(alias: Address, secrets: Secrets, outcome: Deferred, envelope: Envelope) -> RecipientReport:
+        return replace(_delayed_line(alias, secrets, outcome, envelope), retry_until=retry_until)
 
     lines = _by_alias(waiting, line, envelope)
     return _report(Action.DELAYED, lines, [one for _, one, _ in waiting], envelope, message, hostname, now, note)
@@ -213,19 +213,21 @@ def compose_success(
     return _report(action, [line], destinations, envelope, message, hostname, now, note)
 
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", Failed, Deferred)
 
 
 def _by_alias(
     told: Sequence[tuple[Address, Address, _T]],
-    line: Callable[[Address, Address, _T, Envelope], RecipientReport],
+    line: Callable[[Address, Secrets, _T, Envelope], RecipientReport],
     envelope: Envelope,
 ) -> list[RecipientReport]:
     """One for each alias: how many there are behind it is nobody's business."""
+    # One destination's server may name another's.
+    secrets = Secrets.of([destination for _, destination, _ in told], hosts=[one.peer for _, _, one in told])
     lines: dict[Address, RecipientReport] = {}
-    for alias, destination, outcome in told:
+    for alias, _, outcome in told:
         if alias not in lines:
-            lines[alias] = line(alias, destination, outcome, envelope)
+            lines[alias] = line(alias, secrets, outcome, envelope)
     return list(lines.values())
 
 
@@ -263,21 +265,21 @@ def _report(
     )
 
 
-def _failed_line(alias: Address, destination: Address, outcome: Failed, envelope: Envelope) -> RecipientReport:
+def _failed_line(alias: Address, secrets: Secrets, outcome: Failed, envelope: Envelope) -> RecipientReport:
     enhanced = outcome.reply.enhanced
     status = enhanced if enhanced and _ENHANCED.fullmatch(enhanced) and enhanced[0] == "5" else "5.0.0"
-    text = scrub(outcome.reply.text, hidden=destination, alias=alias, peer=outcome.peer)
+    text = scrub_of(secrets, outcome.reply.text, alias)
     diagnostic = str(Reply(outcome.reply.code, status, text)).strip()
     return RecipientReport(alias, Action.FAILED, status, diagnostic, _orcpt(envelope, alias))
 
 
-def _delayed_line(alias: Address, destination: Address, outcome: Deferred, envelope: Envelope) -> RecipientReport:
+def _delayed_line(alias: Address, secrets: Secrets, outcome: Deferred, envelope: Envelope) -> RecipientReport:
     if outcome.reply is None:
         # RFC 3463 section 3.5: X.4.1, no answer from host.
         return RecipientReport(alias, Action.DELAYED, "4.4.1", None, _orcpt(envelope, alias))
     enhanced = outcome.reply.enhanced
     status = enhanced if enhanced and _ENHANCED.fullmatch(enhanced) and enhanced[0] == "4" else "4.0.0"
-    text = scrub(outcome.reply.text, hidden=destination, alias=alias, peer=outcome.peer)
+    text = scrub_of(secrets, outcome.reply.text, alias)
     diagnostic = str(Reply(outcome.reply.code, status, text)).strip()
     return RecipientReport(alias, Action.DELAYED, status, diagnostic, _orcpt(envelope, alias))
 

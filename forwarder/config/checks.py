@@ -9,6 +9,7 @@ from pathlib import Path as FilePath
 from forwarder.config.locate import Path
 from forwarder.config.settings import Settings
 from forwarder.directory import StaticDirectory
+from forwarder.model import Address
 
 __all__ = ["examine"]
 
@@ -21,6 +22,7 @@ def examine(settings: Settings) -> Iterator[tuple[Path, str]]:
     yield from _submission(settings)
     yield from _tls_reports(settings)
     yield from _dead_ends(settings)
+    yield from _lost_owners(settings)
 
 
 def _missing_files(settings: Settings) -> Iterator[tuple[Path, str]]:
@@ -94,3 +96,19 @@ def _dead_ends(settings: Settings) -> Iterator[tuple[Path, str]]:
             yield where, "leads only in a circle"
         else:
             yield where, f"leads to {end.target}, an address of ours that leads nowhere"
+
+
+def _lost_owners(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """Owners whose address is one of ours and leads nowhere would hear of nothing."""
+    directory = StaticDirectory.from_settings(settings)
+    for path, owner in _owners(settings):
+        if owner is not None and directory.is_nowhere(owner):
+            yield path, f"{owner} is an address of ours that leads nowhere"
+
+
+def _owners(settings: Settings) -> Iterator[tuple[Path, Address | None]]:
+    yield ("bounces", "owner"), settings.bounces.owner
+    for name, domain in settings.domains.items():
+        yield ("domains", name, "owner"), domain.owner
+        for alias, one in domain.aliases.items():
+            yield ("domains", name, "aliases", alias, "owner"), one.owner

@@ -217,3 +217,17 @@ def test_it_says_how_mail_leaves(config: Path, capsys: pytest.CaptureFixture[str
     config.write_text(f"{config.read_text()}\n[relay]\n{relay}{login}")
     assert main(["check-config", str(config)]) == 0
     assert "delivers to mail.test:465 (as us@mail.test, TLS: implicit)\n" in capsys.readouterr().out
+
+
+def test_a_letter_that_cannot_be_used_is_named(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(config.read_text() + '\n[bounces]\ntemplate_dir = "letters"\n')
+    assert main(["check-config", str(config)]) == 1
+    assert "there is no such folder" in capsys.readouterr().err
+    (config.parent / "letters").mkdir()
+    assert main(["check-config", str(config)]) == 0
+    (config.parent / "letters" / "digest.txt").write_text("Subject: x\n\n$alias\n")
+    capsys.readouterr()
+    assert main(["check-config", str(config)]) == 1
+    error = capsys.readouterr().err
+    assert "bounces.template_dir: " in error
+    assert "digest.txt: $alias is nothing that is known here; those are $day" in error

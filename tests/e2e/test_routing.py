@@ -241,3 +241,23 @@ async def test_templates_of_the_operator_take_the_place_of_ours(tmp_path: Path) 
         await until(lambda: len(owners.messages) == 1)
         _, text = letter(owners)
         assert text.startswith("Kaputt: ")
+
+
+@pytest.mark.parametrize(
+    "sender", ["SRS0=abcd=EF=first.test=bob@sender.test", "SRS1=abcd=first.test==xyz=TT=origin.test=bob@sender.test"]
+)
+async def test_what_another_forwarder_sent_goes_back_to_that_hop(tmp_path: Path, sender: str) -> None:
+    """Whose address it was knows the way from there; the owner hears of it beside."""
+    async with (
+        lab(tmp_path, zone=ZONE, extra=routes(hard="both")) as it,
+        SmtpSink(host=OWNERS, port=it.port) as owners,
+    ):
+        assert (await it.send(it.signed(sender=sender), sender)).startswith("250")
+        arrived = await it.next(it.sink)
+        assert arrived.sender.endswith("@fwd.test")
+        assert (await it.bounce(arrived)).startswith("250")
+        home = await it.next(it.sender)
+        assert (home.sender, home.recipients) == ("", (sender,))
+        assert not any(one in home.data.lower() for one in HIDDEN)
+        await until(lambda: len(owners.messages) == 1)
+        assert "hidden.destination@sink.test" in letter(owners)[1]
