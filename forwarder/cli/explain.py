@@ -1,7 +1,8 @@
 """What would happen to this message, and why? Verdict, route, rewritten sender, every byte added. Nothing is sent or stored.
 
 The message is taken as if it came now, from ``--ip``, with the envelope given as options; the aliases, keys and policy are the
-configuration's. A reversible address that needs the store is shown as opaque; claims and budgets are not asked.
+configuration's. A reversible address that needs the store is shown as opaque; claims and budgets are not asked. Whether a next
+hop has refused such mail is, where From depends on it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from forwarder import rewrite, route, screen, seal
 from forwarder.app import StartError, SystemClock, load_keys, make_key_host, make_resolver, names_of, policy_of
 from forwarder.auth.verify import verify
 from forwarder.cli.authenticate import verdict_fields
+from forwarder.cli.explainfrom import explain_from
 from forwarder.config import ConfigError, Settings, load
 from forwarder.directory import StaticDirectory
 from forwarder.edge.data import refuse_bytes
@@ -115,10 +117,13 @@ async def _route(settings: Settings, envelope: Envelope, message: Message) -> di
     rewritten = rewrite.rewrite_sender(
         envelope.sender, decided, keys.srs_secrets(), now.date(), directory.is_srs_domain
     )
+    group = rewrite.group_by_next_hop(decided.targets)[0]
+    found_from = await explain_from(settings, decided, verdict, message, resolver, keys, now)
+    if found_from.first is not None:
+        message = found_from.first.message
     sealed = seal.seal_message(
         message, envelope, verdict, decided.alias, srs_domain=decided.srs_domain, names=names, keys=keys, now=now
     )
-    group = rewrite.group_by_next_hop(decided.targets)[0]
     domain = decided.srs_domain if rewritten.sender is not None else names.hostname
     head, _ = seal.address_to(
         sealed,
@@ -139,6 +144,10 @@ async def _route(settings: Settings, envelope: Envelope, message: Message) -> di
         "sender_form": decided.sender_form.value,
         "rewritten_sender": str(rewritten.sender or "<>"),
         "opaque": rewritten.token is not None,
+        "from": message.all(b"from")[0].value.decode("utf-8", "replace").strip(),
+        "from_rewrite": decided.from_rewrite.value,
+        "from_reason": decided.from_reason,
+        "from_at": found_from.next_hops,
         "fields_removed": removed,
         "fields_added": [one.raw.decode("utf-8", "replace") for one in parse_message(added).fields],
         "octets_added": len(added),
@@ -155,9 +164,12 @@ def _for_people(told: dict[str, Any]) -> Iterator[str]:
             else:
                 yield f"  {method:<20} {check or 'nothing'}"
     yield f"{told['route']}: {_plain(told['reason'])}"
-    for name in ("reply", "mailbox", "alias", "targets", "rewritten_sender", "fields_removed", "octets_added"):
+    shown = "reply mailbox alias targets rewritten_sender from from_rewrite from_reason fields_removed octets_added"
+    for name in shown.split():
         if told.get(name):
-            yield f"  {name.replace('_', ' '):<20} {told[name]}"
+            yield f"  {name.replace('_', ' '):<20} {_plain(' '.join(str(told[name]).split()))}"
+    for one in told.get("from_at", ()):
+        yield f"  {'from at':<20} {one['next_hop']} ({one['provider']}): {one['from']}, {one['because']}"
     for field in told.get("fields_added", ()):
         yield f"  + {_plain(' '.join(field.split()))}"
 

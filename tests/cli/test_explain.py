@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from forwarder.app import open_state
 from forwarder.cli import demo_lab
+from forwarder.config import load
+from tests.fakes import MemoryJournal
 from tests.suites import ROOT
 
 CONFIG = """\
@@ -116,3 +120,67 @@ def test_the_demo_tells_its_story_and_it_holds() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The story holds." in done.stdout
     assert "FAIL" not in done.stdout
+
+
+# --- From ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strict(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, where the sender's domain asks for rejection."""
+    path = tmp_path_factory.mktemp("strict")
+    demo_lab.make_keys(path / "keys")
+    (path / "zone.json").write_text(json.dumps(demo_lab.zone({})))
+    (path / "forwarder.toml").write_text((folder / "forwarder.toml").read_text())
+    (path / "m.eml").write_bytes(MESSAGE)
+    return path
+
+
+BY_SPF = ("--mail-from", "bob@sender.test", "--rcpt-to", "alias@fwd.test", "--ip", "127.0.0.10")
+
+
+def test_it_is_told_why_from_stays(folder: Path) -> None:
+    out = told(folder, *BY_SPF)
+    assert (out["from"], out["from_rewrite"], out["from_at"]) == ("bob@sender.test", "never", [])
+    assert "asks nobody to refuse" in str(out["from_reason"])
+
+
+def test_it_is_told_what_would_happen_to_from_if_it_were_refused(strict: Path) -> None:
+    out = told(strict, *BY_SPF)
+    assert (out["from"], out["from_rewrite"]) == ("bob@sender.test", "if-known")
+    assert out["from_at"] == [
+        {
+            "next_hop": "sink.test",
+            "provider": "sink.test",
+            "from": "kept",
+            "because": "rewritten if that is refused, as it has not been yet",
+        }
+    ]
+    assert not (strict / "state").exists()
+    assert "from at              sink.test (sink.test): kept, rewritten if" in explain(strict, *BY_SPF).stdout
+
+
+async def test_what_was_refused_before_is_read_from_the_store(strict: Path) -> None:
+    settings = load(strict / "forwarder.toml")
+    settings.state_dir.mkdir()
+    async with open_state(settings, MemoryJournal()) as state:
+        await state.refusals.note_refusal("sender.test", "sink.test")
+    out = await asyncio.to_thread(told, strict, *BY_SPF)
+    assert str(out["from"]).startswith('"bob at sender.test via alias"')
+    (at,) = out["from_at"]  # type: ignore[misc]
+    assert (at["from"], at["because"]) == ("rewritten", "this provider has refused such mail")
+
+
+def test_a_policy_of_always_is_shown_with_the_from_that_leaves(strict: Path) -> None:
+    config = strict / "forwarder.toml"
+    kept = config.read_text()
+    config.write_text(kept + '[policy]\nfrom_rewrite = "always"\n')
+    try:
+        out = told(strict, *BY_SPF)
+    finally:
+        config.write_text(kept)
+    assert (out["from_rewrite"], out["from_reason"]) == ("at-once", "policy.from_rewrite is always")
+    assert "via alias" in str(out["from"])
+    fields = out["fields_added"]
+    assert isinstance(fields, list)
+    assert sum(len(one.encode()) for one in fields) == out["octets_added"]

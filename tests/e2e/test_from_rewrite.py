@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -273,3 +275,87 @@ async def exists_calls(store: StoreClient) -> int:
     told = (await store.command("INFO", "commandstats")).decode()
     found = [line for line in told.splitlines() if line.startswith("cmdstat_exists:")]
     return int(found[0].partition("calls=")[2].partition(",")[0]) if found else 0
+
+
+async def test_only_who_refused_it_gets_the_other_form(tmp_path: Path) -> None:
+    async with lab(tmp_path) as it:
+        asked = list[str]()
+
+        async def handle_rcpt(
+            server: SMTP, session: Session, envelope: SmtpEnvelope, address: str, options: list[str]
+        ) -> str:
+            asked.append(address)
+            if address == "two@sink.test" and asked.count(address) == 1:
+                return GMAIL
+            envelope.rcpt_tos.append(address)
+            return "250 2.1.5 OK"
+
+        it.sink.handle_RCPT = handle_rcpt  # type: ignore[attr-defined]
+        raw = signed(
+            MESSAGE,
+            "bob@sender.test",
+            ("both@fwd.test",),
+            mailkey=it.keys.mailkey("sender.test"),
+            now=it.app.clock.now(),
+        )
+        assert (await it.send(raw, recipient="both@fwd.test")).startswith("250 2.0.0 delivered")
+        first, second = await it.next(it.sink), await it.next(it.sink)
+        assert (first.recipients, second.recipients) == (("one@sink.test",), ("two@sink.test",))
+        assert author_of(parse_message(first.data)).domain == "sender.test"
+        assert author_of(parse_message(second.data)).domain == "fwd.test"
+        assert (await verdict_at_sink(it, second)).mailkey.result is Result.PASS
+
+
+async def test_with_the_store_away_it_is_refused_and_taken_all_the_same(tmp_path: Path) -> None:
+    async with lab(tmp_path) as it:
+        pid = it.app.store_pid
+        assert pid is not None
+        refused = refuse_senders_from(it)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for number in (1, 2):
+                assert (await it.send(at_risk(it, numbered(number)))).startswith("250")
+                assert author_of(parse_message((await it.next(it.sink)).data)).domain == "fwd.test"
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert len(refused) == 2
+        assert it.events("from.refused") == []
+
+
+LONG = b"a-very-long-name-that-does-not-fit-into-a-reply-address"
+
+
+async def test_an_author_that_does_not_fit_into_the_address_is_kept_in_the_store(tmp_path: Path) -> None:
+    async with lab(tmp_path, zone=SPF) as it:
+        refuse_senders_from(it)
+        raw = at_risk(it, MESSAGE.replace(b"Bob <bob@", b"Bob <" + LONG + b"@"))
+        assert (await it.send(raw)).startswith("250")
+        author = author_of(parse_message((await it.next(it.sink)).data))
+        assert "=-=" in author.local
+        assert (await answered(it, ANSWER, "dest@sink.test", str(author))).startswith("250")
+        assert (await it.next(it.sender)).recipients == (f"{LONG.decode()}@sender.test",)
+
+
+async def test_an_author_that_cannot_be_kept_keeps_its_from(tmp_path: Path) -> None:
+    async with lab(tmp_path) as it:
+        pid = it.app.store_pid
+        assert pid is not None
+        refused = refuse_senders_from(it)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            raw = at_risk(it, MESSAGE.replace(b"Bob <bob@", b"Bob <" + LONG + b"@"))
+            assert (await it.send(raw)).startswith("550 5.7.26")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert len(refused) == 1
+
+
+async def test_a_bounce_of_what_was_rewritten_finds_its_way_and_names_nobody(tmp_path: Path) -> None:
+    async with lab(tmp_path) as it:
+        refuse_senders_from(it)
+        assert (await it.send(at_risk(it))).startswith("250")
+        arrived = await it.next(it.sink)
+        assert (await it.bounce(arrived)).startswith("250")
+        report = await it.next(it.sender)
+        assert report.recipients == ("bob@sender.test",)
+        assert b"sink.test" not in report.data
