@@ -48,6 +48,7 @@ LAYERS = {
     "mtasts": 5,
     "relay": 5,
     "resolver": 5,
+    "secrecy": 5,
     "store": 5,
     "telemetry": 5,
     "tracing": 5,

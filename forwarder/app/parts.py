@@ -264,21 +264,24 @@ def make_tls(settings: Settings, now: datetime) -> ssl.SSLContext:
         pair = (settings.tls.cert, settings.tls.key)
     else:
         pair = make_self_signed(settings.state_dir / "tls", settings.hostname, now)
-    try:
-        return server_context(*pair)
-    except (OSError, ssl.SSLError) as error:
-        raise StartError(f"tls: cannot use {pair[0]} with {pair[1]}: {error}") from error
+    return _server_context("tls", *pair)
 
 
 def make_web_tls(settings: Settings) -> ssl.SSLContext | None:
     """``None``: HTTP in the clear, behind a proxy. Raises StartError."""
     cert, key = settings.web.tls.cert, settings.web.tls.key
-    if cert is None or key is None:
-        return None
+    return _server_context("web.tls", cert, key) if cert is not None and key is not None else None
+
+
+def _server_context(setting: str, cert: Path, key: Path) -> ssl.SSLContext:
     try:
+        # OpenSSL opens the file by itself, and takes one that everybody reads.
+        read_private(key)
         return server_context(cert, key)
+    except KeyFileError as error:
+        raise StartError(f"{setting}.key: {error}") from None
     except (OSError, ssl.SSLError) as error:
-        raise StartError(f"web.tls: cannot use {cert} with {key}: {error}") from error
+        raise StartError(f"{setting}: cannot use {cert} with {key}: {error}") from error
 
 
 # --- what each part is told ---------------------------------------------------------------------------------------------

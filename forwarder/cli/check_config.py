@@ -107,11 +107,15 @@ def _unusable_zone(loaded: Loaded) -> Iterator[Mistake]:
 
 def _unusable_certificate(loaded: Loaded) -> Iterator[Mistake]:
     from forwarder.edge.tls import server_context
+    from forwarder.keys import KeyFileError, read_private
 
     for path, tls in ((("tls",), loaded.settings.tls), (("web", "tls"), loaded.settings.web.tls)):
         if tls.cert is not None and tls.key is not None:
             try:
+                read_private(tls.key)
                 server_context(tls.cert, tls.key)
+            except KeyFileError as error:
+                yield loaded.mistake((*path, "key"), str(error))
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
                 yield loaded.mistake(path, f"{tls.cert} and {tls.key} cannot be used together: {error}")
 

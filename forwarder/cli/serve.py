@@ -32,8 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from forwarder.app import App, SystemClock
     from forwarder.config import ConfigError, load
+    from forwarder.secrecy import hide_memory
     from forwarder.telemetry import EventLog
 
+    # Before anything secret is read.
+    hide_memory()
     armed = os.environ.get("FORWARDER_FAILPOINT", "")
     try:
         failpoints.arm(armed)

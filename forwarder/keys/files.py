@@ -220,8 +220,15 @@ def _refuse_unless_private(path: Path, facts: os.stat_result) -> None:
         raise KeyFileError(f"{path}: not a regular file")
     if facts.st_uid not in (os.geteuid(), 0):
         raise KeyFileError(f"{path}: owned by uid {facts.st_uid}; chown it to the user we run as, or to root")
-    if facts.st_mode & 0o077:
+    # Who may read what systemd hands over (LoadCredential=) is in an access control list, whose mask stands where the group's
+    # rights stand.
+    if facts.st_mode & (0o037 if _is_credential(path) else 0o077):
         raise KeyFileError(f"{path}: others can use it (mode {stat.S_IMODE(facts.st_mode):04o}); chmod 600 {path}")
+
+
+def _is_credential(path: Path) -> bool:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return folder is not None and path.parent == Path(folder)
 
 
 # --- making -----------------------------------------------------------------------------------------------------------

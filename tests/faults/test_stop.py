@@ -227,6 +227,8 @@ def limit_files(it: Service, number: int) -> int:
 
 def files_of(pid: int) -> int:
     """How many are open."""
+    if os.geteuid() != 0:
+        pytest.skip("only root looks into a process that hides its memory")
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
