@@ -224,10 +224,63 @@ def test_nothing_can_be_changed_afterwards(folder: Path) -> None:
 
 
 def test_a_password_in_the_store_s_url_is_not_shown(folder: Path) -> None:
-    settings = loaded(folder, LEAST, {"FORWARDER_STORE": "redis://user:hunter2@store:6379/0"})
+    settings = loaded(folder, LEAST, {"FORWARDER_STORE": "rediss://user:hunter2@store:6379/0"})
 
     assert "hunter2" not in repr(settings)
     assert "hunter2" not in "".join(mistakes(folder, LEAST, {"FORWARDER_STORE": "rediis://user:hunter2@store"}))
+
+
+@pytest.mark.parametrize(
+    ("url", "lacking"),
+    [
+        ("redis://store.example", "without TLS (rediss://) and without a password"),
+        ("redis://:hunter2@192.0.2.1:6379", "without TLS (rediss://)"),
+        ("rediss://store.example", "without a password"),
+        ("rediss://user:hunter2@store.example?ssl_cert_reqs=none", "without TLS (rediss://)"),
+    ],
+)
+def test_a_store_elsewhere_needs_tls_and_a_password(folder: Path, url: str, lacking: str) -> None:
+    environ = {"FORWARDER_STORE": url}
+    [told] = mistakes(folder, LEAST, environ)
+    assert told == (
+        f"FORWARDER_STORE: a server elsewhere, {lacking}: who is between can read and make mail;"
+        " store_insecure = true if nobody is"
+    )
+    assert loaded(folder, LEAST, environ | {"FORWARDER_STORE_INSECURE": "true"}).store == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "unix:///run/valkey.sock",
+        "redis://127.0.0.1",
+        "redis://[::1]:6379",
+        "redis://localhost/0",
+        "rediss://user:hunter2@store.example",
+        "rediss://store.example?ssl_certfile=/c.pem&ssl_keyfile=/k.pem",
+    ],
+)
+def test_a_store_here_or_behind_tls_and_a_password_is_taken(folder: Path, url: str) -> None:
+    assert loaded(folder, LEAST, {"FORWARDER_STORE": url}).store == url
+
+
+def test_a_password_in_a_file_that_others_read_is_refused(folder: Path) -> None:
+    config = folder / "forwarder.toml"
+    config.write_text('store = "rediss://:hunter2@store.example"\n' + LEAST)
+    config.chmod(0o640)
+    with pytest.raises(ConfigError, match="others can read the password in this file: chmod 600") as refused:
+        load(config, {})
+    assert "hunter2" not in str(refused.value)
+    config.chmod(0o600)
+    assert load(config, {}).store.startswith("rediss")
+
+
+def test_a_store_has_one_password(folder: Path) -> None:
+    written = 'store_password_file = "key.pem"\n'
+    [told] = mistakes(folder, written + LEAST, {"FORWARDER_STORE": "rediss://:hunter2@store.example"})
+    assert "the URL in store has a password already" in told
+    [told] = mistakes(folder, written + LEAST)
+    assert "the embedded store takes no password" in told
 
 
 # --- the environment ---------------------------------------------------------------------------------------------------

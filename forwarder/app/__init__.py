@@ -33,6 +33,7 @@ from forwarder.app.parts import (
 )
 from forwarder.app.service import App
 from forwarder.app.state import State, open_state
+from forwarder.app.storeurl import store_url
 
 __all__ = [
     "App",
@@ -53,5 +54,6 @@ __all__ = [
     "open_state",
     "policy_of",
     "relay_settings",
+    "store_url",
     "usable_roots",
 ]

@@ -36,7 +36,7 @@ __all__ = ["App"]
 #: Seconds that messages on their way get when the program stops (systemd's default for a stop is 90).
 DRAIN = 30.0
 #: What is opened or begun once and for all: a change of it counts at the next start.
-_AT_START = ("state_dir", "store", "workers", "log", "trace")
+_AT_START = ("state_dir", "store", "store_password_file", "store_insecure", "workers", "log", "trace")
 #: Earlier configurations that may have sessions left. Of the oldest, sessions are ended between two messages.
 MAX_FADING = 16
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from forwarder.app.clock import SystemClock
 from forwarder.app.errors import StartError
+from forwarder.app.storeurl import store_url
 from forwarder.config import Settings
 from forwarder.ports import Clock, Journal, StoreAway
 from forwarder.store.client import StoreClient, StoreUrlError
@@ -57,6 +58,8 @@ class Store:
                 raise StartError(f"the embedded store cannot start: {error}") from error
             self._watch = asyncio.create_task(self._embedded.watch())
             url = self._embedded.url
+        else:
+            url = store_url(self._settings)
         try:
             # Two connections: a large body must not keep the ledger waiting (docs/decisions/0006).
             ledgers = StoreClient(url, journal=self._journal)
@@ -65,7 +68,7 @@ class Store:
         except StoreUrlError as error:
             raise StartError(f"store: {error}") from error
         try:
-            for finding in await examine_store(self._clients[0]):
+            for finding in await examine_store(self._clients[0], ours=self._embedded is not None):
                 self._journal.event("store.finding", fatal=finding.fatal, text=finding.text)
                 if finding.fatal:
                     raise StartError(f"store: {finding.text}")
@@ -144,7 +147,7 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
         if embedded is not None:
             await embedded.start()
         client = StoreClient(
-            embedded.url if embedded is not None else settings.store, journal=journal, timeout=QUEUE_TIMEOUT
+            embedded.url if embedded is not None else store_url(settings), journal=journal, timeout=QUEUE_TIMEOUT
         )
         ledger = RedisLedger(client, journal=journal)
         standings = RedisStandings(client, ledger, SystemClock(), journal)

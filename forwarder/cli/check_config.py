@@ -86,10 +86,13 @@ def _unusable_keys(loaded: Loaded) -> Iterator[Mistake]:
 def _unusable_store(loaded: Loaded) -> Iterator[Mistake]:
     """A URL that the store's client does not take. Nothing is connected to."""
     if loaded.settings.store != "embedded":
+        from forwarder.app import StartError, store_url
         from forwarder.store.client import StoreClient, StoreUrlError
 
         try:
-            StoreClient(loaded.settings.store, journal=_NoJournal())
+            StoreClient(store_url(loaded.settings), journal=_NoJournal())
+        except StartError as error:
+            yield loaded.mistake(("store_password_file",), str(error).removeprefix("store_password_file: "))
         except StoreUrlError as error:
             yield loaded.mistake(("store",), str(error).removeprefix("store: "))
 

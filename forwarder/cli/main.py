@@ -25,6 +25,7 @@ COMMANDS = {
     "tls": "tell how mail to a domain would be protected, and why",
     "queue": "see and move the mail that waits here",
     "destinations": "see which destinations fail, pause, resume or disable them",
+    "store": "prepare a store of yours",
     "reputation": "see who is complained of, forgive, block",
     "trace": "tell what happened to a message",
     "mailkey": "make, publish and use mailkey keys: sign and verify messages",

@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 
 from forwarder.config.locate import Path
 from forwarder.config.settings import Settings
+from forwarder.config.values import read_store_url
 from forwarder.directory import StaticDirectory
 from forwarder.model import Address
 
@@ -17,6 +18,7 @@ __all__ = ["examine"]
 def examine(settings: Settings) -> Iterator[tuple[Path, str]]:
     """Where, and what."""
     yield from _missing_files(settings)
+    yield from _store(settings)
     yield from _repeated_listeners(settings)
     yield from _repeated_keys(settings)
     yield from _submission(settings)
@@ -36,6 +38,7 @@ def _missing_files(settings: Settings) -> Iterator[tuple[Path, str]]:
 
 
 def _files(settings: Settings) -> Iterator[tuple[Path, FilePath | None]]:
+    yield ("store_password_file",), settings.store_password_file
     yield ("srs", "secret_file"), settings.srs.secret_file
     for number, legacy in enumerate(settings.srs.legacy):
         yield ("srs", "legacy", number, "secret_file"), legacy.secret_file
@@ -54,6 +57,24 @@ def _files(settings: Settings) -> Iterator[tuple[Path, FilePath | None]]:
         yield ("keys", "dkim", number, "key"), dkim.key
     if settings.keys.arc is not None:
         yield ("keys", "arc", "key"), settings.keys.arc.key
+
+
+def _store(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """Who can read what goes to the store reads mail, and who can write to it writes any."""
+    if settings.store == "embedded":
+        if settings.store_password_file is not None:
+            yield ("store_password_file",), "the embedded store takes no password: nobody else can reach it"
+        return
+    url = read_store_url(settings.store)
+    if url is None:
+        return  # the store's client says what is wrong with it
+    if url.password and settings.store_password_file is not None:
+        yield ("store_password_file",), "the URL in store has a password already"
+    known = bool(url.password or settings.store_password_file or url.has_certificate)
+    if url.is_elsewhere and not (url.verifies and known) and not settings.store_insecure:
+        lacking = [word for word, there in (("TLS (rediss://)", url.verifies), ("a password", known)) if not there]
+        why = f"a server elsewhere, without {' and without '.join(lacking)}: who is between can read and make mail"
+        yield ("store",), f"{why}; store_insecure = true if nobody is"
 
 
 def _repeated_listeners(settings: Settings) -> Iterator[tuple[Path, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -16,6 +16,7 @@ from forwarder.config.environment import Override, apply, read_environment
 from forwarder.config.locate import Path, locate
 from forwarder.config.mistakes import ConfigError, Mistake, explain
 from forwarder.config.settings import Settings, fields_at
+from forwarder.config.values import read_store_url
 
 __all__ = ["Loaded", "load", "read"]
 
@@ -64,7 +65,7 @@ def read(path: FilePath, environ: Mapping[str, str] | None = None) -> Loaded:
             place = _place(detail["loc"], data)
             mistakes.append(_placed(place, explain(detail, place, fields_at), lines, variables))
         raise ConfigError(source, mistakes) from None
-    for place, problem in examine(settings):
+    for place, problem in (*examine(settings), *_open_password(path, settings, variables)):
         mistakes.append(_placed(place, problem, lines, variables))
     if mistakes:
         raise ConfigError(source, mistakes)
@@ -84,6 +85,13 @@ def _text(path: FilePath) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(str(path), [Mistake((), "is not UTF-8", line)]) from None
+
+
+def _open_password(path: FilePath, settings: Settings, variables: Mapping[Path, str]) -> Iterator[tuple[Path, str]]:
+    """A password in a file that others can read."""
+    url = read_store_url(settings.store)
+    if url is not None and url.password and ("store",) not in variables and path.stat().st_mode & 0o077:
+        yield ("store",), "others can read the password in this file: chmod 600, or store_password_file"
 
 
 def _parse(source: str, text: str) -> dict[str, Any]:

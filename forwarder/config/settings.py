@@ -499,6 +499,8 @@ class Settings(_Table):
     state_dir: Location = FilePath("state")
     # Its URL may hold a password.
     store: Annotated[str, AfterValidator(values.store)] = Field(default="embedded", repr=False)
+    store_password_file: Annotated[Location | None, BeforeValidator(values.or_none)] = None
+    store_insecure: bool = False
     workers: Annotated[int, BeforeValidator(values.not_bool), Field(ge=0, le=1024)] = 1
     tls: Tls = Tls()
     srs: Srs

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
@@ -44,6 +46,7 @@ __all__ = [
     "listener",
     "not_bool",
     "or_none",
+    "read_store_url",
     "smarthost",
     "split",
     "store",
@@ -138,6 +141,36 @@ def store(text: str) -> str:
     if text != "embedded" and text.partition("://")[0] not in schemes:
         raise ValueError('must be "embedded" or a URL that begins with ' + ", ".join(f"{one}://" for one in schemes))
     return text
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoreUrl:
+    """What stands in one. ``is_elsewhere``: on another host, as far as its name tells. ``verifies``: TLS, and no stranger's."""
+
+    is_elsewhere: bool
+    verifies: bool
+    password: str | None
+    has_certificate: bool
+
+
+def read_store_url(text: str) -> StoreUrl | None:
+    """None: it cannot be read, or is no URL of one server."""
+    try:
+        url = urlsplit(text)
+        _ = url.port  # may be what follows a ":" in a password
+        options = parse_qs(url.query)
+        host = url.hostname or "localhost"
+    except ValueError:
+        return None
+    if url.scheme not in ("unix", "redis", "rediss"):
+        return None
+    checks = options.get("ssl_cert_reqs", ["required"])[-1] == "required"
+    return StoreUrl(
+        is_elsewhere=url.scheme != "unix" and not is_loopback(f"{host}:0"),
+        verifies=url.scheme == "rediss" and checks,
+        password=url.password or None,
+        has_certificate="ssl_certfile" in options,
+    )
 
 
 def selector(text: str) -> str:

@@ -144,11 +144,12 @@ def _pack(command: Sequence[Argument]) -> bytes:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A command on its way. ``again``: running it twice does no harm."""
+    """A command on its way. ``again``: running it twice does no harm. ``quiet``: a refusal is no event."""
 
     packed: bytes
     again: bool
     answer: asyncio.Future[Any] = field(repr=False)
+    quiet: bool = False
 
 
 class _UnknownScript(Exception):
@@ -226,9 +227,9 @@ class StoreClient:
             # It did not run. EVAL carries the text and leaves it with the server: no loop is possible.
             return await self._ask(("EVAL", script.text, len(keys), *keys, *arguments), again)
 
-    async def command(self, *command: Argument, again: bool = True) -> Any:
-        """Run one command. Replies are bytes, int, None or lists of them."""
-        return await self._ask(command, again)
+    async def command(self, *command: Argument, again: bool = True, quiet: bool = False) -> Any:
+        """Run one command. Replies are bytes, int, None or lists of them. ``quiet``: a refusal is no event."""
+        return await self._ask(command, again, quiet=quiet)
 
     def _is_known_away(self, now: float) -> bool:
         """By what the scout found, and nobody was answered here since."""
@@ -250,9 +251,9 @@ class StoreClient:
             self._fail(self._waiting, StoreAway(f"{self._where}: closed"))
         await self._hang_up()
 
-    async def _ask(self, command: Sequence[Argument], again: bool) -> Any:
+    async def _ask(self, command: Sequence[Argument], again: bool, *, quiet: bool = False) -> Any:
         loop = asyncio.get_running_loop()
-        call = _Call(_pack(command), again, loop.create_future())
+        call = _Call(_pack(command), again, loop.create_future(), quiet)
         if self._closed or self._is_known_away(loop.time()) or not self._breaker.admits(loop.time()):
             raise StoreUntouched(f"{self._where} does not answer")
         if not self._join(call, loop.time()):
@@ -357,7 +358,7 @@ class StoreClient:
         if call.answer.done():
             return  # the caller was cancelled
         if isinstance(reply, Exception):
-            call.answer.set_exception(self._refusal(reply))
+            call.answer.set_exception(self._refusal(reply, quiet=call.quiet))
         else:
             call.answer.set_result(reply)
 
@@ -389,14 +390,14 @@ class StoreClient:
             if not call.answer.done():
                 call.answer.set_exception(error)
 
-    def _refusal(self, error: Exception) -> Exception:
+    def _refusal(self, error: Exception, *, quiet: bool) -> Exception:
         """READONLY, OOM, MISCONF, NOAUTH, CLUSTERDOWN, an error in a script: the server answers, and says no."""
         if isinstance(error, NoScriptError):
             return _UnknownScript()
         word = getattr(error, "status_code", None) or str(error).partition(" ")[0]
         reason = f"{word}: {error}"[:200]
         now = asyncio.get_running_loop().time()
-        if now >= self._refusals.get(word, now):
+        if not quiet and now >= self._refusals.get(word, now):
             self._refusals[word] = now + REFUSAL_SILENCE
             self._journal.event("store_refused", store=self._where, reason=reason)
         kind = StoreUntouched if word in _SAID_BEFORE else StoreAway
