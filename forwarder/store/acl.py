@@ -16,8 +16,9 @@ USER = "forwarder"
 #: What only our own server is asked, or what may be refused: its settings, which hold its passwords, and to write its file anew.
 NOT_NEEDED = frozenset({"config", "bgrewriteaof"})
 COMMANDS = (
-    *("del", "exists", "expire", "ttl", "get", "getex", "mget", "set"),
+    *("append", "del", "exists", "expire", "ttl", "get", "getex", "getrange", "mget", "set"),
     *("hdel", "hexists", "hget", "hgetall", "hincrby", "hlen", "hmget", "hset", "hstrlen", "hvals"),
+    *("lpop", "lrange", "rpush"),
     *("sadd", "scard", "sismember", "smembers"),
     *("zadd", "zrange", "zrangebyscore", "zrem", "zscore"),
     *("eval", "evalsha", "info", "select", "time", "wait"),

@@ -81,6 +81,10 @@ async def test_mail_bounces_the_queue_and_the_commands_need_no_more(
                 ["reputation", "ls", *config],
                 ["reputation", "forgive", "sender.test", *config],
                 ["srs", "secrets", "status", *config],
+                ["destinations", "pause", "other.test", *config],
+                ["destinations", "ls", *config],
+                ["destinations", "resume", "other.test", *config],
+                ["trace", "bob@sender.test", *config],
             ]
             for words in commands:
                 assert await asyncio.to_thread(main, words) == 0, (words, capsys.readouterr().err)
