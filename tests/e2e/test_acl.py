@@ -81,9 +81,9 @@ async def test_mail_bounces_the_queue_and_the_commands_need_no_more(
                 ["reputation", "ls", *config],
                 ["reputation", "forgive", "sender.test", *config],
                 ["srs", "secrets", "status", *config],
-                ["destinations", "pause", "other.test", *config],
+                ["destinations", "pause", "one@other.test", *config],
                 ["destinations", "ls", *config],
-                ["destinations", "resume", "other.test", *config],
+                ["destinations", "resume", "one@other.test", *config],
                 ["trace", "bob@sender.test", *config],
             ]
             for words in commands:
