@@ -7,6 +7,7 @@ So it is told first to take no more, and closed a moment later.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import Callable
 
@@ -20,18 +21,19 @@ GRACE = 1.0
 class Accepting:
     """What ``make`` makes meets those who connect."""
 
-    def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, make: Callable[..., asyncio.Protocol]) -> None:
         self._make = make
         self._heir: Accepting | None = None
         self._servers: list[asyncio.Server] = []
 
-    async def start(self, sock: socket.socket) -> None:
-        """Begin to accept on ``sock``, which is ours from now on."""
+    async def start(self, sock: socket.socket, *place: object) -> None:
+        """Begin to accept on ``sock``, which is ours from now on. ``place`` is handed to ``make``, ours or the heir's."""
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(self._meet, sock=sock, backlog=BACKLOG))
+        meet = functools.partial(self._meet, *place)
+        self._servers.append(await loop.create_server(meet, sock=sock, backlog=BACKLOG))
 
-    def _meet(self) -> asyncio.Protocol:
-        return self._make() if self._heir is None else self._heir._meet()
+    def _meet(self, *place: object) -> asyncio.Protocol:
+        return self._make(*place) if self._heir is None else self._heir._meet(*place)
 
     def leave(self, heir: Accepting | None = None) -> None:
         """Accept nothing more. Whom we have taken all the same, or take because the loop is uvloop, the heir meets."""

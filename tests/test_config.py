@@ -418,6 +418,19 @@ D = '[domains."fwd.test"'
         ),
         pytest.param("listen = []\n" + LEAST, ["listen: must name at least 1 (line 1)"], id="an empty list"),
         pytest.param(
+            'listen = [{ address = "127.0.0.1:465", submission = true, tls = "implicit", proxy = ["10.0.0.0/8"] }]\n'
+            + LEAST,
+            ['listen[0]: proxy, xclient and xforward are for tls = "starttls" (line 1)'],
+            id="a proxy before TLS from the first octet",
+        ),
+        pytest.param(
+            'listen = [{ address = "127.0.0.1:25", proxy = ["0.0.0.0/0"] }]\n' + LEAST,
+            [
+                "listen[0].proxy[0]: is too wide to be trusted: name the networks of your own hosts, got '0.0.0.0/0' (line 1)"
+            ],
+            id="everybody is a proxy",
+        ),
+        pytest.param(
             'listen = [\n  "127.0.0.1:25",\n  "localhost:25",\n]\n' + LEAST,
             ["listen[1]: must be an IP address and a port, like 127.0.0.1:25 or [::1]:25, got 'localhost:25' (line 3)"],
             id="an element on its own line",

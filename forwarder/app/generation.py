@@ -38,6 +38,7 @@ from forwarder.edge.seats import Seats
 from forwarder.edge.server import EdgeServer
 from forwarder.edge.session import EdgeSettings
 from forwarder.edge.submission import SubmissionSession
+from forwarder.edge.trust import Trust
 from forwarder.keyhost import KeyHostClient
 from forwarder.keys.usage import Usage
 from forwarder.mail.tlsreport import Reporter
@@ -268,7 +269,8 @@ class Generation:
             await self._serve_web(web)
         for one, sock in zip(self.settings.listen, mail, strict=True):
             server = self._users if one.submission else self._inbound
-            await server.start([sock], tls=self._material.tls if one.tls == "implicit" else None)
+            trust = Trust(one.proxy, one.xclient, one.xforward)
+            await server.start([sock], tls=self._material.tls if one.tls == "implicit" else None, trust=trust)
         self._tasks = [asyncio.create_task(self.worker.run()), asyncio.create_task(self._dispatcher.renew())]
         self._tasks.append(asyncio.create_task(self._ground.standings.run()))
         self._tasks.append(asyncio.create_task(self.digests.run()))

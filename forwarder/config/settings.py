@@ -54,11 +54,16 @@ class Listener(_Table):
     address: Endpoint
     submission: bool = False
     tls: Literal["starttls", "implicit"] = "starttls"
+    proxy: Annotated[tuple[Network, ...], BeforeValidator(values.split)] = ()
+    xclient: Annotated[tuple[Network, ...], BeforeValidator(values.split)] = ()
+    xforward: Annotated[tuple[Network, ...], BeforeValidator(values.split)] = ()
 
     @model_validator(mode="after")
     def _mail_servers_start_in_clear(self) -> Listener:
         if self.tls == "implicit" and not self.submission:
             raise ValueError('tls = "implicit" is for submission: other mail servers begin in clear text')
+        if self.tls == "implicit" and (self.proxy or self.xclient or self.xforward):
+            raise ValueError('proxy, xclient and xforward are for tls = "starttls"')
         return self
 
 

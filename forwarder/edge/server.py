@@ -13,6 +13,7 @@ from forwarder.edge.limits import uses_others_files
 from forwarder.edge.overlimit import OverLimit
 from forwarder.edge.seats import Seats
 from forwarder.edge.session import Acceptor, EdgeSettings, Session
+from forwarder.edge.trust import NOBODY, Trust
 from forwarder.handshakes import Handshakes
 from forwarder.model import Reply
 from forwarder.ports import Clock, Journal
@@ -77,18 +78,25 @@ class EdgeServer:
         self._over_limit = OverLimit(journal)
         self._handshakes = Handshakes(settings.limits.handshake_timeout, self._full, self._seats.handshakes)
         self._accepting = Accepting(self._new_session)
+        #: By the address of a listening socket.
+        self._trusts: dict[object, Trust] = {}
         self._draining = False
         self._empty = asyncio.Event()
 
-    async def start(self, sockets: Sequence[socket.socket], *, tls: ssl.SSLContext | None = None) -> None:
-        """Begin to accept; with ``tls``, clients that speak TLS from the first octet (RFC 8314 section 3.3)."""
+    async def start(
+        self, sockets: Sequence[socket.socket], *, tls: ssl.SSLContext | None = None, trust: Trust = NOBODY
+    ) -> None:
+        """Begin to accept; with ``tls``, clients that speak TLS from the first octet (RFC 8314 section 3.3). ``trust``: who may
+        say who the client is, in clear text only."""
         for sock in sockets:
             if tls is not None:
                 self._handshakes.accept(sock, self._new_session, tls)
             else:
-                await self._accepting.start(sock)
+                place = sock.getsockname()
+                self._trusts[place] = trust
+                await self._accepting.start(sock, place)
 
-    def _new_session(self) -> Session:
+    def _new_session(self, place: object = None) -> Session:
         return self._session(
             self._settings,
             self._acceptor,
@@ -98,6 +106,7 @@ class EdgeServer:
             admit=self._admit,
             on_end=self._ended,
             over_limit=self._over_limit,
+            trust=self._trusts.get(place, NOBODY),
         )
 
     def __len__(self) -> int:

@@ -31,11 +31,14 @@ from forwarder.edge.data import find_end, refuse_bytes, unstuff
 from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
 from forwarder.edge.overlimit import OverLimit
+from forwarder.edge.proxy import ProxyError, parse_proxy
+from forwarder.edge.trust import NOBODY, Trust, within
 from forwarder.model import Address, BodyKind, Envelope, Peer, Recipient, Refuse, Reply, Tls
 from forwarder.ports import Clock, Journal
 from forwarder.route import Resolved, ToNowhere, ToSender
 from forwarder.smtp import reply
 from forwarder.smtp.commands import CommandError, MailCommand, parse_helo, parse_mail, parse_rcpt
+from forwarder.smtp.xclient import NO_CLAIM, XCLIENT, XFORWARD, parse_claim
 
 __all__ = ["Acceptor", "EdgeSettings", "Session", "commands_of"]
 
@@ -54,6 +57,8 @@ MAX_OVERRUN = 64 * 1024 * 1024
 BAD_REVERSIBLE_AFTER = 0.05
 #: Up to so many more, by chance: timers are not so exact that a tenth of a millisecond before them could not be measured.
 _BLUR = 0.02
+#: Seconds for a proxy to say whose connection it is; it does so at once.
+PROXY_TIMEOUT = 5.0
 
 #: Parameters that are taken.
 _OFFERED = frozenset({"SIZE", "8BITMIME", "SMTPUTF8", "DSN"})
@@ -129,8 +134,9 @@ class Session(SMTP):
         admit: Callable[[Session], Reply | None],
         on_end: Callable[[Session], None],
         over_limit: OverLimit,
+        trust: Trust = NOBODY,
     ) -> None:
-        """``admit`` refuses it, or counts it."""
+        """``admit`` refuses it, or counts it. ``trust``: who may say whose connection it is."""
         # aiosmtpd's own __init__ inspects handler and class anew for every connection (140 to 250 us) and builds a
         # StreamReader that is not used here; only the flow control of its ancestor is needed.
         asyncio.streams.FlowControlMixin.__init__(self, loop)
@@ -143,6 +149,7 @@ class Session(SMTP):
         self._admit = admit
         self._on_end = on_end
         self._over_limit = over_limit
+        self._trust = trust
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._wakeup: asyncio.Future[None] | None = None
@@ -160,6 +167,10 @@ class Session(SMTP):
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self.ip: IPv4Address | IPv6Address = IPv4Address(0)
+        #: Where XCLIENT and XFORWARD come from, whoever the client is by them.
+        self._origin: IPv4Address | IPv6Address = self.ip
+        #: What is said of the client, by XCLIENT until it is said anew, and by XFORWARD of one message.
+        self._claimed = self._forwarded = NO_CLAIM
         self._peer: Peer | None = None
         self._tls: Tls | None = None
         self._transaction: _Transaction | None = None
@@ -183,18 +194,34 @@ class Session(SMTP):
         peername = transport.get_extra_info("peername")
         self.ip = _peer_ip(peername[0] if peername else "0.0.0.0")  # noqa: S104 - a stand-in, never bound
         self.limits = self._settings.limits_for(self.ip)
+        self._origin = self.ip
         if transport.get_extra_info("ssl_object") is not None:
             self._note_tls(transport)
         now = self.loop.time()
         self._session_deadline = now + self.limits.session_timeout
         self._deadline = now + self.limits.command_timeout
+        if self._trust.proxy:
+            self._expect_proxy(now)
         self._look_again(now)
-        if (refused := self._admit(self)) is not None:
+        if (refused := self._refuse_stranger() or self._admit(self)) is not None:
             self.say(refused)
             self._flush()
             self._transport.close()
             return
         self._task = self.loop.create_task(self.converse())
+
+    def _expect_proxy(self, now: float) -> None:
+        self._deadline, self._late = now + PROXY_TIMEOUT, reply.NO_PROXY_HEADER
+        # They are the proxy's clients, and each is counted as itself as soon as it is known.
+        most = self.limits.sessions
+        self.limits = replace(self.limits, sessions_per_address=most, sessions_per_network=most)
+
+    def _refuse_stranger(self) -> Reply | None:
+        """Whoever comes past the proxy to a port for proxies could say to be anybody."""
+        if not self._trust.proxy or within(self.ip, self._trust.proxy):
+            return None
+        self._journal.event("proxy.refused", ip=str(self.ip), reason="not a proxy of ours")
+        return reply.NOT_A_PROXY
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -290,11 +317,13 @@ class Session(SMTP):
     async def converse(self) -> None:
         """From the greeting to the end of the connection."""
         try:
+            if self._trust.proxy:
+                await self._introduce()
             if self._tls is None and await self._speaks_first():
                 self._over_limit.tell("greet_delay", self.ip, self.loop.time())
                 self._end_with(reply.EARLY_TALKER)
             else:
-                self.say(Reply(220, None, f"{self._settings.hostname} ESMTP"))
+                self.say(self._greeting())
             while not self._closing:
                 line = await self._line()
                 if line is not None:
@@ -314,6 +343,34 @@ class Session(SMTP):
             if self._timer is not None:
                 self._timer.cancel()
             self._on_end(self)
+
+    def _greeting(self) -> Reply:
+        return Reply(220, None, f"{self._settings.hostname} ESMTP")
+
+    async def _introduce(self) -> None:
+        """The proxy says whose connection it is, before anything else is said. Raises _Closed when it does not."""
+        try:
+            while (said := parse_proxy(bytes(self._buffer))) is None:
+                await self._more()
+        except ProxyError as error:
+            self._journal.event("proxy.refused", ip=str(self.ip), reason=str(error))
+            self.say(reply.NO_PROXY_HEADER)
+            raise _Closed from error
+        del self._buffer[: said.size]
+        if not self._is_from(said.ip or self.ip):
+            raise _Closed
+        self._origin = self.ip
+        self._deadline, self._late = self.loop.time() + self.limits.command_timeout, reply.TIMED_OUT
+
+    def _is_from(self, ip: IPv4Address | IPv6Address) -> bool:
+        """It is another's connection, and counts as theirs; False: there is no room for them, and they were told."""
+        self._on_end(self)
+        self.ip = ip
+        self.limits = self._settings.limits_for(ip)
+        refused = self._admit(self)
+        if refused is not None:
+            self._end_with(refused)
+        return refused is None
 
     async def _speaks_first(self) -> bool:
         # RFC 5321 section 3.1: the server speaks first. Whoever does not wait for it hears nobody, and is no mail server.
@@ -389,6 +446,7 @@ class Session(SMTP):
     def _forget(self) -> None:
         """The transaction, and what was kept of its message."""
         self._transaction = None
+        self._forwarded = NO_CLAIM
         self._settings.budget.give(self._taken)
         self._taken = 0
 
@@ -438,12 +496,16 @@ class Session(SMTP):
             keywords.append("REQUIRETLS")
         elif self._settings.tls() is not None:
             keywords.append("STARTTLS")
+        if within(self._origin, self._trust.xclient):
+            keywords.append(" ".join(("XCLIENT", *XCLIENT)))
+        if within(self._origin, self._trust.xforward):
+            keywords.append(" ".join(("XFORWARD", *XFORWARD)))
         return keywords
 
     def _greet(self, helo: str, *, esmtp: bool) -> None:
         # RFC 5321 section 4.1.4: a second EHLO is as good as RSET.
         self._forget()
-        self._peer = Peer(self.ip, helo, esmtp, self._tls)
+        self._peer = self._claimed.applied(Peer(self.ip, helo, esmtp, self._tls))
 
     async def smtp_MAIL(self, argument: bytes) -> None:
         if self._peer is None:
@@ -486,14 +548,14 @@ class Session(SMTP):
         if any(one.address == rcpt.address for one in transaction.recipients):
             self.say(reply.RECIPIENT_OK)
             return
-        asked = self.loop.time()
-        if self.counts_unknown and self._settings.unknowns.exhausted(self.ip, asked):
+        asked, client = self.loop.time(), self._forwarded.ip or self.ip
+        if self.counts_unknown and self._settings.unknowns.exhausted(client, asked):
             # Whoever it is for: a different answer to an address that exists would be what the client is after.
-            self._over_limit.tell("unknown_per_hour", self.ip, asked)
+            self._over_limit.tell("unknown_per_hour", client, asked)
             self._end_with(reply.TOO_MANY_UNKNOWN)
             return
-        if srs.is_srs(rcpt.address.local) and self._settings.guesses.exhausted(self.ip, asked):
-            self._journal.event("rcpt.guessing", ip=str(self.ip))
+        if srs.is_srs(rcpt.address.local) and self._settings.guesses.exhausted(client, asked):
+            self._journal.event("rcpt.guessing", ip=str(client))
             self._end_with(reply.TOO_MANY_GUESSES)
             return
         try:
@@ -504,9 +566,9 @@ class Session(SMTP):
             return
         if isinstance(resolved, Refuse):
             if resolved.forged:
-                self._settings.guesses.note(self.ip, asked)
+                self._settings.guesses.note(client, asked)
             elif resolved.reply is reply.UNKNOWN_ALIAS:
-                self._settings.unknowns.note(self.ip, asked)
+                self._settings.unknowns.note(client, asked)
             if resolved.reply is reply.BAD_REVERSIBLE:
                 # Forged, expired or unknown to the store: the time an answer takes does not tell which.
                 blur = _BLUR * secrets.randbelow(1 << 16) / (1 << 16)
@@ -696,7 +758,7 @@ class Session(SMTP):
         mail = transaction.mail
         return Envelope(
             id=secrets.token_hex(8),
-            peer=self._peer,
+            peer=self._forwarded.applied(self._peer),
             sender=mail.sender,
             recipients=tuple(transaction.recipients),
             received_at=self._clock.now(),
@@ -706,6 +768,32 @@ class Session(SMTP):
             ret=mail.ret,
             require_tls=mail.require_tls,
         )
+
+    async def smtp_XCLIENT(self, argument: bytes) -> None:
+        if not within(self._origin, self._trust.xclient):
+            self._refuse(reply.UNKNOWN_COMMAND)
+        elif self._transaction is not None:
+            self._refuse(reply.BAD_SEQUENCE)
+        elif not self._is_early():
+            self._claimed = parse_claim(argument, XCLIENT)
+            self._start_over()
+            if self._is_from(self._claimed.ip or self.ip):
+                # As if it had connected just now: it says EHLO next.
+                self.say(self._greeting())
+
+    def _start_over(self) -> None:
+        """It is another client's session from here on."""
+        self._peer = None
+        self._forget()
+
+    async def smtp_XFORWARD(self, argument: bytes) -> None:
+        if not within(self._origin, self._trust.xforward):
+            self._refuse(reply.UNKNOWN_COMMAND)
+        elif self._transaction is not None:
+            self._refuse(reply.BAD_SEQUENCE)
+        else:
+            self._forwarded = parse_claim(argument, XFORWARD).over(self._forwarded)
+            self.say(reply.OK)
 
     async def smtp_RSET(self, argument: bytes) -> None:
         if argument:

@@ -75,6 +75,11 @@ class SubmissionSession(Session):
     def _envelope(self, transaction: Any) -> Envelope:
         return replace(super()._envelope(transaction), identity=self._identity)
 
+    def _start_over(self) -> None:
+        # Who logged in was another.
+        self._login = None
+        super()._start_over()
+
     async def smtp_AUTH(self, argument: bytes) -> None:
         mechanism, _, initial = argument.partition(b" ")
         refused = self._refuse_auth(mechanism.upper())

@@ -29,6 +29,10 @@ TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many errors")
 NOT_SMTP = Reply(421, "4.7.0", "this is not an HTTP server")
 TOO_MANY_SESSIONS = Reply(421, "4.3.2", "too many connections, come back later")
 
+#: 4xx: it is a mistake in our own network, and the mail behind it is not to be lost.
+NOT_A_PROXY = Reply(421, "4.7.0", "this port is for a proxy of ours, and you are none")
+NO_PROXY_HEADER = Reply(421, "4.7.0", "this port wants a PROXY header before all else")
+
 UNKNOWN_COMMAND = Reply(500, "5.5.1", "command not recognized")
 BAD_LINE = Reply(500, "5.5.2", "lines end with CRLF")
 LINE_TOO_LONG = Reply(500, "5.5.2", "line too long")

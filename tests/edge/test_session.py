@@ -19,6 +19,7 @@ from forwarder.edge.limits import Limits
 from forwarder.edge.server import EdgeServer, bind
 from forwarder.edge.session import BAD_REVERSIBLE_AFTER, EdgeSettings
 from forwarder.edge.tls import make_self_signed, server_context
+from forwarder.edge.trust import NOBODY, Trust
 from forwarder.model import Address, BodyKind, Envelope, Refuse, Reply
 from forwarder.route import Resolved, ToAlias, ToSender
 from forwarder.smtp import reply
@@ -97,14 +98,17 @@ class Edge:
     acceptor: RecordingAcceptor
     journal: MemoryJournal
     port: int
-    connect: Callable[[], Awaitable[Client]]
+    connect: Callable[..., Awaitable[Client]]
     guesses: Guesses
     settings: EdgeSettings
 
 
 @asynccontextmanager
 async def edge(
-    acceptor: RecordingAcceptor | None = None, context: ssl.SSLContext | None = None, **limits: float
+    acceptor: RecordingAcceptor | None = None,
+    context: ssl.SSLContext | None = None,
+    trust: Trust = NOBODY,
+    **limits: float,
 ) -> AsyncIterator[tuple[Client, Edge]]:
     acceptor = acceptor or RecordingAcceptor()
     journal = MemoryJournal()
@@ -114,14 +118,16 @@ async def edge(
     server = EdgeServer(settings, acceptor, FixedClock(), journal)
     sock = bind("127.0.0.1:0")
     port = sock.getsockname()[1]
-    await server.start([sock])
+    await server.start([sock], trust=trust)
     writers = []
 
-    async def connect() -> Client:
+    async def connect(octets: bytes = b"") -> Client:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
         writers.append(writer)
         client = Client(reader, writer)
-        await client.answer()
+        writer.write(octets)
+        if not trust.proxy:
+            await client.answer()
         return client
 
     try:
