@@ -296,9 +296,11 @@ _SPACE, _ATOM, _STRING, _ENCODED, _BRACKETED, _SPECIAL, _END = (
     "",
 )
 
+# RFC 2047 section 5 (3) has neither comma nor colon in a name's encoded-words, and software writes both. Whoever takes the colon
+# for a group's finds the same address in it.
 _TOKEN = re.compile(
     rf"""(?P<space>[ \t]+)
-    |(?P<encoded>=\?[!#-'*+.0-9A-Z^_`a-z{{|}}~-]+\?[BbQq]\?[!#-'*+,./0-9=A-Z^_`a-z{{|}}~-]*\?=(?!{_ATEXT}))
+    |(?P<encoded>=\?[!#-'*+.0-9A-Z^_`a-z{{|}}~-]+\?[BbQq]\?[!#-'*+,./0-9:=A-Z^_`a-z{{|}}~-]*\?=(?!{_ATEXT}))
     |(?P<atom>{_ATEXT}+)
     |(?P<string>"(?:[^"\\]|\\.)*")
     |(?P<literal>\[[^\[\]\\ \t]*\])

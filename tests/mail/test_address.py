@@ -220,6 +220,7 @@ def author(value: str | bytes) -> FromHeader:
         " Bob Q. Public <bob@sender.test> (at (home) \\) )",
         "(x) bob@sender.test (y)",
         " =?utf-8?Q?B=C3=B6b,_Dr.?= =?utf-8?B?YWJj?=\r\n\t<bob@sender.test>",
+        " =?utf-8?q?Bob:_evil?= <bob@sender.test>",
         " Böb <bob@sender.test>",
         b" B\xf6b <bob@sender.test>",
         " Bob\r\n <\r\n bob@sender.test\r\n >",
