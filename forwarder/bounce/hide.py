@@ -62,6 +62,8 @@ def scrub_of(secrets: Secrets, text: str, alias: Address | None) -> str:
     text = " ".join(_HIDDEN_MARK if _is_encoded_secret(word, secrets) else word for word in text.split(" "))
     for pattern in secrets.spaced_addresses():
         text = pattern.sub(_ALIAS_MARK, text)
+    if (names := secrets.spaced_names()) is not None:
+        text = names.sub(_HIDDEN_MARK, text)
     text = _LINK.sub(_HIDDEN_MARK, text)
     text = _ADDRESS.sub(_ALIAS_MARK, text)
     text = _IPV6.sub(_HIDDEN_MARK, text)
@@ -174,6 +176,12 @@ class Secrets:
         for address in self.addresses:
             yield re.compile(r"\s?".join(map(re.escape, address)), re.IGNORECASE)
 
+    def spaced_names(self) -> re.Pattern[str] | None:
+        """The same for hosts, and for words that are long enough not to be made of others by chance."""
+        names = [one for one in self.domains | self.words if len(one) >= _MIN_CODED]
+        spaced = (r"\s?".join(map(re.escape, one)) for one in sorted(names, key=len, reverse=True))
+        return re.compile(rf"(?<![^\W_])(?:{'|'.join(spaced)})(?![^\W_])", re.IGNORECASE) if names else None
+
 
 # --- looking closer ---------------------------------------------------------------------------------------------------
 
@@ -278,7 +286,8 @@ def _holds_name(text: str, name: str) -> bool:
 _MAX_LAYERS = 2
 _TOKEN = re.compile(r"[A-Za-z0-9+/_-]{8,}(?:\r?\n[ \t]?[A-Za-z0-9+/]{4,})*={0,2}")
 _NOT_ADDRESS = re.compile(r"[^\w@.-]|_")
-_BREAK = re.compile(r"=?\s+")
+#: A fold, a soft line break of quoted-printable, any white space; the end of an encoded word (RFC 2047) is none.
+_BREAK = re.compile(r"(?<!\?)=\r?\n[ \t]*|\s+")
 _LETTERS = re.compile(r"[A-Za-z0-9+/_-]{8,}")
 _HEX_TOKEN = re.compile(r"[0-9A-Fa-f]{10,}")
 
