@@ -555,6 +555,32 @@ D = '[domains."fwd.test"'
             id="one domain in two spellings",
         ),
         pytest.param(
+            LEAST + '[complaints]\naddresses = ["loop@elsewhere.test"]\n',
+            ["complaints.addresses[0]: loop@elsewhere.test is at no domain of ours: no complaint comes to it (line 5)"],
+            id="an address for complaints that nobody can write to",
+        ),
+        pytest.param(
+            LEAST + "[complaints]\nrefuse_at = 7\n",
+            ["complaints: slow_at, one_way_at and refuse_at must not fall: each is at least the one before (line 4)"],
+            id="measures out of order",
+        ),
+        pytest.param(
+            LEAST + "[learning]\ndisable_at = 2\n",
+            ["learning: disable_at must not be less than pause_at (line 4)"],
+            id="disabled before it is paused",
+        ),
+        pytest.param(
+            LEAST + "[learning.weights]\nbad-luck = 1\n",
+            [
+                (
+                    "learning.weights.bad-luck: Input should be 'unknown-user', 'mailbox-full', 'policy', 'spam', "
+                    "'authentication', 'blocked-ip', 'rate-limited', 'size', 'dns', "
+                    "'tls', 'expired', 'content' or 'other', got 'bad-luck' (line 5)"
+                )
+            ],
+            id="a reason that there is not",
+        ),
+        pytest.param(
             LEAST + f'{D}.aliases]\nx = "y@fwd.test"\n',
             ['domains."fwd.test".aliases.x: leads to y@fwd.test, an address of ours that leads nowhere (line 5)'],
             id="an alias that leads nowhere",

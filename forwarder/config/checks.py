@@ -23,7 +23,9 @@ def examine(settings: Settings) -> Iterator[tuple[Path, str]]:
     yield from _repeated_keys(settings)
     yield from _submission(settings)
     yield from _tls_reports(settings)
-    yield from _dead_ends(settings)
+    directory = StaticDirectory.from_settings(settings)
+    yield from _complaint_addresses(settings, directory)
+    yield from _dead_ends(directory)
     yield from _lost_owners(settings)
 
 
@@ -109,9 +111,15 @@ def _tls_reports(settings: Settings) -> Iterator[tuple[Path, str]]:
         yield ("relay", "tls_reports"), f"reports are signed as {settings.srs.domain}: it needs a key in [[keys.dkim]]"
 
 
-def _dead_ends(settings: Settings) -> Iterator[tuple[Path, str]]:
+def _complaint_addresses(settings: Settings, directory: StaticDirectory) -> Iterator[tuple[Path, str]]:
+    for number, address in enumerate(settings.complaints.addresses):
+        if not directory.is_ours(address.domain):
+            yield ("complaints", "addresses", number), f"{address} is at no domain of ours: no complaint comes to it"
+
+
+def _dead_ends(directory: StaticDirectory) -> Iterator[tuple[Path, str]]:
     """Aliases that lead to an address of ours that does not exist, or in a circle."""
-    for end in StaticDirectory.from_settings(settings).dead_ends:
+    for end in directory.dead_ends:
         where = ("domains", end.domain, "aliases", end.alias)
         if end.target is None:
             yield where, "leads only in a circle"

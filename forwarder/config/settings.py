@@ -377,7 +377,7 @@ class Complaints(_Table):
     @model_validator(mode="after")
     def _in_order(self) -> Complaints:
         if not self.slow_at <= self.one_way_at <= self.refuse_at:
-            raise ValueError("slow_at, one_way_at and refuse_at must not fall: each is more than the one before")
+            raise ValueError("slow_at, one_way_at and refuse_at must not fall: each is at least the one before")
         return self
 
 

@@ -42,10 +42,10 @@ PAUSED = "the destination is paused"
 BLAMES_US = frozenset({Reason.AUTHENTICATION, Reason.BLOCKED_IP, Reason.RATE_LIMITED})
 #: Of a recipient of the queue that gets no mail any more.
 DISABLED = "the destination is disabled"
-#: Seconds after which a delivery asks again: of a pause without an end, and at least.
-_BY_HAND, _LEAST = 3600.0, 60.0
-#: Seconds between two deliveries to a next hop that is slowed down, and after which one that waits for it asks again, at most.
-_SLOW_PACE, _LONGEST = 60.0, 900.0
+#: Seconds after which a delivery that waits for a destination asks again, at least and at most: it may have been resumed by then.
+_LEAST, _LONGEST = 60.0, 1800.0
+#: Seconds between two deliveries to a next hop that is slowed down.
+_SLOW_PACE = 60.0
 _ALWAYS_OPEN = frozenset({"postmaster", "abuse"})
 _STAGES = {
     "MAIL refused": Stage.MAIL,
@@ -85,8 +85,12 @@ def cause_of(settings: Settings, outcome: Failed | Deferred) -> Cause:
     said = outcome.reply
     if said is None:
         return Cause(Reason.OTHER, False)
-    stage = _STAGES.get(outcome.reason, Stage.CONNECT if outcome.peer is not None else None)
-    return settings.reason_rules.classify(said.enhanced, str(said), outcome.peer, stage=stage)
+    return settings.reason_rules.classify(said.enhanced, str(said), outcome.peer, stage=_stage_of(outcome))
+
+
+def _stage_of(outcome: Failed | Deferred) -> Stage | None:
+    """``None``: nobody was asked, as the domain takes no mail."""
+    return _STAGES.get(outcome.reason, Stage.CONNECT if outcome.peer is not None else None)
 
 
 class Destinations:
@@ -150,12 +154,12 @@ class Destinations:
         return all(one is not None and one.measure is measure for one in found)
 
     def pause_of(self, destinations: Sequence[Address]) -> float:
-        """Seconds until the first of these is probed."""
+        """Seconds for which a delivery to these waits, until the first of them is probed."""
         standings, now = self._doors.standings, self._doors.clock.now()
         assert standings is not None
         found = [standings.look_up(destination_subject(one)) for one in destinations]
         due = [(one.until - now).total_seconds() for one in found if one is not None and one.until is not None]
-        return min(max(min(due, default=_BY_HAND), _LEAST), self._settings.patience.max_probe)
+        return min(max(min(due, default=_LONGEST), _LEAST), _LONGEST)
 
     async def may_probe(self, destinations: Sequence[Address], id: str) -> bool:  # noqa: A002 - of the message
         """May what waits for these go? One that is not paused goes in any case."""
@@ -195,7 +199,8 @@ class Destinations:
         cause = cause_of(self._settings, outcome)
         if cause.reason in BLAMES_US:
             await self._blame(id, destination.domain, outcome, cause)
-        elif isinstance(outcome, Failed):
+        elif isinstance(outcome, Failed) and _stage_of(outcome) not in (Stage.CONNECT, Stage.MAIL):
+            # What is refused before it is named says nothing of the mailbox.
             what = f"refused: {cause.reason} {outcome.reply.enhanced or outcome.reply.code}"
             await self._failed(id, alias, destination, what, cause)
 
