@@ -7,6 +7,7 @@ ourselves, so that connections are counted from then on.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 from collections.abc import Callable
@@ -24,10 +25,16 @@ class Handshakes:
     ``running``: where they are counted, with those of other servers if need be."""
 
     def __init__(
-        self, seconds: float, full: Callable[[socket.socket], bool], running: set[asyncio.Task[None]] | None = None
+        self,
+        seconds: float,
+        full: Callable[[socket.socket], bool],
+        running: set[asyncio.Task[None]] | None = None,
+        done: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """``done`` hears the address of each for which ``full`` was not true, when its handshake is over."""
         self._seconds = seconds
         self._full = full
+        self._done = done
         self._everybodys = running if running is not None else set()
         self._running: set[asyncio.Task[None]] = set()
         self._sockets: list[socket.socket] = []
@@ -50,7 +57,7 @@ class Handshakes:
         loop = asyncio.get_running_loop()
         for _ in range(_AT_ONCE):
             try:
-                client, _ = sock.accept()
+                client, address = sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError:
@@ -65,6 +72,13 @@ class Handshakes:
             for running in (self._running, self._everybodys):
                 running.add(task)
                 task.add_done_callback(running.discard)
+            task.add_done_callback(functools.partial(self._over, client, address[0]))
+
+    def _over(self, client: socket.socket, host: str, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            # Perhaps before it took its first step, and then nobody else has the connection.
+            client.close()
+        self._done(host)
 
     async def _shake(
         self, client: socket.socket, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext

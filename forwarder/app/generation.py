@@ -37,6 +37,7 @@ from forwarder.edge.guesses import Guesses
 from forwarder.edge.seats import Seats
 from forwarder.edge.server import EdgeServer
 from forwarder.edge.session import EdgeSettings
+from forwarder.edge.shaking import Shaking
 from forwarder.edge.submission import SubmissionSession
 from forwarder.edge.trust import Trust
 from forwarder.keyhost import KeyHostClient
@@ -86,6 +87,7 @@ class Ground:
     inbound: Seats = field(default_factory=Seats)
     users: Seats = field(default_factory=Seats)
     budget: Budget = field(default_factory=Budget)
+    shaking: Shaking = field(default_factory=Shaking)
 
 
 class Generation:
@@ -180,6 +182,7 @@ class Generation:
             guesses=self._guesses.part,
             unknowns=self._unknowns.part,
             budget=ground.budget,
+            shaking=ground.shaking,
             networks=network_limits_of(settings),
         )
         submission = Submission(

@@ -284,7 +284,8 @@ class Limits(_Table):
     session_timeout: Seconds = 7200.0
     min_data_rate: Rate = 500.0
     data_grace: Rate = 60.0
-    handshake_timeout: Seconds = 30.0
+    handshake_timeout: Seconds = 15.0
+    handshakes: Count = 200
     greet_delay: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=30)] = 0.0
     networks: tuple[NetworkLimits, ...] = ()
 

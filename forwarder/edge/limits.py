@@ -42,7 +42,9 @@ class Limits:
     #: Seconds a session may last in all.
     session_timeout: float = 7200.0
     #: Seconds for a TLS handshake.
-    handshake_timeout: float = 30.0
+    handshake_timeout: float = 15.0
+    #: TLS handshakes under way, of which one address has an eighth.
+    handshakes: int = 200
 
 
 def uses_others_files(descriptor: int) -> bool:

@@ -12,7 +12,7 @@ from forwarder.accepting import BACKLOG, GRACE, Accepting
 from forwarder.edge.limits import uses_others_files
 from forwarder.edge.overlimit import OverLimit
 from forwarder.edge.seats import Seats
-from forwarder.edge.session import Acceptor, EdgeSettings, Session
+from forwarder.edge.session import Acceptor, EdgeSettings, Session, peer_ip
 from forwarder.edge.trust import NOBODY, Trust
 from forwarder.handshakes import Handshakes
 from forwarder.model import Reply
@@ -76,7 +76,12 @@ class EdgeServer:
         self._sessions: set[Session] = set()
         self._seats = seats or Seats()
         self._over_limit = OverLimit(journal)
-        self._handshakes = Handshakes(settings.limits.handshake_timeout, self._full, self._seats.handshakes)
+        self._handshakes = Handshakes(
+            settings.limits.handshake_timeout,
+            self._full,
+            self._seats.handshakes,
+            lambda host: settings.shaking.end(peer_ip(host)),
+        )
         self._accepting = Accepting(self._new_session)
         #: By the address of a listening socket.
         self._trusts: dict[object, Trust] = {}
@@ -115,7 +120,18 @@ class EdgeServer:
     def _full(self, sock: socket.socket) -> bool:
         if self._draining or uses_others_files(sock.fileno()):
             return True
-        return len(self._seats.sessions) + len(self._handshakes) >= self._settings.limits.sessions
+        limits, loop = self._settings.limits, asyncio.get_running_loop()
+        try:
+            ip = peer_ip(sock.getpeername()[0])
+        except OSError:
+            return True  # it is gone already
+        if len(self._seats.sessions) + len(self._handshakes) >= limits.sessions:
+            self._over_limit.tell("sessions", ip, loop.time())
+            return True
+        if not self._settings.shaking.begin(ip, limits.handshakes):
+            self._over_limit.tell("handshakes", ip, loop.time())
+            return True
+        return False
 
     def _admit(self, session: Session) -> Reply | None:
         if self._draining:

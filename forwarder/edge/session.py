@@ -32,6 +32,7 @@ from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
 from forwarder.edge.overlimit import OverLimit
 from forwarder.edge.proxy import ProxyError, parse_proxy
+from forwarder.edge.shaking import Shaking
 from forwarder.edge.trust import NOBODY, Trust, within
 from forwarder.model import Address, BodyKind, Envelope, Peer, Recipient, Refuse, Reply, Tls
 from forwarder.ports import Clock, Journal
@@ -40,7 +41,7 @@ from forwarder.smtp import reply
 from forwarder.smtp.commands import CommandError, MailCommand, parse_helo, parse_mail, parse_rcpt
 from forwarder.smtp.xclient import NO_CLAIM, XCLIENT, XFORWARD, parse_claim
 
-__all__ = ["Acceptor", "EdgeSettings", "Session", "commands_of"]
+__all__ = ["Acceptor", "EdgeSettings", "Session", "commands_of", "peer_ip"]
 
 _Method = Callable[[Any, bytes], Awaitable[None]]
 
@@ -92,6 +93,7 @@ class EdgeSettings:
     #: Recipients that do not exist.
     unknowns: Guesses = field(default_factory=lambda: Guesses(Limits().unknown_per_hour))
     budget: Budget = field(default_factory=Budget)
+    shaking: Shaking = field(default_factory=Shaking)
     #: Whose limits differ: the first network that fits.
     networks: Sequence[tuple[IPv4Network | IPv6Network, Limits]] = ()
 
@@ -192,7 +194,7 @@ class Session(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         peername = transport.get_extra_info("peername")
-        self.ip = _peer_ip(peername[0] if peername else "0.0.0.0")  # noqa: S104 - a stand-in, never bound
+        self.ip = peer_ip(peername[0] if peername else "0.0.0.0")  # noqa: S104 - a stand-in, never bound
         self.limits = self._settings.limits_for(self.ip)
         self._origin = self.ip
         if transport.get_extra_info("ssl_object") is not None:
@@ -838,8 +840,14 @@ class Session(SMTP):
         elif self._buffer:
             # RFC 3207 section 4.2: what was pipelined behind STARTTLS was sent in the clear, by whomever.
             self._end_with(reply.PIPELINED_TLS)
+        elif not self._settings.shaking.begin(self.ip, self._settings.limits.handshakes):
+            self._over_limit.tell("handshakes", self.ip, self.loop.time())
+            self.say(reply.TLS_BUSY)
         else:
-            await self._start_tls(context)
+            try:
+                await self._start_tls(context)
+            finally:
+                self._settings.shaking.end(self.ip)
 
     async def _start_tls(self, context: ssl.SSLContext) -> None:
         assert self._transport is not None
@@ -881,7 +889,7 @@ def commands_of(session: type[Session]) -> dict[str, _Method]:
 Session.commands = commands_of(Session)
 
 
-def _peer_ip(text: str) -> IPv4Address | IPv6Address:
+def peer_ip(text: str) -> IPv4Address | IPv6Address:
     """The client's address; an IPv4 address that came through an IPv6 socket is IPv4 (RFC 4291 section 2.5.5.2)."""
     ip = ip_address(text.partition("%")[0])
     return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip

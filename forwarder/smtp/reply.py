@@ -48,6 +48,8 @@ NO_AUTH = Reply(503, "5.5.1", "AUTH is not available")
 # RFC 2920 section 3.1: EHLO ends a group; RFC 5321 section 3.1: the server speaks first.
 EARLY_TALKER = Reply(554, "5.5.0", "you spoke before it was your turn")
 NO_VALID_RECIPIENTS = Reply(554, "5.5.1", "no valid recipients")
+# RFC 3207 section 4.
+TLS_BUSY = Reply(454, "4.7.0", "TLS is not available at the moment; try again later")
 TLS_ALREADY = Reply(503, "5.5.1", "TLS is already on")
 PIPELINED_TLS = Reply(501, "5.5.1", "STARTTLS must be the last command of its group")
 

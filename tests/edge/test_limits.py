@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
+from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +15,10 @@ from forwarder.edge.budget import Budget
 from forwarder.edge.clients import address_key, network_key
 from forwarder.edge.limits import Limits
 from forwarder.edge.overlimit import PAUSE, OverLimit
+from forwarder.edge.server import bind
 from forwarder.edge.session import EdgeSettings
+from forwarder.edge.shaking import Shaking
+from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.smtp import reply
 from tests.edge.test_session import HEADER, RecordingAcceptor, edge
 from tests.fakes import MemoryJournal
@@ -242,3 +248,53 @@ async def test_a_network_that_tries_many_unknown_addresses_learns_no_more_of_any
             assert await again.say(b"RCPT TO:<" + address + b">\r\n") == f"{reply.TOO_MANY_UNKNOWN}"
             assert await again.answer() == ""
         assert [one["limit"] for one in it.journal.named("limits.over")] == ["unknown_per_hour"]
+
+
+# --- handshakes --------------------------------------------------------------------------------------------------------
+
+
+def test_one_address_has_an_eighth_of_all_handshakes() -> None:
+    shaking, one, other = Shaking(), ip_address("2001:db8:1:2::1"), ip_address("192.0.2.1")
+    assert [shaking.begin(one, 16) for _ in range(3)] == [True, True, False]
+    assert not shaking.begin(ip_address("2001:db8:1:2::2"), 16)
+    assert shaking.begin(other, 16)
+    assert not shaking.begin(other, 3), "of fewer in all"
+    shaking.end(one)
+    assert shaking.begin(one, 16)
+
+
+async def test_starttls_while_too_many_shake_hands_is_454_and_the_session_goes_on(tmp_path: Path) -> None:
+    context = server_context(*make_self_signed(tmp_path, "mx.fwd.example", datetime.now(UTC)))
+    async with edge(context=context, handshakes=8) as (first, it):
+        await first.say(b"EHLO c.example\r\n")
+        second = await it.connect()
+        await second.say(b"EHLO c.example\r\n")
+        # It never sends its part.
+        assert (await first.say(b"STARTTLS\r\n")).startswith("220")
+        assert await second.say(b"STARTTLS\r\n") == f"{reply.TLS_BUSY}"
+        assert (await second.say(b"NOOP\r\n")).startswith("250")
+        assert [one["limit"] for one in it.journal.named("limits.over")] == ["handshakes"]
+        first.writer.close()
+        await until(lambda: it.settings.shaking.begin(ip_address("127.0.0.1"), 8))
+        it.settings.shaking.end(ip_address("127.0.0.1"))
+        assert (await second.say(b"STARTTLS\r\n")).startswith("220")
+
+
+async def test_a_tls_port_hangs_up_on_the_handshake_that_is_too_many_and_takes_the_next(tmp_path: Path) -> None:
+    context = server_context(*make_self_signed(tmp_path, "mx.fwd.example", datetime.now(UTC)))
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    async with edge(handshakes=8) as (_, it):
+        sock = bind("127.0.0.1:0")
+        port = sock.getsockname()[1]
+        await it.server.start([sock], tls=context)
+        _, idle = await asyncio.open_connection("127.0.0.1", port)
+        reader, late = await asyncio.open_connection("127.0.0.1", port)
+        assert await reader.read() == b""
+        late.close()
+        idle.close()
+        await until(lambda: it.settings.shaking.begin(ip_address("127.0.0.1"), 8))
+        it.settings.shaking.end(ip_address("127.0.0.1"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+        assert (await reader.readline()).startswith(b"220 ")
+        writer.close()

@@ -527,7 +527,7 @@ async def test_connections_that_shake_no_hands_are_sessions_and_end(tmp_path: Pa
     context = server_context(*make_self_signed(tmp_path, "mx.fwd.example", datetime.now(UTC)))
     trusting = ssl.create_default_context()
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
-    async with edge(sessions=11, handshake_timeout=0.5) as (_, it):
+    async with edge(sessions=11, handshakes=1000, handshake_timeout=0.5) as (_, it):
         sock = bind("127.0.0.1:0")
         port = sock.getsockname()[1]
         await it.server.start([sock], tls=context)
