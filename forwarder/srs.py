@@ -227,8 +227,9 @@ def minted_on(address: Address, today: date) -> date | None:
 
 
 def made_with(address: Address, secrets: Sequence[bytes], today: date) -> bytes | None:
-    """The secret that made this address; ``None``: it does not verify."""
-    return next((one for one in secrets if not isinstance(decode(address, (one,), today), WhyNot)), None)
+    """The secret that made this address, which may be a reply address; ``None``: it does not verify."""
+    read = decode_reply if is_reply(address.local) else decode
+    return next((one for one in secrets if not isinstance(read(address, (one,), today), WhyNot)), None)
 
 
 def secret_name(secret: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What does a reversible address stand for, and which secret made it? Exit code 1: it is not valid."""
+"""What does a reversible address, or a reply address, stand for, and which secret made it? Exit code 1: it is not valid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("address", help="the reversible address")
+    parser.add_argument("address", help="the reversible address, or one from a rewritten From (reply=...)")
     parser.add_argument("--config", type=Path, default=Path("forwarder.toml"), help="default: %(default)s")
 
 
@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"forwarder srs decode: {error}", file=sys.stderr)
         return 2
     today = SystemClock().now().date()
-    match srs.decode(address, secrets, today):
+    read = srs.decode_reply if srs.is_reply(address.local) else srs.decode
+    match read(address, secrets, today):
         case srs.WhyNot() as why:
             print(why.value)
             return 1

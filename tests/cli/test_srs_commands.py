@@ -11,6 +11,8 @@ import pytest
 from forwarder.app import SystemClock
 from forwarder.cli.main import main
 from forwarder.keys import generate_secret, load_secrets
+from forwarder.model import Address
+from forwarder.srs import encode_reply
 
 
 @pytest.fixture
@@ -30,6 +32,15 @@ def test_an_address_goes_there_and_back_across_a_new_secret(config: Path, capsys
 
     assert main(["srs", "decode", address, "--config", str(config)]) == 0
     assert capsys.readouterr().out.splitlines() == ["bob@sender.test", "made with secret 2 of 2"]
+    assert main(["srs", "decode", address.replace("=bob@", "=eve@"), "--config", str(config)]) == 1
+    assert capsys.readouterr().out == "bad MAC\n"
+
+
+def test_an_address_of_a_rewritten_from_is_read_too(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    secrets, today = load_secrets(config.parent / "srs.secret"), SystemClock().now().date()
+    address = str(encode_reply(Address("bob", "author.test"), "fwd.test", secrets, today).address)
+    assert main(["srs", "decode", address, "--config", str(config)]) == 0
+    assert capsys.readouterr().out.splitlines() == ["bob@author.test", "made with secret 1 of 1"]
     assert main(["srs", "decode", address.replace("=bob@", "=eve@"), "--config", str(config)]) == 1
     assert capsys.readouterr().out == "bad MAC\n"
 

@@ -359,3 +359,14 @@ async def test_a_bounce_of_what_was_rewritten_finds_its_way_and_names_nobody(tmp
         report = await it.next(it.sender)
         assert report.recipients == ("bob@sender.test",)
         assert b"sink.test" not in report.data
+
+
+async def test_mail_from_the_null_sender_climbs_too_and_keeps_it(tmp_path: Path) -> None:
+    async with lab(tmp_path) as it:
+        refused = refuse_senders_from(it)
+        mailkey, now = it.keys.mailkey("sender.test"), it.app.clock.now()
+        raw = signed(MESSAGE, "", ("alias@fwd.test",), mailkey=mailkey, now=now)
+        assert (await it.send(raw, "")).startswith("250")
+        arrived = await it.next(it.sink)
+        assert (arrived.sender, len(refused)) == ("", 1)
+        assert author_of(parse_message(arrived.data)).domain == "fwd.test"
