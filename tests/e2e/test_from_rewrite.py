@@ -24,6 +24,7 @@ from forwarder.ports import Resolver
 from forwarder.store.client import StoreClient
 from tests.e2e.lab import MESSAGE, Lab, lab, store_of
 from tests.e2e.signing import signed
+from tests.e2e.test_store_away import until_250
 
 #: As Gmail words it, with the codes on each line.
 GMAIL = (
@@ -117,15 +118,18 @@ async def test_what_is_refused_for_dmarc_is_taken_at_the_second_try_in_the_same_
 
 async def test_the_next_message_goes_with_another_from_at_once(tmp_path: Path) -> None:
     async with lab(tmp_path) as it:
-        refused = refuse_senders_from(it)
-        for number in (1, 2):
-            assert (await it.send(at_risk(it, numbered(number)))).startswith("250")
+        refused, first = refuse_senders_from(it), 0
+        while not it.events("from.refused"):  # a store on a busy machine may be away for a moment
+            first += 1
+            assert (await it.send(at_risk(it, numbered(first)))).startswith("250")
             assert author_of(parse_message((await it.next(it.sink)).data)).domain == "fwd.test"
-        assert len(refused) == 1
-        assert [one["reason"] for one in it.events("from.rewritten")] == ["refused now", "refused before"]
-        assert [(one["author_domain"], one["provider"]) for one in it.events("from.refused")] == [
-            ("sender.test", "sink.test")
-        ]
+        assert len(refused) == first
+        assert (await it.send(at_risk(it, numbered(first + 1)))).startswith("250")
+        assert author_of(parse_message((await it.next(it.sink)).data)).domain == "fwd.test"
+        assert len(refused) == first
+        assert [one["reason"] for one in it.events("from.rewritten")] == [*["refused now"] * first, "refused before"]
+        (told,) = it.events("from.refused")
+        assert (told["author_domain"], told["provider"]) == ("sender.test", "sink.test")
 
 
 async def test_what_was_rewritten_passes_as_ours(tmp_path: Path) -> None:
@@ -298,7 +302,7 @@ async def test_only_who_refused_it_gets_the_other_form(tmp_path: Path) -> None:
             mailkey=it.keys.mailkey("sender.test"),
             now=it.app.clock.now(),
         )
-        assert (await it.send(raw, recipient="both@fwd.test")).startswith("250 2.0.0 delivered")
+        await until_250(lambda: it.send(raw, recipient="both@fwd.test"))
         first, second = await it.next(it.sink), await it.next(it.sink)
         assert (first.recipients, second.recipients) == (("one@sink.test",), ("two@sink.test",))
         assert author_of(parse_message(first.data)).domain == "sender.test"
@@ -329,10 +333,10 @@ async def test_an_author_that_does_not_fit_into_the_address_is_kept_in_the_store
     async with lab(tmp_path, zone=SPF) as it:
         refuse_senders_from(it)
         raw = at_risk(it, MESSAGE.replace(b"Bob <bob@", b"Bob <" + LONG + b"@"))
-        assert (await it.send(raw)).startswith("250")
+        await until_250(lambda: it.send(raw))
         author = author_of(parse_message((await it.next(it.sink)).data))
         assert "=-=" in author.local
-        assert (await answered(it, ANSWER, "dest@sink.test", str(author))).startswith("250")
+        await until_250(lambda: answered(it, ANSWER, "dest@sink.test", str(author)))
         assert (await it.next(it.sender)).recipients == (f"{LONG.decode()}@sender.test",)
 
 
