@@ -96,7 +96,7 @@ def test_the_image_runs_as_nobody_special_and_installs_by_hash() -> None:
 # --- requirements ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-fuzz.txt"])
 def test_every_requirement_is_pinned_by_hash_and_names_no_index(name: str) -> None:
     text = (ROOT / name).read_text()
 
@@ -114,6 +114,7 @@ def test_the_pinned_requirements_are_those_of_the_project() -> None:
 
     assert wanted <= pins("requirements.txt").keys(), "run scripts/lock"
     assert wanted | dev <= pins("requirements-dev.txt").keys(), "run scripts/lock"
+    assert pins("requirements-fuzz.txt").keys() == {"atheris"}, "run scripts/lock"
 
 
 def test_the_tests_run_with_the_versions_that_users_get() -> None:

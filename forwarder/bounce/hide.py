@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from forwarder.mail.address import AddressError, ascii_domain
+from forwarder.mail.charset import decode_text
 from forwarder.model import Address
 
 __all__ = ["HIDDEN", "MAX_TEXT", "Secrets", "scrub", "scrub_of"]
@@ -395,7 +396,5 @@ def _decode_word(charset: str, encoding: str, text: str) -> str:
         raw = binascii.a2b_base64(coded) if encoding in "Bb" else binascii.a2b_qp(coded, header=True)
     except ValueError:
         return text
-    try:
-        return raw.decode(charset.partition("*")[0])
-    except (LookupError, UnicodeDecodeError, ValueError):
-        return raw.decode("latin-1")
+    decoded = decode_text(raw, charset, errors="strict")
+    return raw.decode("latin-1") if decoded is None else decoded

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import idna
 
+from forwarder.mail.charset import decode_text
 from forwarder.model import Address, Message
 
 __all__ = [
@@ -454,9 +455,10 @@ def _spoken(name: list[_Token]) -> str:
 def _decode_words(words: str) -> str:
     """What cannot be decoded stays as it is."""
     try:
-        return "".join(
-            raw.decode((charset or "ascii").partition("*")[0], "replace") if isinstance(raw, bytes) else raw
+        decoded = [
+            decode_text(raw, charset or "ascii") if isinstance(raw, bytes) else raw
             for raw, charset in decode_header(words.strip())
-        )
-    except (HeaderParseError, LookupError, ValueError):
+        ]
+    except (HeaderParseError, ValueError):
         return words
+    return words if None in decoded else "".join(map(str, decoded))

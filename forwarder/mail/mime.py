@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from forwarder.mail.charset import decode_text
 from forwarder.model import Message
 
 __all__ = ["Part", "decode_words", "decoded", "parse_content_type", "parse_fields", "walk_parts"]
@@ -114,9 +115,9 @@ def _decode_word(charset: str, encoding: str, text: str) -> str | None:
     coded = text.encode("ascii", "replace")
     try:
         raw = binascii.a2b_base64(coded) if encoding in "Bb" else binascii.a2b_qp(coded, header=True)
-        return raw.decode(charset.partition("*")[0], "replace")
-    except (LookupError, ValueError):
+    except ValueError:
         return None
+    return decode_text(raw, charset)
 
 
 def _split_multipart(body: bytes, boundary: bytes) -> list[bytes]:

@@ -300,7 +300,7 @@ def open_policy(names: Names, name: bytes, value: bytes) -> StsPolicy | None:
         return None
     try:
         record = _decode_policy(content)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return StsPolicy(record.id, record.mode, record.hosts, record.max_age)
 
@@ -319,7 +319,7 @@ def open_session(domain: str, field: bytes) -> TlsSession | None:
         return None
     try:
         one = _decode_session(field[1:])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return TlsSession(domain, one.kind, one.policy, one.patterns, one.result, one.host, one.address, one.reason)
 

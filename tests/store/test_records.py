@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from forwarder.model import Address
 from forwarder.ports import Forwarded
 from forwarder.store.records import (
+    VERSION,
     Names,
     new_salt,
     open_address,
     open_forwarded,
+    open_policy,
     open_salt,
+    open_session,
     seal_address,
     seal_forwarded,
     seal_salt,
@@ -130,3 +133,9 @@ def test_a_name_does_not_show_what_it_is_made_of(secret: str) -> None:
 
 def test_the_salt_is_in_no_repr() -> None:
     assert "s" * 8 not in repr(NAMES)
+
+
+@pytest.mark.parametrize("content", [b"\x94\xa1\xff\xa4none\x90\x00", b"\x97\xa1\xff\x90\x90\xa7success\xa0\xa0\xa0"])
+def test_text_that_is_not_utf8_is_no_value(content: bytes) -> None:
+    assert open_policy(NAMES, b"name", VERSION + NAMES.tag(b"name", content) + content) is None
+    assert open_session("a.test", VERSION + content) is None
