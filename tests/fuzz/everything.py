@@ -7,6 +7,7 @@ from tests.fuzz.dns import ANSWERS, POLICIES, ZONES
 from tests.fuzz.kept import CONFIG, LINES, RECORDS, REVERSIBLE, close_settings
 from tests.fuzz.message import MESSAGES, REPORTS, RESULTS, SAID, close_messages
 from tests.fuzz.smtp import COMMANDS, DIALOGUES, REPLIES, close_dialogues
+from tests.fuzz.tls import CHAINS, INTRODUCTIONS
 
 __all__ = ["TARGETS", "close_targets"]
 
@@ -27,6 +28,8 @@ TARGETS = (
     LINES,
     CONFIG,
     REVERSIBLE,
+    CHAINS,
+    INTRODUCTIONS,
 )
 
 
