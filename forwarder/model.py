@@ -87,9 +87,42 @@ class Recipient:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """A DNS list (RFC 5782) has the client. ``codes`` are its answers, ``weight`` what they count; below 0: it is a list of the
+    good."""
+
+    zone: str
+    codes: tuple[IPv4Address, ...]
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class IprevCheck:
+    """RFC 8601 section 2.7.3. ``name`` is the client's, where it leads back to its address."""
+
+    result: Result
+    name: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What others say of the client: facts, no advice. ``iprev`` is ``None`` where it was not asked."""
+
+    listed: tuple[Listed, ...] = ()
+    iprev: IprevCheck | None = None
+
+    @property
+    def score(self) -> float:
+        """What the lists say, together."""
+        return sum(one.weight for one in self.listed)
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """One SMTP transaction as the client stated it. ``sender`` is ``None`` for the null reverse-path ``<>``. ``identity`` is
-    who submits it; ``None``: nobody we know (port 25). ``require_tls`` is MAIL's REQUIRETLS (RFC 8689)."""
+    who submits it; ``None``: nobody we know (port 25). ``require_tls`` is MAIL's REQUIRETLS (RFC 8689). ``caller`` is what was
+    found out about the client; ``None``: nobody was asked."""
 
     id: str
     peer: Peer
@@ -102,6 +135,7 @@ class Envelope:
     ret: str | None = None
     identity: Identity | None = None
     require_tls: bool = False
+    caller: Caller | None = None
 
     def recipient(self, address: Address) -> Recipient | None:
         """The RCPT TO that named this address, letter for letter."""

@@ -12,7 +12,7 @@ from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from forwarder.model import Address, Delivery, Envelope, Finding, Outcome, TlsSession
+from forwarder.model import Address, Caller, Delivery, Envelope, Finding, Outcome, TlsSession
 
 T = TypeVar("T")
 
@@ -81,6 +81,17 @@ class Resolver(Protocol):
 
     async def ptr(self, ip: IPv4Address | IPv6Address) -> Answer[str]:
         """Host names of an address, without their final dot."""
+
+
+# --- clients -----------------------------------------------------------------------------------------------------------
+
+
+class Callers(Protocol):
+    """What others say of a client."""
+
+    def look_up(self, ip: IPv4Address | IPv6Address) -> Awaitable[Caller]:
+        """Begin to ask, in the background; what comes can be awaited any number of times, behind ``asyncio.shield``. It has a
+        time limit, and never raises."""
 
 
 # --- mailkeys over HTTPS -----------------------------------------------------------------------------------------------

@@ -7,18 +7,40 @@ ours is ever written for one (RFC 5321 section 6.3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 
 from forwarder.loopmark import bears_mark
 from forwarder.mail.address import AddressError, FromHeader, parse_address
 from forwarder.mail.header import unfold
-from forwarder.model import Address, Message, Refuse
+from forwarder.model import Address, Caller, Message, Refuse
 from forwarder.smtp import reply
 
-__all__ = ["MAX_HOPS", "screen_loop", "screen_message"]
+__all__ = ["MAX_HOPS", "Door", "screen_caller", "screen_loop", "screen_message"]
+
+#: RFC 5321 section 4.5.1, RFC 2142: whoever is refused can still write to these.
+ALWAYS_OPEN = frozenset({"postmaster", "abuse"})
 
 #: RFC 5321 section 6.3 asks for at least 100.
 MAX_HOPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """From which score of DNS lists on a client is refused, and by alias domain where that differs; 0: never."""
+
+    reject_at: float = 1.0
+    domains: Mapping[str, float] = field(default_factory=dict)
+
+
+def screen_caller(alias: Address, ip: IPv4Address | IPv6Address, caller: Caller, door: Door) -> Refuse | None:
+    """May this client write to the alias? ``None``: it may."""
+    reject_at = door.domains.get(alias.domain, door.reject_at)
+    if not reject_at or caller.score < reject_at or alias.local.lower() in ALWAYS_OPEN:
+        return None
+    worst = max(caller.listed, key=lambda one: one.weight)
+    return Refuse(reply.listed(str(ip), worst.zone), f"listed by {worst.zone}, score {caller.score:g}")
 
 
 def screen_message(message: Message, author: FromHeader) -> Refuse | None:

@@ -12,13 +12,15 @@ import random
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from forwarder.app.parts import (
     Material,
+    door_of,
     limits_of,
     listening_at,
+    make_callers,
     make_key_host,
     make_resolver,
     make_sts,
@@ -30,6 +32,7 @@ from forwarder.app.parts import (
 from forwarder.app.shared import Shared, share
 from forwarder.app.state import Store
 from forwarder.app.watchedkeys import WatchedKeys
+from forwarder.callers import DnsCallers
 from forwarder.digests import START, DailyDigests
 from forwarder.dispatch import ATTEMPT, Dispatcher, UnderWay
 from forwarder.edge.budget import Budget
@@ -102,6 +105,7 @@ class Generation:
         self._material = material
         self._tasks: list[asyncio.Task[None]] = []
         self._web: WebServer | None = None
+        self._callers: DnsCallers | None = None
         self._resolver = self._share_resolver(before)
         self._ring = self._share_keys(before)
         self._key_host = self._share_key_host(before)
@@ -166,6 +170,7 @@ class Generation:
         digesting = Digesting(told, doors, digests, queue, settings.srs.domain)
         self.digests = DailyDigests(digesting.send, ground.clock, journal, random.uniform(*START))
         pipeline = Pipeline(told, doors, self._dispatcher)
+        self._callers = make_callers(settings, resolver, journal)
         # What was guessed before a reload is held against the client after it.
         forged, unknown = settings.limits.forged_reversible, settings.limits.unknown_per_hour
         self._guesses: Shared[Guesses] = share(
@@ -184,13 +189,17 @@ class Generation:
             budget=ground.budget,
             shaking=ground.shaking,
             networks=network_limits_of(settings),
+            callers=self._callers,
+            door=door_of(settings),
         )
+        # Who they are is found out otherwise, and where they are says nothing against them.
+        for_users = replace(edge, callers=None)
         submission = Submission(
             told, submission_settings(settings, addresses), doors, self._dispatcher, pipeline, ground.allowance
         )
         user_session = functools.partial(SubmissionSession, clients=material.clients)
         self._inbound = EdgeServer(edge, pipeline, ground.clock, journal, seats=ground.inbound)
-        self._users = EdgeServer(edge, submission, ground.clock, journal, session=user_session, seats=ground.users)
+        self._users = EdgeServer(for_users, submission, ground.clock, journal, session=user_session, seats=ground.users)
 
     @property
     def keys(self) -> WatchedKeys:
@@ -332,6 +341,8 @@ class Generation:
             self._material.clients.authenticator.close()
         if self._web is not None:
             await self._web.stop()
+        if self._callers is not None:
+            await self._callers.aclose()
         while self._held:
             await self._held.pop().let_go()
 

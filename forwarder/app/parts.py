@@ -15,11 +15,13 @@ from forwarder.app.sockets import endpoint_of
 from forwarder.auth.suffix import is_public_suffix
 from forwarder.bounce import Kind, Letter, Letters, Matching, Routing, Target, Way, note, standard_letters
 from forwarder.bounce.letter import MAX_TEMPLATE, parse_letter
+from forwarder.callers import DnsCallers
 from forwarder.config import Settings
 from forwarder.config.settings import Routes, SomeRoutes
 from forwarder.credentials import Credentials, CredentialsError
 from forwarder.directory import StaticDirectory
 from forwarder.dispatch import Hold
+from forwarder.dnslist import DnsList
 from forwarder.edge.auth import Authenticator
 from forwarder.edge.limits import Limits
 from forwarder.edge.submission import Clients
@@ -36,12 +38,14 @@ from forwarder.ports import Dialect, Journal, PolicyStore, TlsLog
 from forwarder.relay import Level, RelaySettings, TlsRules
 from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
 from forwarder.route import Action, FromWish, Policy
+from forwarder.screen import Door
 from forwarder.seal import Names
 from forwarder.smtp.login import Login
 from forwarder.standing import Patience, Scale
 
 __all__ = [
     "Material",
+    "door_of",
     "key_state",
     "limits_of",
     "listening_at",
@@ -50,6 +54,7 @@ __all__ = [
     "load_login",
     "load_note",
     "load_rules",
+    "make_callers",
     "make_clients",
     "make_key_host",
     "make_resolver",
@@ -235,6 +240,20 @@ def make_key_host(settings: Settings, resolver: DnsResolver | ZoneResolver, jour
         HttpsSettings(mailkey.fetch_port, mailkey.fetch_private, mailkey.fetch_ca_file),
         journal,
         monotonic=asyncio.get_running_loop().time,
+    )
+
+
+def make_callers(settings: Settings, resolver: DnsResolver | ZoneResolver, journal: Journal) -> DnsCallers | None:
+    """Who is asked about clients; ``None``: nobody."""
+    if not (settings.dnsbl or settings.callers.iprev):
+        return None
+    return DnsCallers(
+        resolver,
+        [DnsList(one.zone, one.weight, one.codes or None) for one in settings.dnsbl],
+        journal,
+        timeout=settings.callers.timeout,
+        iprev=settings.callers.iprev,
+        skip=[(one.network, frozenset(one.skip)) for one in settings.networks],
     )
 
 
@@ -454,6 +473,12 @@ def usable_roots(settings: Settings) -> str:
 
 
 _LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+
+
+def door_of(settings: Settings) -> Door:
+    """Which clients are refused because of DNS lists."""
+    domains = {name: one.reject_at for name, one in settings.domains.items() if one.reject_at is not None}
+    return Door(settings.callers.reject_at, domains)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, get_args
 
@@ -299,6 +299,9 @@ class Limits(_Table):
         return self
 
 
+RejectAt = Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=1000)]
+ListWeight = Annotated[float, BeforeValidator(values.not_bool), Field(ge=-1000, le=1000, allow_inf_nan=False)]
+
 Action = Literal["reject", "tag", "accept", "one-way"]
 
 FromWish = Literal["never", "auto", "always"]
@@ -349,6 +352,31 @@ class SomeRoutes(_Table):
     delayed: RouteTo | None = None
     auto_reply: RouteTo | None = None
     other: RouteTo | None = None
+
+
+class DnsBl(_Table):
+    """A DNS list of bad clients, or, with a weight below 0, of good ones."""
+
+    zone: DomainName
+    weight: ListWeight = 1.0
+    codes: Annotated[dict[IPv4Address, ListWeight], AfterValidator(values.frozen)] = Field(default_factory=dict)
+
+
+class Callers(_Table):
+    """What is found out about clients, and what follows."""
+
+    reject_at: RejectAt = 1.0
+    timeout: Annotated[float, BeforeValidator(values.not_bool), Field(gt=0, le=30)] = 5.0
+    iprev: bool = False
+
+
+class CallerNetwork(_Table):
+    """What is not done to the clients of one network."""
+
+    network: Network
+    skip: Annotated[
+        tuple[Literal["dnsbl", "greylist", "iprev"], ...], BeforeValidator(values.split), Field(min_length=1)
+    ]
 
 
 class Bounces(_Table):
@@ -488,6 +516,7 @@ class Domain(_Table):
     plus_addressing: bool = True
     hold: Hold | None = None
     policy: DomainPolicy = DomainPolicy()
+    reject_at: RejectAt | None = None
     owner: Annotated[Mailbox | None, BeforeValidator(values.or_none)] = None
     bounces: SomeRoutes = SomeRoutes()
 
@@ -517,6 +546,10 @@ class Settings(_Table):
     queue: Queue = Field(default_factory=Queue)
     limits: Limits = Limits()
     policy: Policy = Policy()
+    callers: Callers = Callers()
+    # Each is a question for every client.
+    dnsbl: Annotated[tuple[DnsBl, ...], Field(max_length=20)] = ()
+    networks: tuple[CallerNetwork, ...] = ()
     bounces: Bounces = Bounces()
     complaints: Complaints = Complaints()
     learning: Learning = Field(default_factory=Learning)

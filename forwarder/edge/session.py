@@ -34,9 +34,10 @@ from forwarder.edge.overlimit import OverLimit
 from forwarder.edge.proxy import ProxyError, parse_proxy
 from forwarder.edge.shaking import Shaking
 from forwarder.edge.trust import NOBODY, Trust, within
-from forwarder.model import Address, BodyKind, Envelope, Peer, Recipient, Refuse, Reply, Tls
-from forwarder.ports import Clock, Journal
-from forwarder.route import Resolved, ToNowhere, ToSender
+from forwarder.model import Address, BodyKind, Caller, Envelope, Peer, Recipient, Refuse, Reply, Tls
+from forwarder.ports import Callers, Clock, Journal
+from forwarder.route import Resolved, ToAlias, ToNowhere, ToSender
+from forwarder.screen import Door, screen_caller
 from forwarder.smtp import reply
 from forwarder.smtp.commands import CommandError, MailCommand, parse_helo, parse_mail, parse_rcpt
 from forwarder.smtp.xclient import NO_CLAIM, XCLIENT, XFORWARD, parse_claim
@@ -96,6 +97,9 @@ class EdgeSettings:
     shaking: Shaking = field(default_factory=Shaking)
     #: Whose limits differ: the first network that fits.
     networks: Sequence[tuple[IPv4Network | IPv6Network, Limits]] = ()
+    #: Who is asked about clients; ``None``: nobody.
+    callers: Callers | None = None
+    door: Door = field(default_factory=Door)
 
     def limits_for(self, ip: IPv4Address | IPv6Address) -> Limits:
         """Of a client that comes from there."""
@@ -162,6 +166,8 @@ class Session(SMTP):
         #: Octets of the budget that are ours.
         self._taken = 0
         self._high_water = HIGH_WATER_BETWEEN
+        #: What is asked about a client, and about which.
+        self._asked: tuple[IPv4Address | IPv6Address, Awaitable[Caller]] | None = None
         self._deadline = 0.0
         #: What is said when it has passed.
         self._late = reply.TIMED_OUT
@@ -210,6 +216,8 @@ class Session(SMTP):
             self._flush()
             self._transport.close()
             return
+        if not self._trust.proxy:
+            self._ask()
         self._task = self.loop.create_task(self.converse())
 
     def _expect_proxy(self, now: float) -> None:
@@ -372,7 +380,23 @@ class Session(SMTP):
         refused = self._admit(self)
         if refused is not None:
             self._end_with(refused)
+        else:
+            self._ask()
         return refused is None
+
+    def _ask(self) -> Awaitable[Caller] | None:
+        """About the client, in the background and once; ``None``: nobody is asked."""
+        client = self._forwarded.ip or self.ip
+        if self._settings.callers is None:
+            return None
+        if self._asked is None or self._asked[0] != client:
+            self._asked = client, self._settings.callers.look_up(client)
+        return self._asked[1]
+
+    async def _caller(self) -> Caller | None:
+        """What was found out about it."""
+        asked = self._ask()
+        return await asyncio.shield(asked) if asked is not None else None
 
     async def _speaks_first(self) -> bool:
         # RFC 5321 section 3.1: the server speaks first. Whoever does not wait for it hears nobody, and is no mail server.
@@ -562,6 +586,8 @@ class Session(SMTP):
             return
         try:
             resolved = await self._acceptor.recipient(transaction.mail.sender, rcpt.address)
+            if isinstance(resolved, ToAlias) and (caller := await self._caller()) is not None:
+                resolved = screen_caller(resolved.alias, client, caller, self._settings.door) or resolved
         except Exception as fault:  # noqa: BLE001 - a fault of ours is 451, never a lost or refused recipient
             self._fault("recipient", fault)
             self.say(reply.FAULT)
@@ -746,6 +772,8 @@ class Session(SMTP):
             self._end_with(refused)
             return
         envelope = self._envelope(transaction)
+        if self._settings.callers is not None:
+            envelope = replace(envelope, caller=await self._caller())
         try:
             answer = await self._acceptor.accept(
                 envelope, tuple(transaction.resolved), unstuff(raw) if stuffed else raw
@@ -795,6 +823,7 @@ class Session(SMTP):
             self._refuse(reply.BAD_SEQUENCE)
         else:
             self._forwarded = parse_claim(argument, XFORWARD).over(self._forwarded)
+            self._ask()
             self.say(reply.OK)
 
     async def smtp_RSET(self, argument: bytes) -> None:

@@ -48,6 +48,8 @@ _MAX_RESULTS = 200
 _MAX_ID_WORDS = 50
 #: Comments within comments.
 _MAX_COMMENT_DEPTH = 32
+#: Answers of one DNS list that we write.
+_MAX_CODES = 5
 #: Characters of a reason that we write.
 _MAX_REASON = 160
 #: RFC 5322 section 2.1.1: lines SHOULD be no longer than 78 characters, of which this leaves some for the signs around.
@@ -107,7 +109,24 @@ def results_of(verdict: Verdict, envelope: Envelope) -> tuple[MethodResult, ...]
         results.append(MethodResult("dkim", Result.NONE, (), "no signature"))
     results.append(_arc(verdict.arc, envelope))
     results.append(_dmarc(verdict.dmarc))
+    results.extend(_caller(envelope))
     return tuple(results)
+
+
+def _caller(envelope: Envelope) -> list[MethodResult]:
+    caller, ip = envelope.caller, str(envelope.peer.ip)
+    if caller is None:
+        return []
+    results = []
+    if caller.iprev is not None:
+        name = (("policy.name", caller.iprev.name),) if caller.iprev.name else ()
+        results.append(MethodResult("iprev", caller.iprev.result, (("policy.iprev", ip), *name), caller.iprev.reason))
+    for one in caller.listed:
+        # RFC 8904 has a method for lists of the good. Of the others RFC 8601 section 2.7.6 allows names that begin with x-.
+        method, result = ("dnswl", Result.PASS) if one.weight < 0 else ("x-dnsbl", Result.FAIL)
+        codes = tuple(("policy.ip", str(code)) for code in one.codes[:_MAX_CODES])
+        results.append(MethodResult(method, result, (("dns.zone", one.zone), *codes)))
+    return results
 
 
 def _mailkey(check: MailkeyCheck, sender: tuple[str, str]) -> MethodResult:

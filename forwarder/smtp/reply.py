@@ -159,6 +159,11 @@ def unauthenticated_unknown() -> Reply:
     return Reply(451, "4.7.5", "the sender's authentication records cannot be looked up now; try again later")
 
 
+def listed(ip: str, zone: str) -> Reply:
+    """RFC 5782 section 2.3: the reply names the list, so that its owner can be asked."""
+    return Reply(550, "5.7.1", f"{ip} is listed by {zone}: ask there to be taken off, or write to postmaster")
+
+
 def reputation_refused(subject: str) -> Reply:
     """Too many of our users have complained of it."""
     return Reply(550, "5.7.1", f"mail from {subject} is not taken here: too many complaints; write to postmaster")

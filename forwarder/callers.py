@@ -1,0 +1,113 @@
+"""What do others say of a client? ``ports.Callers``: DNS lists and reverse names, looked up while it introduces itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from forwarder.dnslist import ALWAYS, DnsList, NotSound, look_up_list, query_name
+from forwarder.iprev import verify_iprev
+from forwarder.model import Caller, IprevCheck, Listed, Result
+from forwarder.ports import DnsStatus, Journal, Resolver
+
+__all__ = ["DnsCallers"]
+
+#: Seconds between two events about one list.
+QUIET = 3600.0
+#: For whom nothing is asked.
+_NOTHING = Caller()
+
+
+class DnsCallers:
+    """``timeout``: seconds for all of it; what has not answered by then says nothing. ``skip``: networks, and what is not asked
+    about them ("dnsbl", "iprev")."""
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        lists: Sequence[DnsList],
+        journal: Journal,
+        *,
+        timeout: float,
+        iprev: bool = False,
+        skip: Sequence[tuple[IPv4Network | IPv6Network, frozenset[str]]] = (),
+    ) -> None:
+        self._resolver = resolver
+        self._lists = lists
+        self._journal = journal
+        self._timeout = timeout
+        self._iprev = iprev
+        self._skip = skip
+        self._tasks: set[asyncio.Task[Caller]] = set()
+        #: By list: when it may be told, and tested, again.
+        self._told: dict[str, float] = {}
+        self._tested: dict[str, float] = {}
+
+    def look_up(self, ip: IPv4Address | IPv6Address) -> asyncio.Future[Caller]:
+        """See ``ports.Callers``."""
+        skipped = next((what for network, what in self._skip if ip in network), frozenset())
+        lists = () if "dnsbl" in skipped else self._lists
+        iprev = self._iprev and "iprev" not in skipped
+        loop = asyncio.get_running_loop()
+        if not (lists or iprev):
+            nothing: asyncio.Future[Caller] = loop.create_future()
+            nothing.set_result(_NOTHING)
+            return nothing
+        task = loop.create_task(self._gather(ip, lists, iprev=iprev))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        tasks = list(self._tasks)
+        for one in tasks:
+            one.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _gather(self, ip: IPv4Address | IPv6Address, lists: Sequence[DnsList], *, iprev: bool) -> Caller:
+        reverse = asyncio.ensure_future(self._reverse(ip)) if iprev else None
+        found = await asyncio.gather(*(self._one(which, ip) for which in lists))
+        listed = tuple(one for one in found if one is not None)
+        if listed:
+            said = [f"{one.zone} {one.weight:g}" for one in listed]
+            self._journal.event("caller.listed", ip=str(ip), lists=said, score=sum(one.weight for one in listed))
+        return Caller(listed, await reverse if reverse is not None else None)
+
+    async def _one(self, which: DnsList, ip: IPv4Address | IPv6Address) -> Listed | None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                found = await look_up_list(self._resolver, which, ip)
+                if found is None:
+                    await self._test(which, ip)
+        except TimeoutError:
+            return None
+        if isinstance(found, NotSound):
+            self._tell(which, found.reason)
+            return None
+        return found
+
+    async def _test(self, which: DnsList, ip: IPv4Address | IPv6Address) -> None:
+        """A list that has died says of everybody that it has nobody: now and then it is asked for what it must have."""
+        now = asyncio.get_running_loop().time()
+        if now < self._tested.get(which.zone, now):
+            return
+        self._tested[which.zone] = now + QUIET
+        always = ALWAYS[ip.version]
+        answer = await self._resolver.a(query_name(always, which.zone))
+        if answer.status in (DnsStatus.NXDOMAIN, DnsStatus.NODATA):
+            self._tell(which, f"it does not list {always}, so it may list nobody")
+
+    def _tell(self, which: DnsList, reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._told.get(which.zone, now):
+            self._told[which.zone] = now + QUIET
+            self._journal.event("dnsbl.not_sound", zone=which.zone, reason=reason)
+
+    async def _reverse(self, ip: IPv4Address | IPv6Address) -> IprevCheck:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await verify_iprev(self._resolver, ip)
+        except TimeoutError:
+            return IprevCheck(Result.TEMPERROR, reason="no answer in time")
