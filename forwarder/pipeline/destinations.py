@@ -18,7 +18,7 @@ from forwarder import route
 from forwarder.auth.suffix import registrable_domain
 from forwarder.mail.reasons import Cause, Reason, Stage
 from forwarder.mail.report import Action, RecipientStatus
-from forwarder.model import Address, Deferred, Delivered, Failed, Queued, RecipientOutcome, Refuse, Reply
+from forwarder.model import Address, Deferred, Delivered, Failed, Queued, RecipientOutcome, Refuse
 from forwarder.pipeline.doors import Doors, Settings
 from forwarder.pipeline.pausenotice import PauseNotices
 from forwarder.ports import Evidence, Forwarded, Measure, Standing, StoreAway, Subject, SubjectKind
@@ -210,8 +210,15 @@ class Destinations:
             return
         cause = Cause(said.reason, said.hard)
         if cause.reason in BLAMES_US:
-            outcome = Failed("reported", Reply(550, said.status, said.diagnostic or ""), said.remote_mta)
-            await self._blame(id, known.destination.domain, outcome, cause)
+            # Whoever was sent a message can write a report about it: it slows nobody's mail down.
+            self._doors.journal.event(
+                "alarm.reported",
+                id=id,
+                reason=str(cause.reason),
+                next_hop=known.destination.domain,
+                peer=said.remote_mta,
+                text=(said.diagnostic or "")[:200],
+            )
         else:
             what = f"{BOUNCE}{cause.reason} {said.status or ''}".rstrip()
             await self._failed(known.envelope_id, known.alias, known.destination, what, cause)

@@ -9,7 +9,7 @@ import pytest
 
 from forwarder.ports import Measure, Standing, Subject, SubjectKind
 from forwarder.standing import set_by_hand
-from tests.e2e.lab import MESSAGE, Lab, lab
+from tests.e2e.lab import MESSAGE, Lab, bounce_of, lab
 from tests.e2e.test_queue import OTHER, ZONE
 from tests.peers.smtp_sink import DEFAULT, SmtpSink
 from tests.waiting import until
@@ -215,3 +215,19 @@ async def test_a_refusal_that_blames_us_is_an_alarm_and_held_against_nobody(
         assert (b"<m1@" in seen) + (b"<m2@" in seen) == 1
         assert len([one for one in it.events("queue.outcome") if str(one["alias"]) == "held@fwd.test"]) == 1
         assert standing(it) is None
+
+
+async def test_a_report_that_blames_us_slows_nobody_down(tmp_path: Path) -> None:
+    async with lab(tmp_path, extra=QUICK) as it:
+        assert (await send(it, 0, "alias@fwd.test")).startswith("250")
+        arrived = await it.next(it.sink)
+        words = "Client host blocked using Spamhaus"
+        data = (
+            bounce_of(arrived, words).replace(b"5.1.1", b"5.7.1").replace(b"dns; mx.sink.test", b"dns; mx.victim.test")
+        )
+        assert (await it.bounce(arrived, data=data)).startswith("250")
+
+        [alarm] = it.events("alarm.reported")
+        assert (alarm["reason"], alarm["next_hop"]) == ("blocked-ip", "sink.test")
+        assert it.app.standings is not None
+        assert len(it.app.standings) == 0
