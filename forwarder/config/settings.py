@@ -257,6 +257,7 @@ class NetworkLimits(_Table):
     errors: Count | None = None
     junk_commands: Count | None = None
     unknown_recipients: Count | None = None
+    unknown_per_hour: Count | None = None
     command_timeout: Seconds | None = None
     data_timeout: Seconds | None = None
     session_timeout: Seconds | None = None

@@ -37,7 +37,17 @@ class Guesses:
         if len(self._made) > MAX_NETWORKS:
             self._made.popitem(last=False)
 
-    def exhausted(self, ip: IPv4Address | IPv6Address, now: float) -> bool:
-        """Has its network made as many as it may?"""
+    def forgive(self, ip: IPv4Address | IPv6Address) -> None:
+        """Something good came from there. Who sends as much good mail as it misses is no guesser: a mail server before us, or
+        a large one that passes on what others wrote."""
+        network = address_key(ip)
+        count, since = self._made.get(network, (0, 0.0))
+        if count > 1:
+            self._made[network] = count - 1, since
+        elif count:
+            del self._made[network]
+
+    def exhausted(self, ip: IPv4Address | IPv6Address, now: float, allowed: int | None = None) -> bool:
+        """Has its network made as many as it may? ``allowed``: where it may make other than most."""
         count, since = self._made.get(address_key(ip), (0, now))
-        return count >= self._allowed and now - since < PERIOD
+        return count >= (self._allowed if allowed is None else allowed) and now - since < PERIOD

@@ -575,7 +575,7 @@ class Session(SMTP):
             self.say(reply.RECIPIENT_OK)
             return
         asked, client = self.loop.time(), self._forwarded.ip or self.ip
-        if self.counts_unknown and self._settings.unknowns.exhausted(client, asked):
+        if self.counts_unknown and self._settings.unknowns.exhausted(client, asked, self.limits.unknown_per_hour):
             # Whoever it is for: a different answer to an address that exists would be what the client is after.
             self._over_limit.tell("unknown_per_hour", client, asked)
             self._end_with(reply.TOO_MANY_UNKNOWN)
@@ -781,6 +781,8 @@ class Session(SMTP):
         except Exception as fault:  # noqa: BLE001 - a fault of ours is 451: the sender keeps the message
             self._fault("accept", fault)
             answer = reply.FAULT
+        if answer.code < 300:
+            self._settings.unknowns.forgive(envelope.peer.ip)
         self.say(replace(answer, text=f"{answer.text} ({envelope.id})"))
 
     def _envelope(self, transaction: _Transaction) -> Envelope:

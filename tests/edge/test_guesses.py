@@ -39,3 +39,20 @@ def test_networks_are_bounded_and_the_quietest_goes_first() -> None:
     assert made.exhausted(ip_address(1), 3.0)
     made.note(ip_address(2), 3.0)
     assert not made.exhausted(ip_address(2), 3.0), "it was forgotten, so this is its first"
+
+
+def test_good_mail_makes_up_for_as_many_misses() -> None:
+    made = Guesses(2)
+    made.forgive(A)
+    for _ in range(2):
+        made.note(A, 0.0)
+    assert made.exhausted(A, 1.0)
+    assert not made.exhausted(A, 1.0, 3)
+    made.forgive(A)
+    assert not made.exhausted(A, 1.0)
+    for _ in range(3):
+        made.forgive(A)
+    made.note(A, 1.0)
+    assert not made.exhausted(A, 2.0), "nobody saves up"
+    made.note(A, 1.0)
+    assert made.exhausted(A, 2.0)

@@ -250,6 +250,14 @@ async def test_a_network_that_tries_many_unknown_addresses_learns_no_more_of_any
         assert [one["limit"] for one in it.journal.named("limits.over")] == ["unknown_per_hour"]
 
 
+async def test_a_network_that_sends_good_mail_as_well_is_no_guesser() -> None:
+    async with edge(unknown_recipients=1000, unknown_per_hour=3) as (client, _):
+        for _ in range(4):
+            await client.ready()
+            assert (await client.say(b"RCPT TO:<nobody@fwd.example>\r\n")).startswith("550 5.1.1")
+            assert (await client.data(HEADER + b".\r\n")).startswith("250")
+
+
 # --- handshakes --------------------------------------------------------------------------------------------------------
 
 
