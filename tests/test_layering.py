@@ -52,6 +52,7 @@ LAYERS = {
     "relay": 5,
     "resolver": 5,
     "secrecy": 5,
+    "servicemanager": 5,
     "store": 5,
     "telemetry": 5,
     "tracing": 5,

@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
 
     # Before anything secret is read.
     hide_memory()
+    # Whatever it writes is nobody else's.
+    os.umask(0o077)
     armed = os.environ.get("FORWARDER_FAILPOINT", "")
     try:
         failpoints.arm(armed)
@@ -72,7 +74,9 @@ def _open_all_files() -> None:
 
 async def _serve(app: App, log: EventLog, load: Callable[[], Settings]) -> int:
     from forwarder.app import StartError
+    from forwarder.servicemanager import ServiceManager
 
+    manager = ServiceManager(os.environ)
     loop = asyncio.get_running_loop()
     log.use_loop(loop)
     loop.set_exception_handler(functools.partial(_tell, log))
@@ -88,10 +92,16 @@ async def _serve(app: App, log: EventLog, load: Callable[[], Settings]) -> int:
     except StartError as error:
         print(f"forwarder: {error}", file=sys.stderr)
         return 1
+    manager.ready()
+    watching = asyncio.create_task(manager.watch())
     while await _unless(stop, hup.wait()):
         hup.clear()
+        manager.reloading()
         await _unless(stop, app.reload(load))
+        manager.ready()
+    manager.stopping()
     await app.stop()
+    watching.cancel()
     return 0
 
 
