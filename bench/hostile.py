@@ -2,6 +2,7 @@
 
     ./scripts/hostile flood      2,000 sessions that drip, 5,000 connections a minute, messages made to cost: times of honest mail
     ./scripts/hostile memory     20 messages of 30 MB at once, none of them ended: memory, and who is told to come back
+    ./scripts/hostile bomb       200 messages a second to one alias: times of mail to another, without rates and with one
     ./scripts/hostile guesses    10,000 recipients are tried: when is it cut off, and do the answers' times tell anything?
 
 Everything is real and on loopback: the service as a process, those who misbehave in a process of their own. Limits for each
@@ -29,6 +30,9 @@ DRIP = 5.0
 _NETWORK = "127.66"
 #: Honest messages that are not counted.
 WARM = 50
+
+BOMBED = 'bombed = ["dest@h1.test"]'
+ALIAS_RATE = "[rates]\nalias = 600\n"
 
 MORE_GUESSES = "[limits]\nunknown_per_hour = 1000000\nunknown_recipients = 1000000\nerrors = 1000000\n"
 
@@ -128,6 +132,36 @@ async def throw(port: int, source: str, bomb: bytes) -> None:
         await asyncio.sleep(0.5)
 
 
+async def bombard(port: int, senders: int, a_second: int) -> None:
+    """Until it is ended: so many messages a second in all, no two the same, each sender on one connection."""
+    async with asyncio.TaskGroup() as group:
+        for number in range(senders):
+            source = f"{_NETWORK}.{number // 250}.{number % 250 + 1}"
+            group.create_task(_bombard(port, source, number, senders / a_second))
+        print("bombs away", flush=True)
+
+
+async def _bombard(port: int, source: str, number: int, pause: float) -> None:
+    reader, writer = await asyncio.open_connection(LISTEN, port, local_addr=(source, 0))
+    await reader.readline()
+    await _told(reader, writer, b"HELO bomb.test")
+    for count in itertools.count():
+        begun = time.monotonic()
+        await _told(reader, writer, b"MAIL FROM:<bob@sender.test>")
+        answer = await _told(reader, writer, b"RCPT TO:<bombed@fwd.test>")
+        if answer.startswith(b"250"):
+            await _told(reader, writer, b"DATA")
+            await _told(reader, writer, message(f"bomb{number}.{count}") + b".")
+        else:
+            await _told(reader, writer, b"RSET")
+        await asyncio.sleep(begun + pause - time.monotonic())
+
+
+async def _told(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> bytes:
+    writer.write(line + b"\r\n")
+    return await reader.readline()
+
+
 # --- the runs ---------------------------------------------------------------------------------------------------------
 
 
@@ -152,6 +186,31 @@ async def run_flood(drips: int, a_minute: int, bombers: int, probes: int) -> Non
         share = (_cpu(it) - cpu) / (time.monotonic() - begun)
         service, store = it.memory()
         print(f"memory at the most: service {service} MiB, store {store} MiB; {share:.0%} of a core meanwhile")
+
+
+async def run_bomb(senders: int, a_second: int, probes: int) -> None:
+    for label, rates in (("without rates", ""), ("alias = 600", ALIAS_RATE)):
+        async with lab() as it:
+            text = it.config.read_text().replace("[domains.", rates + "[domains.", 1)
+            it.config.write_text(text.replace('["dest@h0.test"]', f'["dest@h0.test"]\n{BOMBED}', 1))
+            await it.start()
+            print(f"nobody else:  {await honest(it, 'a', probes)}")
+            bomber = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "bench.hostile", "bombard", str(it.port), str(senders), str(a_second)),
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                stdout=asyncio.subprocess.PIPE,
+            )
+            try:
+                assert bomber.stdout is not None
+                await bomber.stdout.readline()
+                # The first are within the rate, and are delivered.
+                while rates and b"rates.over" not in (it.folder / "log").read_bytes():
+                    await asyncio.sleep(0.05)
+                print(f"bombed, {label}: {await honest(it, 'b', probes)}")
+            finally:
+                bomber.terminate()
+                await bomber.wait()
+            print(f"{sum(one.startswith(b'bomb') for one in it.arrived)} of the bomb delivered")
 
 
 async def honest(it: Lab, kind: str, probes: int) -> str:
@@ -290,6 +349,13 @@ def main() -> None:
     memory = runs.add_parser("memory")
     memory.add_argument("--messages", type=int, default=20)
     memory.add_argument("--megabytes", type=int, default=30)
+    bomb = runs.add_parser("bomb")
+    bomb.add_argument("--senders", type=int, default=20)
+    bomb.add_argument("--a-second", type=int, default=200)
+    bomb.add_argument("--probes", type=int, default=1000)
+    thrown = runs.add_parser("bombard", help="what bomb starts in a process of its own")
+    for name in ("port", "senders", "a_second"):
+        thrown.add_argument(name, type=int)
     guesses = runs.add_parser("guesses")
     guesses.add_argument("--recipients", type=int, default=10_000)
     inner = runs.add_parser("attack", help="what flood starts in a process of its own")
@@ -297,7 +363,14 @@ def main() -> None:
         inner.add_argument(name, type=int)
     args = vars(parser.parse_args())
     asyncio.run(
-        {"flood": run_flood, "memory": run_memory, "guesses": run_guesses, "attack": attack}[args.pop("run")](**args)
+        {
+            "flood": run_flood,
+            "memory": run_memory,
+            "bomb": run_bomb,
+            "guesses": run_guesses,
+            "attack": attack,
+            "bombard": bombard,
+        }[args.pop("run")](**args)
     )
 
 

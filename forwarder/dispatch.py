@@ -29,7 +29,19 @@ from typing import Any, Protocol
 
 from forwarder.failpoints import reach
 from forwarder.model import Address, Deferred, Delivered, Delivery, Failed, Outcome, Queued, RecipientOutcome
-from forwarder.ports import Claim, Forwarded, Held, Journal, Ledger, Queue, QueueFull, Relay, StoreAway, StoreUntouched
+from forwarder.ports import (
+    Charge,
+    Claim,
+    Forwarded,
+    Held,
+    Journal,
+    Ledger,
+    Queue,
+    QueueFull,
+    Relay,
+    StoreAway,
+    StoreUntouched,
+)
 from forwarder.unsettled import Unsettled
 
 __all__ = [
@@ -240,11 +252,13 @@ class Dispatcher:
         self._unsettled = self.under_way.unsettled
         self._cut: asyncio.Future[None] | None = None
 
-    async def claim(self, tickets: Sequence[Ticket], attempt: str) -> dict[Ticket, Claim]:
-        """Which of these are still to be delivered? Raises StoreAway; then ``take_back`` what is not delivered without, and
-        ``recall`` the rest."""
+    async def claim(
+        self, tickets: Sequence[Ticket], attempt: str, charges: Sequence[Charge] = ()
+    ) -> dict[Ticket, Claim]:
+        """Which of these are still to be delivered? Raises RateOver, and StoreAway; then ``take_back`` what is not delivered
+        without, and ``recall`` the rest."""
         fingerprints = [one.fingerprint for one in tickets]
-        claims = self._unsettled.correct(fingerprints, await self._ledger.claim(fingerprints, attempt))
+        claims = self._unsettled.correct(fingerprints, await self._ledger.claim(fingerprints, attempt, charges))
         return dict(zip(tickets, claims, strict=True))
 
     def recall(self, tickets: Sequence[Ticket]) -> dict[Ticket, Claim]:

@@ -27,6 +27,7 @@ LAYERS = {
     "loopmark": 2,
     "retry": 2,
     "standing": 2,
+    "rates": 2,
     "unsettled": 2,
     "notify": 2,
     "ownership": 3,

@@ -55,6 +55,7 @@ from forwarder.pipeline.ladder import Ladder
 from forwarder.pipeline.submission import Allowance, Submission
 from forwarder.pipeline.tlsreporting import TlsReporting
 from forwarder.ports import Clock, Journal, Mailboxes, Queue, TlsLog
+from forwarder.rates import RateMemory
 from forwarder.relay import SmtpRelay
 from forwarder.resolver import DnsResolver, ZoneResolver, system_nameservers
 from forwarder.retry import Schedule
@@ -91,6 +92,7 @@ class Ground:
     users: Seats = field(default_factory=Seats)
     budget: Budget = field(default_factory=Budget)
     shaking: Shaking = field(default_factory=Shaking)
+    rates: RateMemory = field(default_factory=RateMemory)
 
 
 class Generation:
@@ -135,6 +137,7 @@ class Generation:
             standings=ground.standings,
             digests=digests,
             queue=queue,
+            rates=ground.rates,
         )
         told = material.pipeline
         ladder = Ladder(

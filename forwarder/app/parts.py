@@ -34,7 +34,8 @@ from forwarder.model import Identity
 from forwarder.mtasts import StsClient
 from forwarder.pipeline import Settings as PipelineSettings
 from forwarder.pipeline.submission import SubmissionSettings
-from forwarder.ports import Dialect, Journal, PolicyStore, TlsLog
+from forwarder.ports import Dialect, Journal, PolicyStore, RateKind, TlsLog
+from forwarder.rates import Rates
 from forwarder.relay import Level, RelaySettings, TlsRules
 from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
 from forwarder.route import Action, FromWish, Policy
@@ -69,6 +70,7 @@ __all__ = [
     "policy_hosts",
     "policy_of",
     "published",
+    "rates_of",
     "read_material",
     "relay_settings",
     "routing_of",
@@ -395,6 +397,7 @@ def pipeline_settings(settings: Settings, text: str | None, rules: Rules, letter
         reason_rules=rules,
         complaint_addresses=frozenset(str(one).lower() for one in settings.complaints.addresses),
         reputation=scale_of(settings),
+        rates=rates_of(settings),
         slow_per_hour=settings.complaints.slow_per_hour,
         patience=patience_of(settings),
         hard_weight=settings.learning.hard,
@@ -404,6 +407,13 @@ def pipeline_settings(settings: Settings, text: str | None, rules: Rules, letter
         note=text,
         note_url=settings.mailkey.note_url or "docs/mailkey-for-senders.md of mailkey-forwarder",
     )
+
+
+def rates_of(settings: Settings) -> Rates:
+    """How much mail there may be of whom."""
+    told = settings.rates
+    per_hour = {kind: float(number) for kind in RateKind if (number := getattr(told, kind))}
+    return Rates(per_hour, told.burst, told.size_unit, told.exempt)
 
 
 def scale_of(settings: Settings) -> Scale:

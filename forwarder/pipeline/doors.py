@@ -33,6 +33,7 @@ from forwarder.ports import (
     Resolver,
     Standings,
 )
+from forwarder.rates import RateMemory, Rates
 from forwarder.smtp import reply
 from forwarder.standing import Patience, Scale
 
@@ -82,6 +83,8 @@ class Settings:
     patience: Patience = field(default_factory=Patience)
     hard_weight: float = 1.0
     weights: Mapping[Reason, float] = field(default_factory=lambda: DEFAULT_WEIGHTS)
+    #: How much mail there may be of whom.
+    rates: Rates = field(default_factory=Rates)
     #: What a report to a domain without a mailkey ends with (``bounce.note``), and where it leads; ``None``: nothing.
     note: str | None = None
     note_url: str = ""
@@ -106,6 +109,8 @@ class Doors:
     digests: Digests | None = None
     #: ``None``: what we write ourselves is not sent later.
     queue: Queue | None = None
+    #: Which rates are over, and all of them while the store is away.
+    rates: RateMemory = field(default_factory=RateMemory)
 
 
 class Teller:

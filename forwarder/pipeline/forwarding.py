@@ -30,10 +30,13 @@ from forwarder.model import (
 from forwarder.pipeline.answer import known
 from forwarder.pipeline.destinations import PAUSED, Destinations
 from forwarder.pipeline.doors import Doors, Settings, Teller
+from forwarder.pipeline.metering import Metering
 from forwarder.ports import (
+    Charge,
     Claim,
     Forwarded,
     Held,
+    RateOver,
     StoreAway,
     Waiting,
 )
@@ -53,6 +56,7 @@ class Forwarding:
         self._dispatcher = dispatcher
         self._tell = Teller(doors.journal)
         self._destinations = Destinations(settings, doors)
+        self._metering = Metering(settings, doors)
 
     async def deliver(
         self,
@@ -63,9 +67,10 @@ class Forwarding:
         now: datetime,
         *,
         content: bytes | None = None,
+        charges: Sequence[Charge] = (),
     ) -> list[Fate] | Reply:
         """What became of every destination; a Reply where nothing could be begun. ``content``: what the message was as it
-        came, where we have put something on it since."""
+        came, where we have put something on it since. ``charges``: what it takes from rates, if anything of it is to go out."""
         content = content or content_of(message, envelope)
         forwards, paused = await self._sort(envelope, forwards)
         tickets = {
@@ -86,7 +91,9 @@ class Forwarding:
             for author in authored.values():
                 if author.token is not None:
                     await self._doors.ledger.put_token(author.token, author.author)
-            claims = await self._dispatcher.claim(list(tickets.values()), envelope.id)
+            claims = await self._dispatcher.claim(list(tickets.values()), envelope.id, charges)
+        except RateOver as over:
+            return self._metering.over(envelope, over, now)
         except StoreAway as away:
             self._doors.journal.event("ledger.away", id=envelope.id, step="claim", reason=str(away))
             if len(tickets) > 1 or any(tokens):
@@ -95,6 +102,12 @@ class Forwarding:
                 self._dispatcher.take_back(list(tickets.values()), envelope.id)
                 return reply.STATE_AWAY
             claims, recorded = self._dispatcher.recall(list(tickets.values())), False
+            if Claim.FRESH in claims.values():
+                try:
+                    self._doors.rates.take(charges, now.timestamp())
+                except RateOver as over:
+                    self._dispatcher.take_back(list(tickets.values()), envelope.id)
+                    return self._metering.over(envelope, over, now)
         reach("K3")
         plans = self._plans(envelope, message, verdict, forwards, rewritten, authored, tickets, claims, now, paused)
         attempted = await self._dispatcher.deliver(plans, envelope.id, recorded=recorded)

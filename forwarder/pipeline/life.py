@@ -2,6 +2,7 @@
 
 recipient   where does it lead?                     route.resolve
 accept      is it one message for every reader?     mail.header, screen
+            is there too much of it?                metering
             who vouches for it?                     auth.verify, replay
             may it pass, and as what?               route.decide, reputation
             whose sender does it leave with?        rewrite
@@ -40,11 +41,12 @@ from forwarder.pipeline.answer import accepted_reply, deferred_reply, failed_rep
 from forwarder.pipeline.destinations import Destinations
 from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.pipeline.forwarding import Forwarding
+from forwarder.pipeline.metering import Metering
 from forwarder.pipeline.replay import count_replays
 from forwarder.pipeline.reporting import Reporting
 from forwarder.pipeline.reputation import Reputation
 from forwarder.pipeline.returning import Returning
-from forwarder.ports import StoreAway
+from forwarder.ports import Charge, StoreAway
 from forwarder.smtp import reply
 
 __all__ = ["Pipeline"]
@@ -59,6 +61,7 @@ class Pipeline:
         self._tell = Teller(doors.journal)
         self._forwarding = Forwarding(settings, doors, dispatcher)
         self._reporting = Reporting(settings, doors, dispatcher)
+        self._metering = Metering(settings, doors)
         self._reputation = Reputation(settings, doors)
         self._returning = Returning(settings, doors, dispatcher, self._reporting)
         self._destinations = Destinations(settings, doors)
@@ -75,8 +78,9 @@ class Pipeline:
             legacies=doors.keys.srs_legacies(),
             today=doors.clock.now().date(),
         )
-        refused = self._destinations.at_rcpt(resolved) if isinstance(resolved, route.ToAlias) else None
-        return refused or resolved
+        if not isinstance(resolved, route.ToAlias):
+            return resolved
+        return self._destinations.at_rcpt(resolved) or self._metering.refuse_recipient(resolved) or resolved
 
     async def accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], raw: bytes) -> Reply:
         """The final dot: one answer for all recipients."""
@@ -106,6 +110,9 @@ class Pipeline:
         unfit = None if isinstance(resolved[0], route.ToSender) else screen.screen_message(message, author)
         if unfit is not None:
             return self._tell.refused(envelope, unfit)
+        too_much = self._metering.refuse_client(envelope) if isinstance(resolved[0], route.ToAlias) else None
+        if too_much is not None:
+            return self._tell.refused(envelope, too_much)
         now = self._doors.clock.now()
         hostname = self._settings.names.hostname
         verdict = await verify(
@@ -147,7 +154,9 @@ class Pipeline:
             if refused is not None:
                 return self._tell.refused(envelope, refused)
         envelope = notify.by_alias(envelope, aliases)
-        return await self._forward(envelope, message, verdict, list(routes.values()), now)
+        forwards = [one for one in routes.values() if isinstance(one, Forward)]
+        charges = self._metering.charges(envelope, message, author.addresses, verdict, forwards)
+        return await self._forward(envelope, message, verdict, list(routes.values()), now, charges)
 
     async def _refuse_answer(self, address: Address, message: Message) -> Refuse | None:
         """A reply address is in the hands of whoever got the message: it takes no more than a return path does."""
@@ -158,13 +167,19 @@ class Pipeline:
         return None if within else Refuse(reply.ENOUGH_ANSWERS, "enough answers to this author")
 
     async def _forward(
-        self, envelope: Envelope, message: Message, verdict: Verdict, routes: Sequence[Forward | Keep], now: datetime
+        self,
+        envelope: Envelope,
+        message: Message,
+        verdict: Verdict,
+        routes: Sequence[Forward | Keep],
+        now: datetime,
+        charges: Sequence[Charge],
     ) -> Reply:
         forwards = [one for one in routes if isinstance(one, Forward)]
         verified = verdict.sender_verified_by is not None
         answer = reply.KEPT
         if forwards:
-            fates = await self._forwarding.deliver(envelope, message, verdict, forwards, now)
+            fates = await self._forwarding.deliver(envelope, message, verdict, forwards, now, charges=charges)
             answer = (
                 fates if isinstance(fates, Reply) else await self.answer(envelope, message, fates, verified=verified)
             )

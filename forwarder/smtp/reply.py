@@ -6,6 +6,8 @@ destination, or bytes that the peer sent. What goes wrong on our side is 4xx, al
 
 from __future__ import annotations
 
+import math
+
 from forwarder.model import Reply
 
 # --- session -----------------------------------------------------------------------------------------------------------
@@ -172,6 +174,11 @@ def reputation_refused(subject: str) -> Reply:
 def reputation_slowed(subject: str) -> Reply:
     """The same, and not yet so many."""
     return Reply(451, "4.7.1", f"mail from {subject} is taken slowly: there were complaints; try again later")
+
+
+def rate_over(whose: str, wait: float) -> Reply:
+    """``whose``: a text of ours. ``wait`` in seconds; a sender that waits so long finds room for a message."""
+    return Reply(451, "4.7.1", f"too much mail {whose} at the moment; try again in {max(1, math.ceil(wait))} seconds")
 
 
 def some_failed(delivered: int, failed: int, text: str) -> Reply:

@@ -44,6 +44,14 @@ async def test_many_large_messages_at_once_are_told_to_come_back() -> None:
     assert number(r"service (\d+) MiB", text) < 290
 
 
+async def test_a_mail_bomb_to_one_alias_gets_its_rate_and_mail_to_others_goes_on() -> None:
+    text = await hostile("bomb", "--a-second", "400", "--probes", "100")
+    assert number(r"alias = 600: .* p99 ([\d.]+) ms", text) < 500
+    delivered = int(text.rpartition(" of the bomb")[0].split()[-1])
+    assert 600 <= delivered <= 620
+    assert text.count("100 messages") == 4, text
+
+
 async def test_guesses_are_cut_off_and_learn_nothing_from_text_or_time() -> None:
     text = await hostile("guesses", "--recipients", "150")
     # The eleventh in each session ends it, and the hundredth in an hour all of them.
