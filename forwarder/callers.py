@@ -54,7 +54,7 @@ class DnsCallers:
             nothing: asyncio.Future[Caller] = loop.create_future()
             nothing.set_result(_NOTHING)
             return nothing
-        task = loop.create_task(self._gather(ip, lists, iprev=iprev))
+        task = loop.create_task(self._until_closed(ip, lists, iprev=iprev))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -66,14 +66,21 @@ class DnsCallers:
             one.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _until_closed(self, ip: IPv4Address | IPv6Address, lists: Sequence[DnsList], *, iprev: bool) -> Caller:
+        try:
+            return await self._gather(ip, lists, iprev=iprev)
+        except asyncio.CancelledError:
+            # A session that waits for it goes on: it is not the session that was cancelled.
+            return _NOTHING
+
     async def _gather(self, ip: IPv4Address | IPv6Address, lists: Sequence[DnsList], *, iprev: bool) -> Caller:
-        reverse = asyncio.ensure_future(self._reverse(ip)) if iprev else None
-        found = await asyncio.gather(*(self._one(which, ip) for which in lists))
+        asked = asyncio.gather(*(self._one(which, ip) for which in lists))
+        found, reverse = await asyncio.gather(asked, self._reverse(ip)) if iprev else (await asked, None)
         listed = tuple(one for one in found if one is not None)
         if listed:
             said = [f"{one.zone} {one.weight:g}" for one in listed]
             self._journal.event("caller.listed", ip=str(ip), lists=said, score=sum(one.weight for one in listed))
-        return Caller(listed, await reverse if reverse is not None else None)
+        return Caller(listed, reverse)
 
     async def _one(self, which: DnsList, ip: IPv4Address | IPv6Address) -> Listed | None:
         try:

@@ -94,6 +94,22 @@ class Callers(Protocol):
         time limit, and never raises."""
 
 
+@dataclass(frozen=True, slots=True)
+class ComeBack:
+    """Seconds: that a new client waits, in which it must come back, and for which its network is known from then on."""
+
+    delay: float = 300.0
+    window: float = 86400.0
+    keep: float = 3110400.0
+
+
+class Greylist(Protocol):
+    """Who has come back. Every method raises ``StoreAway`` when the store is away."""
+
+    async def wait(self, network: str, sender: Address | None, aliases: Sequence[Address], rule: ComeBack) -> float:
+        """One trip: seconds until mail from this network, of this sender and for all of these aliases is taken; 0: now."""
+
+
 # --- mailkeys over HTTPS -----------------------------------------------------------------------------------------------
 
 

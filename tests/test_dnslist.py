@@ -15,6 +15,7 @@ from forwarder.resolver import DnsResolver
 from forwarder.screen import Door, screen_caller
 from tests.fakes import FakeResolver, MemoryJournal
 from tests.peers.dns_server import run_dns_server
+from tests.waiting import until
 
 V4, V6 = ip_address("192.0.2.99"), ip_address("2001:db8::1")
 NIBBLES = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2"
@@ -113,6 +114,18 @@ async def test_a_slow_list_counts_nothing_and_keeps_nobody_waiting() -> None:
         found = await callers.look_up(V4)
         assert [one.zone for one in found.listed] == ["wl.example"]
         await callers.aclose()
+        await resolver.aclose()
+
+
+async def test_who_waits_while_it_is_closed_hears_nothing_of_it() -> None:
+    async with run_dns_server(ZONE) as server:
+        server.gate.clear()
+        resolver = DnsResolver([server.address], monotonic=asyncio.get_running_loop().time)
+        callers = DnsCallers(resolver, LISTS, MemoryJournal(), timeout=5, iprev=True)
+        asked = callers.look_up(V4)
+        await until(lambda: len(server.queries) > 3)
+        await callers.aclose()
+        assert await asked == Caller()
         await resolver.aclose()
 
 

@@ -136,6 +136,7 @@ class Generation:
             key_host=self._key_host.part,
             standings=ground.standings,
             digests=digests,
+            greylist=ground.store.greylist(ledger),
             queue=queue,
             rates=ground.rates,
         )

@@ -33,8 +33,9 @@ from forwarder.mail.reasons import MAX_FILE, Rules, parse_rules, standard_rules
 from forwarder.model import Identity
 from forwarder.mtasts import StsClient
 from forwarder.pipeline import Settings as PipelineSettings
+from forwarder.pipeline.doors import Greylisting
 from forwarder.pipeline.submission import SubmissionSettings
-from forwarder.ports import Dialect, Journal, PolicyStore, RateKind, TlsLog
+from forwarder.ports import ComeBack, Dialect, Journal, PolicyStore, RateKind, TlsLog
 from forwarder.rates import Rates
 from forwarder.relay import Level, RelaySettings, TlsRules
 from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_nameservers
@@ -47,6 +48,7 @@ from forwarder.standing import Patience, Scale
 __all__ = [
     "Material",
     "door_of",
+    "greylisting_of",
     "key_state",
     "limits_of",
     "listening_at",
@@ -399,6 +401,7 @@ def pipeline_settings(settings: Settings, text: str | None, rules: Rules, letter
         reputation=scale_of(settings),
         rates=rates_of(settings),
         slow_per_hour=settings.complaints.slow_per_hour,
+        greylisting=greylisting_of(settings),
         patience=patience_of(settings),
         hard_weight=settings.learning.hard,
         weights=settings.learning.weights,
@@ -414,6 +417,15 @@ def rates_of(settings: Settings) -> Rates:
     told = settings.rates
     per_hour = {kind: float(number) for kind in RateKind if (number := getattr(told, kind))}
     return Rates(per_hour, told.burst, told.size_unit, told.exempt)
+
+
+def greylisting_of(settings: Settings) -> Greylisting | None:
+    """Who is asked to come back; ``None``: nobody."""
+    told = settings.greylist
+    if not told.enabled:
+        return None
+    skip = [one.network for one in settings.networks if "greylist" in one.skip]
+    return Greylisting(ComeBack(told.delay, told.window, told.keep), told.from_score, skip)
 
 
 def scale_of(settings: Settings) -> Scale:

@@ -16,6 +16,7 @@ from forwarder.ports import Clock, Journal, StoreAway
 from forwarder.store.client import StoreClient, StoreUrlError
 from forwarder.store.digests import RedisDigests
 from forwarder.store.disk import Disk
+from forwarder.store.greylist import RedisGreylist
 from forwarder.store.health import examine_store
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.policies import RedisPolicies
@@ -101,6 +102,10 @@ class Store:
     def refusals(self, ledger: RedisLedger) -> RedisRefusals:
         """Who refuses whose mail."""
         return RedisRefusals(self._clients[0], ledger)
+
+    def greylist(self, ledger: RedisLedger) -> RedisGreylist:
+        """Who has come back."""
+        return RedisGreylist(self._clients[0], ledger)
 
     def tls_counts(self, ledger: RedisLedger) -> RedisTlsCounts:
         """How TLS with other domains went."""

@@ -371,6 +371,22 @@ class Callers(_Table):
     iprev: bool = False
 
 
+class Greylist(_Table):
+    """Mail that no check vouches for comes from who comes back."""
+
+    enabled: bool = False
+    delay: Annotated[float, BeforeValidator(values.not_bool), Field(gt=0, le=3600)] = 300.0
+    window: Annotated[float, BeforeValidator(values.not_bool), Field(ge=60, le=604800)] = 86400.0
+    keep: Annotated[float, BeforeValidator(values.not_bool), Field(ge=60, le=31536000)] = 3110400.0
+    from_score: RejectAt = 0.0
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Greylist:
+        if self.window <= self.delay:
+            raise ValueError("window must be more than delay: nobody could come back in time")
+        return self
+
+
 class CallerNetwork(_Table):
     """What is not done to the clients of one network."""
 
@@ -570,6 +586,7 @@ class Settings(_Table):
     # Each is a question for every client.
     dnsbl: Annotated[tuple[DnsBl, ...], Field(max_length=20)] = ()
     networks: tuple[CallerNetwork, ...] = ()
+    greylist: Greylist = Field(default_factory=Greylist)
     bounces: Bounces = Bounces()
     complaints: Complaints = Complaints()
     rates: Rates = Rates()

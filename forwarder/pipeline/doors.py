@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 
 from forwarder import bounce, route, seal
 from forwarder.dispatch import Fate, Hold
@@ -22,8 +23,10 @@ from forwarder.model import (
 )
 from forwarder.ports import (
     Clock,
+    ComeBack,
     Digests,
     Directory,
+    Greylist,
     Journal,
     KeyHost,
     KeyRing,
@@ -37,7 +40,7 @@ from forwarder.rates import RateMemory, Rates
 from forwarder.smtp import reply
 from forwarder.standing import Patience, Scale
 
-__all__ = ["DEFAULT_WEIGHTS", "Doors", "Settings", "Teller"]
+__all__ = ["DEFAULT_WEIGHTS", "Doors", "Greylisting", "Settings", "Teller"]
 
 #: What a failure counts against its destination that is not hard. Of the other reasons, nothing.
 DEFAULT_WEIGHTS: Mapping[Reason, float] = {
@@ -46,6 +49,16 @@ DEFAULT_WEIGHTS: Mapping[Reason, float] = {
     Reason.DNS: 0.5,
     Reason.EXPIRED: 0.2,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Greylisting:
+    """Whom nobody vouches for comes back later. ``from_score``: only whom DNS lists give so much; 0: everybody. ``skip``: but for
+    these networks."""
+
+    rule: ComeBack = field(default_factory=ComeBack)
+    from_score: float = 0
+    skip: Sequence[IPv4Network | IPv6Network] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,8 @@ class Settings:
     weights: Mapping[Reason, float] = field(default_factory=lambda: DEFAULT_WEIGHTS)
     #: How much mail there may be of whom.
     rates: Rates = field(default_factory=Rates)
+    #: ``None``: nobody is asked to come back.
+    greylisting: Greylisting | None = None
     #: What a report to a domain without a mailkey ends with (``bounce.note``), and where it leads; ``None``: nothing.
     note: str | None = None
     note_url: str = ""
@@ -107,6 +122,8 @@ class Doors:
     standings: Standings | None = None
     #: ``None``: what is for a digest goes to the owner at once.
     digests: Digests | None = None
+    #: ``None``: nobody is asked to come back.
+    greylist: Greylist | None = None
     #: ``None``: what we write ourselves is not sent later.
     queue: Queue | None = None
     #: Which rates are over, and all of them while the store is away.

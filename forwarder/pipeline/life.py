@@ -4,7 +4,7 @@ recipient   where does it lead?                     route.resolve
 accept      is it one message for every reader?     mail.header, screen
             is there too much of it?                metering
             who vouches for it?                     auth.verify, replay
-            may it pass, and as what?               route.decide, reputation
+            may it pass, and as what?               route.decide, greylisting, reputation
             whose sender does it leave with?        rewrite
             what goes on it?                        seal
             who has it?                             dispatch
@@ -41,6 +41,7 @@ from forwarder.pipeline.answer import accepted_reply, deferred_reply, failed_rep
 from forwarder.pipeline.destinations import Destinations
 from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.pipeline.forwarding import Forwarding
+from forwarder.pipeline.greylisting import greylist
 from forwarder.pipeline.metering import Metering
 from forwarder.pipeline.replay import count_replays
 from forwarder.pipeline.reporting import Reporting
@@ -143,6 +144,9 @@ class Pipeline:
         loop = screen.screen_loop(message, list(routes), self._doors.keys.srs_secrets())
         if loop is not None:
             return self._tell.refused(envelope, loop)
+        too_early = await greylist(envelope, verdict, list(routes), self._settings, self._doors)
+        if too_early is not None:
+            return self._tell.refused(envelope, too_early)
         one_way = self._reputation.admit(envelope, verdict, list(routes), now)
         if isinstance(one_way, Refuse):
             return self._tell.refused(envelope, one_way)

@@ -166,6 +166,11 @@ def listed(ip: str, zone: str) -> Reply:
     return Reply(550, "5.7.1", f"{ip} is listed by {zone}: ask there to be taken off, or write to postmaster")
 
 
+def greylisted(seconds: float) -> Reply:
+    """RFC 6647 section 5: temporary, and how long."""
+    return Reply(451, "4.7.1", f"we do not know you yet; try again in {max(1, round(seconds))} seconds")
+
+
 def reputation_refused(subject: str) -> Reply:
     """Too many of our users have complained of it."""
     return Reply(550, "5.7.1", f"mail from {subject} is not taken here: too many complaints; write to postmaster")

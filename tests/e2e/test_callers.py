@@ -8,6 +8,7 @@ from pathlib import Path
 
 from forwarder.cli.demo_lab import FORWARDER, SENDER, free_port
 from tests.e2e.lab import MESSAGE, lab
+from tests.e2e.test_store_away import store_stopped, until_250
 from tests.peers.postfix import needs_postfix, needs_root, postfix
 
 #: Where a mail server of ours stands in front of the service.
@@ -110,3 +111,55 @@ async def test_without_lists_nobody_is_asked(tmp_path: Path) -> None:
         assert (await it.send(it.signed())).startswith("250")
         assert not [one for one in it.dns.queries if one[1] in ("PTR", "A") and "arpa" in one[0]]
         assert b"x-dnsbl" not in (await it.next(it.sink)).data
+
+
+GREYLIST = "[greylist]\nenabled = true\ndelay = 0.3\n"
+#: Nothing vouches for bob.
+UNKNOWN: dict[str, dict[str, list[str]]] = {
+    "mailkey.sender.test": {},
+    "_dmarc.sender.test": {},
+    "sender.test": {"MX": ["10 mx.sender.test."]},
+    "mx.sender.test": {"A": [SENDER]},
+}
+
+
+async def test_whom_nobody_vouches_for_comes_back_once(tmp_path: Path) -> None:
+    async with lab(tmp_path, extra=GREYLIST, zone=UNKNOWN) as it:
+        answer = await it.send(MESSAGE)
+        assert answer.startswith("451 4.7.1 we do not know you yet; try again in 1 seconds"), answer
+        assert it.sink.waiting.empty()
+        await until_250(lambda: it.send(MESSAGE))
+        assert (await it.next(it.sink)).data.endswith(MESSAGE.partition(b"\r\n\r\n")[2])
+        # Its network has come back: it is a mail server.
+        assert (await it.send(MESSAGE.replace(b"<one@", b"<two@"), sender="eve@sender.test")).startswith("250")
+
+
+async def test_whom_a_check_vouches_for_never_waits(tmp_path: Path) -> None:
+    async with lab(tmp_path, extra=GREYLIST.replace("0.3", "300")) as it:
+        assert (await it.send(it.signed())).startswith("250")
+
+
+async def test_only_whom_lists_know_may_have_to_come_back(tmp_path: Path) -> None:
+    extra = GREYLIST.replace("0.3", "300\nfrom_score = 0.5")
+    top = DNSBL.replace("[callers]", "[callers]\nreject_at = 2")
+    for zone, want in (({}, "250"), (LISTED, "451 4.7.1")):
+        (tmp_path / want[:3]).mkdir()
+        async with lab(tmp_path / want[:3], top=top, extra=extra, zone=UNKNOWN | zone) as it:
+            assert (await it.send(MESSAGE)).startswith(want)
+
+
+async def test_networks_of_ours_and_postmaster_never_wait(tmp_path: Path) -> None:
+    extra = GREYLIST.replace("0.3", "300")
+    async with lab(tmp_path, extra=extra, zone=UNKNOWN) as it:
+        assert (await it.send(MESSAGE, recipient=POSTMASTER)).startswith("250")
+    (tmp_path / "ours").mkdir()
+    top = '[[networks]]\nnetwork = "127.0.0.0/8"\nskip = ["greylist"]\n'
+    async with lab(tmp_path / "ours", top=top, extra=extra, zone=UNKNOWN) as it:
+        assert (await it.send(MESSAGE)).startswith("250")
+
+
+async def test_with_the_store_away_nobody_waits(tmp_path: Path) -> None:
+    async with lab(tmp_path, extra=GREYLIST.replace("0.3", "300"), zone=UNKNOWN) as it:
+        with store_stopped(it):
+            assert (await it.send(MESSAGE)).startswith("250")
+        assert it.events("ledger.away")[0]["step"] == "greylist"
