@@ -60,7 +60,7 @@ null_sender = true
 
 @asynccontextmanager
 async def submission(
-    folder: Path, *, per_hour: int = 1000, hide_client: bool = True
+    folder: Path, *, per_hour: int = 1000, hide_client: bool = True, listener: str = ""
 ) -> AsyncIterator[tuple[Lab, int, int]]:
     """The lab with a STARTTLS and a TLS port for users: (lab, port, TLS port). The service stands for sender.test too."""
     (folder / "keys").mkdir()
@@ -77,7 +77,7 @@ async def submission(
         "sender.test": {"MX": ["10 mx.sender.test."], "TXT": ["v=spf1 ip4:127.0.0.25 -all"]},
     }
     listeners = (
-        '{ address = "127.0.0.25:0", submission = true }, '
+        f'{{ address = "127.0.0.25:0", submission = true{listener} }}, '
         '{ address = "127.0.0.25:0", submission = true, tls = "implicit" }'
     )
     async with lab(folder, listeners=listeners, extra=extra, zone=zone) as it:
@@ -479,6 +479,17 @@ async def test_what_cannot_go_now_is_held_and_goes_later_as_it_was_signed(tmp_pa
         assert arrived.sender == "alice@sender.test"
         found = await verdict_of(it, arrived)
         assert (found.mailkey.result, found.mailkey.bound, found.dmarc.result) == (Result.PASS, True, Result.PASS)
+
+
+async def test_another_client_by_xclient_is_not_the_one_who_logged_in(tmp_path: Path) -> None:
+    def talk(client: smtplib.SMTP) -> str:
+        assert client.docmd("XCLIENT ADDR=198.51.100.7")[0] == 220
+        client.docmd("EHLO laptop.sender.test")
+        return sends("alice@sender.test", ["x@sink.test"])(client)
+
+    async with submission(tmp_path, listener=', xclient = ["127.0.0.0/8"]') as (it, port, _):
+        assert (await in_thread(port, talk)).startswith("530 ")
+        assert it.sink.waiting.empty()
 
 
 @needs_postfix
