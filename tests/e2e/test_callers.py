@@ -10,6 +10,7 @@ from forwarder.cli.demo_lab import FORWARDER, SENDER, free_port
 from tests.e2e.lab import MESSAGE, lab
 from tests.e2e.test_store_away import store_stopped, until_250
 from tests.peers.postfix import needs_postfix, needs_root, postfix
+from tests.waiting import until
 
 #: Where a mail server of ours stands in front of the service.
 FRONT = "127.0.0.51"
@@ -91,6 +92,28 @@ async def test_what_is_not_refused_is_told_in_authentication_results(tmp_path: P
         results = b" ".join((await it.next(it.sink)).data.partition(b"Received:")[0].split())
         assert b"x-dnsbl=fail dns.zone=bl.test policy.ip=127.0.0.2" in results
         assert f"iprev=pass policy.iprev={SENDER} policy.name=mx.sender.test".encode() in results
+
+
+async def test_nothing_waits_for_the_lists_but_rcpt(tmp_path: Path) -> None:
+    async with lab(tmp_path, top=DNSBL, zone=LISTED) as it:
+        it.dns.gate.clear()
+        reader, writer = await asyncio.open_connection(FORWARDER, it.port, local_addr=(SENDER, 0))
+        async with asyncio.timeout(10):
+            assert (await reader.readline()).startswith(b"220 ")
+            await until(lambda: ("10.0.0.127.bl.test", "A", "udp") in it.dns.queries)
+            writer.write(b"EHLO mx.sender.test\r\n")
+            while (await reader.readline())[3:4] == b"-":
+                pass
+            writer.write(b"MAIL FROM:<bob@sender.test>\r\n")
+            assert (await reader.readline()).startswith(b"250 ")
+            writer.write(b"RCPT TO:<nobody@fwd.test>\r\n")
+            assert (await reader.readline()).startswith(b"550 5.1.1")
+            writer.write(b"RCPT TO:<alias@fwd.test>\r\nRCPT TO:<team@fwd.test>\r\n")
+            it.dns.gate.set()
+            for _ in range(2):
+                assert b"is listed by bl.test" in await reader.readline()
+        assert len(it.events("caller.listed")) == 1
+        writer.close()
 
 
 async def test_lists_that_do_not_answer_keep_no_mail_back(tmp_path: Path) -> None:
