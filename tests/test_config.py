@@ -424,6 +424,21 @@ D = '[domains."fwd.test"'
             id="a proxy before TLS from the first octet",
         ),
         pytest.param(
+            LEAST + '[[dnsbl]]\nzone = "bl.example"\n[[dnsbl]]\nzone = "BL.example"\n',
+            ["dnsbl[1].zone: bl.example is listed twice: it would count twice (line 7)"],
+            id="a DNS list twice",
+        ),
+        pytest.param(
+            LEAST + "[greylist]\nenabled = true\nfrom_score = 1\n",
+            ["greylist.from_score: nobody has a score: there is no [[dnsbl]] (line 6)"],
+            id="a score without a list",
+        ),
+        pytest.param(
+            LEAST + "[greylist]\nwindow = 60\n",
+            ["greylist: window must be more than delay: nobody could come back in time (line 4)"],
+            id="nobody can come back in time",
+        ),
+        pytest.param(
             'listen = [{ address = "127.0.0.1:25", proxy = ["0.0.0.0/0"] }]\n' + LEAST,
             [
                 "listen[0].proxy[0]: is too wide to be trusted: name the networks of your own hosts, got '0.0.0.0/0' (line 1)"

@@ -207,6 +207,7 @@ def _summary(settings: Settings) -> Iterator[str]:
     if settings.web.listen:
         yield f"serves its mailkeys over HTTP{'S' if settings.web.tls.cert else ''} on {', '.join(settings.web.listen)}"
     yield from _submission(settings)
+    yield from _callers(settings)
     for name, domain in settings.domains.items():
         disabled = sum(1 for one in domain.aliases.values() if not one.enabled)
         some = [f"{len(domain.aliases)} alias{'es' if len(domain.aliases) != 1 else ''}"]
@@ -225,6 +226,23 @@ def _summary(settings: Settings) -> Iterator[str]:
     others = [f"{domain} {level}" for domain, level in settings.relay.tls.domains.items()]
     yield f"TLS to other mail servers: {', '.join([settings.relay.tls.default, *others])}"
     yield f"postmaster and abuse: {settings.admin.address or f'a file in {settings.state_dir}'}"
+
+
+def _callers(settings: Settings) -> Iterator[str]:
+    for one in settings.listen:
+        for how, networks in (("PROXY", one.proxy), ("XCLIENT", one.xclient), ("XFORWARD", one.xforward)):
+            if networks:
+                yield f"believes {how} on {one.address} from {', '.join(map(str, networks))}"
+    if settings.dnsbl:
+        lists = ", ".join(
+            f"{one.zone} (by code)" if one.codes else f"{one.zone} {one.weight:g}" for one in settings.dnsbl
+        )
+        limit = settings.callers.reject_at
+        yield f"asks {lists} about clients, and refuses {f'from {limit:g} on' if limit else 'nobody for it'}"
+    if settings.greylist.enabled:
+        score = settings.greylist.from_score
+        who = f"whom DNS lists give {score:g}" if score else "whom no check vouches for"
+        yield f"has {who} come back after {settings.greylist.delay:g} seconds"
 
 
 def _next_hop(settings: Settings) -> str:

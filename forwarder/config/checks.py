@@ -22,6 +22,7 @@ def examine(settings: Settings) -> Iterator[tuple[Path, str]]:
     yield from _repeated_listeners(settings)
     yield from _repeated_keys(settings)
     yield from _submission(settings)
+    yield from _dns_lists(settings)
     yield from _tls_reports(settings)
     directory = StaticDirectory.from_settings(settings)
     yield from _complaint_addresses(settings, directory)
@@ -103,6 +104,15 @@ def _submission(settings: Settings) -> Iterator[tuple[Path, str]]:
             yield ("listen", number), "nobody may use it: there are no [submission.logins] and no submission.networks"
     if submission.logins and submission.credentials is None:
         yield ("submission", "logins"), "nobody can log in: name the file of passwords with submission.credentials"
+
+
+def _dns_lists(settings: Settings) -> Iterator[tuple[Path, str]]:
+    zones = [one.zone for one in settings.dnsbl]
+    for number, zone in enumerate(zones):
+        if zone in zones[:number]:
+            yield ("dnsbl", number, "zone"), f"{zone} is listed twice: it would count twice"
+    if settings.greylist.enabled and settings.greylist.from_score and not zones:
+        yield ("greylist", "from_score"), "nobody has a score: there is no [[dnsbl]]"
 
 
 def _tls_reports(settings: Settings) -> Iterator[tuple[Path, str]]:

@@ -40,6 +40,26 @@ def test_a_good_configuration_is_summed_up(config: Path, capsys: pytest.CaptureF
     )
 
 
+def test_who_is_believed_asked_and_told_to_come_back_is_said(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "LISTEN": '[{"address": "10.0.0.25:25", "proxy": ["10.0.0.0/24"], "xforward": ["10.1.0.0/24"]}]',
+        "DNSBL": '[{"zone": "bl.test"}, {"zone": "wl.test", "codes": {"127.0.0.1": -2}}]',
+        "GREYLIST__ENABLED": "true",
+        "GREYLIST__FROM_SCORE": "0.5",
+    }.items():
+        monkeypatch.setenv(f"FORWARDER_{name}", value)
+
+    assert main(["check-config", str(config)]) == 0
+
+    out = capsys.readouterr().out
+    assert "  believes PROXY on 10.0.0.25:25 from 10.0.0.0/24\n" in out
+    assert "  believes XFORWARD on 10.0.0.25:25 from 10.1.0.0/24\n" in out
+    assert "  asks bl.test 1, wl.test (by code) about clients, and refuses from 1 on\n" in out
+    assert "  has whom DNS lists give 0.5 come back after 300 seconds\n" in out
+
+
 def test_what_is_missing_without_being_wrong_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "srs.secret").write_text("x" * 32)
     (tmp_path / "srs.secret").chmod(0o600)
