@@ -627,6 +627,11 @@ D = '[domains."fwd.test"'
             ["srs.secret_file: there is no file {folder}/no.secret (line 4)"],
             id="no file",
         ),
+        pytest.param(
+            LEAST + f'secret_file = "/{"x" * 300}"\n',
+            [f"srs.secret_file: /{'x' * 199} cannot be looked for: File name too long (line 4)"],
+            id="a path that no file can have",
+        ),
         pytest.param("a = \n", ["is not TOML: Invalid value (at line 1, column 5)"], id="no TOML"),
         pytest.param("a = 1\na = 2\n", ["is not TOML: Cannot overwrite a value (at line 2, column 6)"], id="twice"),
     ],

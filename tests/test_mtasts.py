@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -114,6 +115,13 @@ def test_a_policy_is_read(text: bytes, policy: StsPolicy) -> None:
 def test_what_is_no_policy_is_said_so(text: bytes, reason: str) -> None:
     with pytest.raises(PolicyError, match=f"^{reason.replace('*', '.')}$"):
         parse_policy(text, "1")
+
+
+def test_a_policy_of_white_space_takes_no_time() -> None:
+    began = time.process_time()
+    with pytest.raises(PolicyError):
+        parse_policy(b"version: STSv1\nmode: e" + b" " * (MAX_TEXT - 50) + b"nforce\n", "1")
+    assert time.process_time() - began < 0.05
 
 
 @given(st.binary(max_size=300))

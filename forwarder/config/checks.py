@@ -14,6 +14,9 @@ from forwarder.model import Address
 
 __all__ = ["examine"]
 
+#: Characters of a path that is too long for one.
+_SHOWN = 200
+
 
 def examine(settings: Settings) -> Iterator[tuple[Path, str]]:
     """Where, and what."""
@@ -32,12 +35,19 @@ def examine(settings: Settings) -> Iterator[tuple[Path, str]]:
 
 def _missing_files(settings: Settings) -> Iterator[tuple[Path, str]]:
     for path, file in _files(settings):
-        if file is None:
-            continue
-        if not file.is_file():
-            yield path, f"there is no file {file}"
-        elif not os.access(file, os.R_OK):
-            yield path, f"{file} cannot be read by this user"
+        if file is not None and (trouble := _trouble_with(file)) is not None:
+            yield path, trouble
+
+
+def _trouble_with(file: FilePath) -> str | None:
+    try:
+        is_there = file.is_file()
+    except OSError as error:
+        # A folder on the way to it that this user may not enter, a name that no file can have.
+        return f"{str(file)[:_SHOWN]} cannot be looked for: {error.strerror}"
+    if not is_there:
+        return f"there is no file {file}"
+    return None if os.access(file, os.R_OK) else f"{file} cannot be read by this user"
 
 
 def _files(settings: Settings) -> Iterator[tuple[Path, FilePath | None]]:

@@ -10,6 +10,7 @@ import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from string import ascii_letters, digits
 
 from forwarder.mail.charset import decode_text
 from forwarder.model import Message
@@ -27,7 +28,7 @@ MAX_FIELDS = 1000
 #: Characters of one field that are kept.
 _MAX_VALUE = 4096
 
-_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
+_NOT_BASE64 = bytes(set(range(256)) - set(f"{ascii_letters}{digits}+/".encode()))
 _TYPE = re.compile(r"\s*([A-Za-z0-9!#$&^_.+-]+)\s*/\s*([A-Za-z0-9!#$&^_.+-]+)")
 _PARAMETER = re.compile(r';\s*([A-Za-z0-9!#$&^_.+*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))')
 _COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|\([^()]*\)')
@@ -99,7 +100,7 @@ def decoded(part: Part) -> bytes:
     encoding = part.fields.get("content-transfer-encoding", "").strip().lower()
     if encoding == "base64":
         # What was cut off at MAX_BODY, or never was base64, costs its last octets only.
-        letters = _NOT_BASE64.sub(b"", part.body)
+        letters = part.body.translate(None, _NOT_BASE64)
         return binascii.a2b_base64(letters[: len(letters) // 4 * 4])
     if encoding == "quoted-printable":
         return binascii.a2b_qp(part.body)
@@ -122,12 +123,18 @@ def _decode_word(charset: str, encoding: str, text: str) -> str | None:
 
 def _split_multipart(body: bytes, boundary: bytes) -> list[bytes]:
     """RFC 2046 section 5.1.1: what stands between the delimiter lines; the last part may lack its closing delimiter."""
-    delimiter = re.compile(rb"(?:\A|\r?\n)--" + re.escape(boundary) + rb"(--)?[ \t]*(?=\r?\n|\Z)")
+    delimiter = re.compile(rb"--" + re.escape(boundary) + rb"(--)?[ \t]*(?=\r?\n|\Z)")
     parts: list[bytes] = []
     start: int | None = None
     for match in delimiter.finditer(body):
+        # Looked at here: a pattern that begins with the line end is tried at every octet.
+        end = match.start()
+        if end and body[end - 1] != 0x0A:
+            continue
         if start is not None:
-            parts.append(body[start : match.start()])
+            # The line end before it is part of the delimiter.
+            end -= 1
+            parts.append(body[start : end - 1 if body[end - 1 : end] == b"\r" and end > start else end])
         start = match.end()
         if match[1] or len(parts) == MAX_PARTS:
             return parts

@@ -20,7 +20,7 @@ MAX_HOSTS = 100
 _VERSION = re.compile(rb"v=STSv1[ \t]*;")
 _FIELD = re.compile(rb"[ \t]*([A-Za-z0-9][A-Za-z0-9_.-]{0,31})=([\x21-\x3a\x3c\x3e-\x7e]+)[ \t]*")
 _ID = re.compile(rb"[A-Za-z0-9]{1,32}\Z")
-_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31}):[ \t]*(.*?)[ \t]*\Z")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}\Z")
 _HOST = re.compile(r"(?:\*\.)?[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
 
 
@@ -80,10 +80,10 @@ def _lines(text: bytes) -> Iterator[tuple[str, str]]:
     for line in lines:
         if not line.strip(" \t"):
             continue
-        match = _LINE.match(line)
-        if match is None:
+        key, colon, value = line.partition(":")
+        if not colon or not _KEY.match(key):
             raise PolicyError("one of its lines is no key and value")
-        yield match[1], match[2]
+        yield key, value.strip(" \t")
 
 
 def is_host(name: str) -> bool:

@@ -10,7 +10,7 @@ from tests.fuzz.target import Target
 __all__ = ["make_inputs"]
 
 #: One input in so many is one piece again and again, as long as the target takes: what is not linear shows there.
-_LONG = 200
+_LONG = 100
 _MAX_CHANGES = 6
 #: Octets that end, quote, nest, escape or mean nothing.
 _SIGNS = b"\0\r\n\t \"'\\()<>[]{}@.,;:=+-_%/?#*~!&$\x7f\x80\xc3\xe2\xff0129aAzZ"
