@@ -96,14 +96,17 @@ async def _run(lines: Iterable[bytes], nameservers: Sequence[str], *, as_json: b
 def _parse_case(line: bytes) -> _Case:
     if len(line) > MAX_LINE:
         raise ValueError(f"line longer than {MAX_LINE} octets")
-    return msgspec.json.decode(line, type=_Case)
+    try:
+        return msgspec.json.decode(line, type=_Case)
+    except RecursionError:
+        raise ValueError("JSON nested too deep") from None
 
 
 def _id_of(line: bytes) -> Any:
     """The id of a line that is otherwise unusable, so that its error can be told from others."""
     try:
         loose = msgspec.json.decode(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return loose.get("id") if isinstance(loose, dict) else None
 

@@ -43,7 +43,7 @@ class Usage:
             with path.open("rb") as file:
                 content = json.loads(file.read(_MAX_FILE))
             self._last = {str(name): datetime.fromtimestamp(int(at), UTC) for name, at in content.items()}
-        except (OSError, ValueError, TypeError, AttributeError, OverflowError):
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             self._last = {}
 
     def last(self, kind: str, key: Key) -> datetime | None:

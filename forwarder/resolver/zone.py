@@ -70,7 +70,7 @@ class ZoneResolver:
         """A zone as a JSON object. Raises ZoneError, and OSError where the file cannot be read."""
         try:
             zone = json.loads(path.read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ZoneError(f"{path}: {error}") from error
         if not isinstance(zone, dict):
             raise ZoneError(f"{path}: name -> type -> list of data expected")

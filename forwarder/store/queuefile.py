@@ -14,6 +14,7 @@ import msgspec
 
 from forwarder.store.queue import Carried
 from forwarder.store.queuerecords import pack_held, unpack_held
+from forwarder.store.records import UNREADABLE
 
 __all__ = ["MAX_LINE", "LineError", "build_line", "parse_line"]
 
@@ -78,7 +79,7 @@ def parse_line(text: bytes, now: datetime) -> Carried:
     """Raises LineError."""
     try:
         line = _decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise LineError(f"no item of a queue: {error}") from None
     if line.format != _FORMAT:
         raise LineError(f"of format {line.format}, and this version reads {_FORMAT}")

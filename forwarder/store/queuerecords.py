@@ -17,7 +17,7 @@ import msgspec
 
 from forwarder.model import Address, BodyKind, Delivery, Envelope, Notice, Peer, Recipient, SecondForm, Tls, TlsWish
 from forwarder.ports import Forwarded, Held, Waiting
-from forwarder.store.records import VERSION, Names
+from forwarder.store.records import UNREADABLE, VERSION, Names
 
 __all__ = ["digest", "open_held", "pack_held", "seal_held", "unpack_held"]
 
@@ -155,7 +155,7 @@ def unpack_held(content: bytes, data: tuple[bytes, bytes] | None) -> Held | None
         if data is not None and (digest(data[0]), digest(data[1])) != (found.head_digest, found.body_digest):
             return None
         return _held(found, data or ())
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+    except (*UNREADABLE, ValueError):
         return None
 
 

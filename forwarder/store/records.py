@@ -29,6 +29,7 @@ from forwarder.ports import Evidence, Forwarded, Measure, Standing, StsMode, Sts
 
 __all__ = [
     "HASH_TAG",
+    "UNREADABLE",
     "VERSION",
     "Names",
     "new_salt",
@@ -50,6 +51,8 @@ __all__ = [
 
 HASH_TAG = b"{fwd0}"
 VERSION = b"\x01"
+#: What a decoder raises for content that is none of ours: text that is not UTF-8 and values within values are no MsgspecError.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _TAG = 8
 #: 144 bits: nobody finds two names that fall together, salt or no salt. 18 octets are 24 characters of base64, no
@@ -237,7 +240,7 @@ def open_address(names: Names, name: bytes, value: bytes) -> Address | None:
     try:
         record = _decode_sender(content)
         return Address(_text(record.local), _text(record.domain))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 
@@ -284,7 +287,7 @@ def open_forwarded(names: Names, name: bytes, value: bytes, reversible: Address)
             client=record.client,
             verified=record.verified,
         )
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 
@@ -300,7 +303,7 @@ def open_policy(names: Names, name: bytes, value: bytes) -> StsPolicy | None:
         return None
     try:
         record = _decode_policy(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return StsPolicy(record.id, record.mode, record.hosts, record.max_age)
 
@@ -319,7 +322,7 @@ def open_session(domain: str, field: bytes) -> TlsSession | None:
         return None
     try:
         one = _decode_session(field[1:])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return TlsSession(domain, one.kind, one.policy, one.patterns, one.result, one.host, one.address, one.reason)
 
@@ -369,7 +372,7 @@ def open_standing(names: Names, name: bytes, value: bytes) -> Standing | None:
             by_hand=record.by_hand,
             since=record.since,
         )
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 
@@ -396,5 +399,5 @@ def open_finding(names: Names, name: bytes, value: bytes) -> Finding | None:
             one.status,
             _text(one.said),
         )
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None

@@ -21,7 +21,7 @@ from forwarder.model import Address
 from forwarder.ports import Journal, Traced, TraceEvent
 from forwarder.store.client import StoreClient, load_script
 from forwarder.store.ledger import RedisLedger
-from forwarder.store.records import VERSION, Names
+from forwarder.store.records import UNREADABLE, VERSION, Names
 
 __all__ = ["RedisTraces"]
 
@@ -110,7 +110,7 @@ def _open(names: Names, key: bytes, value: bytes) -> _Group | None:
         return None
     try:
         return _decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 

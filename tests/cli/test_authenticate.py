@@ -138,3 +138,10 @@ def test_the_hostile_messages_get_the_results_they_must() -> None:
             wrong.append((row[0], "500 ms", got["elapsed_ms"]))
     assert wrong == []
     assert len(out) >= 33
+
+
+def test_a_line_nested_too_deep_is_an_error_of_that_line() -> None:
+    deep = '{"id": "deep", "dns": ' + "[" * 100_000
+    first, second = run(deep, case())
+    assert first["error"]
+    assert second["id"] == "one"

@@ -408,7 +408,7 @@ REPORTS = Target(
         _OLD,
         b"From: a@b.test\r\nAuto-Submitted: auto-replied (vacation)\r\nSubject: Re: x\r\n\r\nAway.\r\n",
         (
-            b'From: n@ses.test\r\nContent-Type: application/json\r\n\r\n{"notificationType": "Bounce", "bounce": {"bounceType":'
+            b'From: n@ses.test\r\nContent-Type: text/plain\r\n\r\n{"notificationType": "Bounce", "bounce": {"bounceType":'
             b' "Permanent", "bouncedRecipients": [{"emailAddress": "a@b.c", "status": "5.1"}]}, "mail": {"messageId": "x"}}\r\n'
         ),
     ),

@@ -139,3 +139,9 @@ def test_the_salt_is_in_no_repr() -> None:
 def test_text_that_is_not_utf8_is_no_value(content: bytes) -> None:
     assert open_policy(NAMES, b"name", VERSION + NAMES.tag(b"name", content) + content) is None
     assert open_session("a.test", VERSION + content) is None
+
+
+def test_a_value_within_values_within_values_is_no_value() -> None:
+    content = b"\x91" * 100_000
+    assert open_address(NAMES, b"name", VERSION + NAMES.tag(b"name", content) + content) is None
+    assert open_session("a.test", VERSION + content) is None
