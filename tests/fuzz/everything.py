@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.fuzz.auth import SPF, TAGS
 from tests.fuzz.dns import ANSWERS, POLICIES, ZONES
-from tests.fuzz.kept import CONFIG, LINES, RECORDS, REVERSIBLE, close_settings
+from tests.fuzz.kept import CONFIG, LINES, RECORDS, REVERSIBLE, TEXTS, close_settings
 from tests.fuzz.message import MESSAGES, REPORTS, RESULTS, SAID, close_messages
 from tests.fuzz.smtp import COMMANDS, DIALOGUES, REPLIES, close_dialogues
 from tests.fuzz.tls import CHAINS, INTRODUCTIONS
@@ -26,6 +26,7 @@ TARGETS = (
     ZONES,
     RECORDS,
     LINES,
+    TEXTS,
     CONFIG,
     REVERSIBLE,
     CHAINS,
