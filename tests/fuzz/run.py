@@ -13,7 +13,7 @@ import time
 import warnings
 from pathlib import Path
 
-from tests.fuzz.everything import TARGETS
+from tests.fuzz.everything import TARGETS, close_targets
 from tests.fuzz.inputs import make_inputs
 from tests.fuzz.measure import Finding, Measure, examine
 from tests.fuzz.target import Target
@@ -36,7 +36,10 @@ def main() -> int:
     if options.guided:
         return _guide(chosen[0], options.seconds)
     print(f"{'target':<12} {'inputs':>9} {'a second':>9} {'slowest':>9}  findings")
-    return max(_fuzz(one, options, options.seconds / len(chosen)) for one in chosen)
+    try:
+        return max([_fuzz(one, options, options.seconds / len(chosen)) for one in chosen])
+    finally:
+        close_targets()
 
 
 def _options() -> argparse.Namespace:
