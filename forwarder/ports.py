@@ -166,6 +166,9 @@ class StsPolicies(Protocol):
         """That of a next-hop domain, which may be of mode none; ``None``: it has none that is known. Never raises, and never
         waits for a policy while another one still holds."""
 
+    def may_have_one(self, domain: str) -> bool:
+        """Was none found because it could not be looked up or fetched just now?"""
+
 
 class PolicyStore(Protocol):
     """MTA-STS policies that hold longer than we run. Every method raises ``StoreAway`` when the store is away."""

@@ -92,6 +92,10 @@ class Worker:
             except StoreAway as away:
                 self._journal.event("queue.away", step="claim", reason=str(away))
                 idle = AWAY
+            except Exception as fault:  # noqa: BLE001 - without this task nothing would leave the queue until a restart
+                self._journal.event("fault", where="claim", kind=type(fault).__name__, detail=str(fault))
+                # Not the same again: what it holds is free when its lease ends.
+                self._unanswered, idle = None, AWAY
             if idle > 0:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(idle):
@@ -177,8 +181,13 @@ class Worker:
         async def before_dot() -> None:
             nonlocal dotted
             self._before_dot.discard(task)
-            if not await self._queue.mark_dot(held.id, lease):
-                raise _LeaseLost
+            try:
+                if not await self._queue.mark_dot(held.id, lease):
+                    raise _LeaseLost
+            except StoreAway:
+                if not dotted:
+                    raise
+                # It is on record already. To break off now would forget who has it, and make each of them a second copy.
             dotted = True
             reach("K11")
 

@@ -326,6 +326,30 @@ async def test_a_silent_policy_host_is_left_in_time_and_not_waited_for_again(
         assert await it.policy() == PARSED
 
 
+async def test_a_policy_that_may_be_there_is_told_from_none(tmp_path: Path, authority: trustme.CA) -> None:
+    async with place(tmp_path, authority) as it:
+        client = it.clients[-1]
+        it.record(None)
+        assert await it.policy() is None
+        assert client.may_have_one("A.test.")
+        it.time += AGAIN
+        it.resolver.zone[RECORD] = {"TXT": []}
+        assert await it.policy() is None
+        assert not client.may_have_one("a.test")
+        it.resolver.zone[RECORD] = {"TXT": ["v=STSv1; id=1"]}
+        it.server.answer = response(b"", "503 Busy")
+        assert await it.policy() is None
+        assert client.may_have_one("a.test")
+        it.time += AGAIN
+        it.server.answer = response(b"no policy")
+        assert await it.policy() is None
+        assert not client.may_have_one("a.test"), "it is read and is none: nothing to wait for"
+        it.time += AGAIN
+        it.server.answer = response(POLICY)
+        assert await it.policy() == PARSED
+        assert not client.may_have_one("a.test")
+
+
 # --- what is kept
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from forwarder.dispatch import UnderWay
-from forwarder.ports import Claimed, StoreAway
+from forwarder.model import Delivered, Delivery, Outcome, Reply
+from forwarder.ports import Claimed, Held, StoreAway
 from forwarder.worker import Worker, WorkerSettings
 from tests.fakes import MemoryJournal
+from tests.store.test_queue import held
 from tests.waiting import until
 
 
@@ -40,3 +42,80 @@ async def test_a_claim_whose_answer_was_lost_is_asked_for_again_by_its_name() ->
     await running
     lost, again, another = queue.leases[:3]
     assert lost == again != another
+
+
+class FadingQueue:
+    """A queue that puts one final dot on record, and is away for the next."""
+
+    def __init__(self, claimed: Claimed) -> None:
+        self.claimed = [claimed]
+        self.dots = 0
+
+    async def claim(self, lease: str, **_: object) -> Sequence[Claimed]:
+        given, self.claimed = self.claimed, []
+        return given
+
+    async def next_due(self) -> float | None:
+        return None
+
+    async def mark_dot(self, id: str, lease: str) -> bool:  # noqa: A002 - as in ports
+        self.dots += 1
+        if self.dots > 1:
+            raise StoreAway("no answer")
+        return True
+
+
+class TwoHosts:
+    """A next hop that takes some recipients at one host and the others at another."""
+
+    async def deliver(self, delivery: Delivery, *, before_dot: Callable[[], Awaitable[None]]) -> Outcome:
+        await before_dot()
+        await before_dot()
+        return Outcome(tuple((one, Delivered("mx", Reply(250, None, "ok"))) for one in delivery.recipients))
+
+
+class Settled:
+    """What came of it."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    async def before(self, held: Held) -> None:
+        return None
+
+    async def settle(self, held: Held, lease: str, outcome: Outcome) -> bool:
+        self.outcomes.append(outcome)
+        return True
+
+
+async def test_a_store_that_goes_between_two_hosts_costs_no_second_copy_at_the_first() -> None:
+    queue, settler, journal = FadingQueue(Claimed(held(), 0, False)), Settled(), MemoryJournal()
+    worker = Worker(queue, TwoHosts(), settler, journal, WorkerSettings(), UnderWay())  # type: ignore[arg-type]
+    running = asyncio.create_task(worker.run())
+    await until(lambda: settler.outcomes or journal.named("queue.away"))
+    await worker.stop(1)
+    await running
+    assert len(settler.outcomes) == 1
+
+
+class StumblingQueue(ForgetfulQueue):
+    """A queue in which a fault of ours shows once."""
+
+    async def claim(self, lease: str, **_: object) -> Sequence[Claimed]:
+        self.leases.append(lease)
+        if len(self.leases) == 1:
+            raise RuntimeError("a fault")
+        return []
+
+
+async def test_a_fault_of_ours_is_told_and_the_queue_is_worked_off_all_the_same() -> None:
+    queue, nobody, journal = StumblingQueue(), Any, MemoryJournal()
+    worker = Worker(queue, nobody, nobody, journal, WorkerSettings(), UnderWay())  # type: ignore[arg-type]
+    running = asyncio.create_task(worker.run())
+    await until(lambda: queue.leases)
+    worker.wake()
+    await until(lambda: running.done() or len(queue.leases) > 1)
+    assert not running.done()
+    await worker.stop(1)
+    await running
+    assert journal.named("fault")[0]["kind"] == "RuntimeError"

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -67,11 +67,13 @@ from forwarder.worker import Worker, WorkerSettings
 if TYPE_CHECKING:
     from forwarder.web.server import WebServer
 
-__all__ = ["Generation", "Ground"]
+__all__ = ["Generation", "Ground", "keep_running"]
 
 #: Of the time that a stop has, the part in which a sender still waits for its next hop. After it the message is queued, and the
 #: sender is answered.
 PATIENCE = 0.8
+#: Seconds until what ended by a fault of ours is begun again.
+AFTER_FAULT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,11 +289,16 @@ class Generation:
             server = self._users if one.submission else self._inbound
             trust = Trust(one.proxy, one.xclient, one.xforward)
             await server.start([sock], tls=self._material.tls if one.tls == "implicit" else None, trust=trust)
-        self._tasks = [asyncio.create_task(self.worker.run()), asyncio.create_task(self._dispatcher.renew())]
-        self._tasks.append(asyncio.create_task(self._ground.standings.run()))
-        self._tasks.append(asyncio.create_task(self.digests.run()))
+        runs = {
+            "worker": self.worker.run,
+            "renewals": self._dispatcher.renew,
+            "standings": self._ground.standings.run,
+            "digests": self.digests.run,
+        }
         if self.reports is not None:
-            self._tasks.append(asyncio.create_task(self.reports.run()))
+            runs["tls reports"] = self.reports.run
+        journal = self._ground.journal
+        self._tasks = [asyncio.create_task(keep_running(run, where, journal)) for where, run in runs.items()]
 
     async def _serve_web(self, sockets: Sequence[socket.socket]) -> None:
         # aiohttp takes long to import.
@@ -349,6 +356,19 @@ class Generation:
             await self._callers.aclose()
         while self._held:
             await self._held.pop().let_go()
+
+
+async def keep_running(run: Callable[[], Awaitable[None]], where: str, journal: Journal) -> None:
+    """Until ``run`` ends by itself. A fault of ours is told and it is begun again: nobody would notice before a restart that
+    leases are no longer renewed, or that nothing leaves the queue."""
+    while True:
+        try:
+            await run()
+        except Exception as fault:  # noqa: BLE001 - see above
+            journal.event("fault", where=where, kind=type(fault).__name__, detail=str(fault))
+            await asyncio.sleep(AFTER_FAULT)
+        else:
+            return
 
 
 async def _close(client: KeyHostClient | StsClient | None) -> None:

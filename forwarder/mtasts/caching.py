@@ -37,9 +37,10 @@ RENEW = 86400.0
 @dataclass(slots=True)
 class _Entry:
     """``policy`` holds until ``until``, and is fetched anew from ``renew_at`` on, but not before ``not_before``. Loop time.
-    ``looked``: the store was asked."""
+    ``looked``: the store was asked. ``missed``: there may be a policy, which could not be had."""
 
     looked: bool = False
+    missed: bool = False
     policy: StsPolicy | None = None
     until: float = 0.0
     renew_at: float = 0.0
@@ -86,6 +87,11 @@ class StsClient:
             self._take_off(name, record)
         return entry.policy
 
+    def may_have_one(self, domain: str) -> bool:
+        """See ``ports.StsPolicies``."""
+        entry = self._entries.get(dns_name(domain) or domain)
+        return entry is not None and entry.policy is None and entry.missed
+
     async def aclose(self) -> None:
         """End what is under way."""
         flights = list(self._flights.values())
@@ -106,9 +112,12 @@ class StsClient:
             answer = None
         if answer is None or answer.status is DnsStatus.TEMPERROR:
             # RFC 8461 section 3.1: as if there were none. A name server that does not know the name is not waited for again.
-            entry.not_before = self._monotonic() + AGAIN
+            entry.not_before, entry.missed = self._monotonic() + AGAIN, True
             return None
-        return parse_record(answer.records)
+        record = parse_record(answer.records)
+        if record is None:
+            entry.missed = False
+        return record
 
     async def _look_up_kept(self, name: str) -> None:
         """What was fetched before we were started, or by another process."""
@@ -148,6 +157,8 @@ class StsClient:
         if flight is not None:
             # Whoever gives up leaves the flight to those who wait with it.
             await asyncio.wait({flight})
+        else:
+            self._at(name).missed = True
 
     def _take_off(self, name: str, record: str) -> asyncio.Task[None] | None:
         flight = self._flights.get(name)
@@ -158,16 +169,17 @@ class StsClient:
 
     async def _fetch(self, name: str, record: str) -> None:
         began = self._monotonic()
-        policy, reason = None, None
+        policy, reason, missed = None, None, False
         try:
             policy = await self._get(name, record)
         except HttpsFault as fault:
-            reason = str(fault)
+            reason, missed = str(fault), fault.temporary
             self._count(name, TlsResult.POLICY_CERTIFICATE if fault.certificate else TlsResult.POLICY_FETCH, reason)
         except PolicyError as fault:
             reason = str(fault)
             self._count(name, TlsResult.POLICY_INVALID, reason)
         entry = self._at(name)
+        entry.missed = missed
         if policy is None:
             entry.not_before = self._monotonic() + AGAIN
         else:

@@ -77,7 +77,7 @@ class Route:
     """The hosts that may be asked, best preference first, and for how many seconds this holds. Never without a target.
     ``domain`` is whose hosts they are: the smarthost's name where everything goes there. ``authentic``: the DNS vouches for
     the MX records. ``trouble``: a look-up that failed, so that there may be more hosts than these. ``sts`` is what the
-    domain promises."""
+    domain promises; ``sts_missed``: it may promise something that could not be had."""
 
     domain: str
     hosts: tuple[Host, ...]
@@ -85,6 +85,7 @@ class Route:
     authentic: bool = False
     trouble: str | None = None
     sts: StsPolicy | None = None
+    sts_missed: bool = False
 
 
 async def lookup_route(

@@ -49,6 +49,7 @@ _UNPROTECTED = NoSession(
     Reply(550, "5.7.10", "the message requires TLS and nothing vouches for the next hop's certificate"),
     reached=False,
 )
+_POLICY_MISSED = NoSession("REQUIRETLS: the domain's MTA-STS policy cannot be had now", reached=False)
 _NO_LOGIN = NoSession("the login failed a moment ago")
 _NO_REQUIRETLS = NoSession(
     "REQUIRETLS not offered",
@@ -117,7 +118,8 @@ class SmtpRelay:
                 attempt.no_session(target, _UNLISTED)
                 continue
             if attempt.delivery.tls is TlsWish.REQUIRED and not policy.verified:
-                attempt.no_session(target, _UNPROTECTED)
+                # What would vouch for it may be there in a moment: that is no verdict.
+                attempt.no_session(target, _POLICY_MISSED if route.sts_missed else _UNPROTECTED)
                 continue
             await self._try(route, target, policy, attempt, before_dot)
             if not attempt.pending or attempt.sessions >= self._settings.max_sessions:
@@ -142,7 +144,10 @@ class SmtpRelay:
         if self._sts is None or settings.smarthost or domain.startswith("[") or settings.tls.excepts(domain):
             return await way
         route, sts = await asyncio.gather(way, self._sts.policy(domain))
-        return replace(route, sts=sts) if isinstance(route, Route) and sts is not None else route
+        if not isinstance(route, Route):
+            return route
+        missed = sts is None and self._sts.may_have_one(domain)
+        return replace(route, sts=sts, sts_missed=missed) if sts is not None or missed else route
 
     def _order(self, route: Route, wish: TlsWish) -> list[tuple[Target, TlsPolicy]]:
         """As the RFC has it, but what could not be reached a moment ago comes last, and of equals one with an open connection

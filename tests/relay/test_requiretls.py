@@ -171,6 +171,18 @@ async def test_what_an_mta_sts_policy_enforces_is_enough_and_stands(
     assert isinstance(other, Delivered), "past that policy too"
 
 
+async def test_while_nobody_knows_the_domains_policy_the_mail_waits(certificates: Certificates) -> None:
+    policies = Policies({}, unknown=True)
+    async with (
+        SmtpSink(extensions=OFFERED, tls=certificates.server) as sink,
+        bench(ONE, sink.port, tls=TlsRules(roots=certificates.roots), sts=policies) as it,
+    ):
+        (result,) = results(await it.deliver(**ASKED))
+        assert isinstance(result, Deferred)
+        assert summary(await it.deliver()) == [("Delivered", 250)]
+    assert len(sink.messages) == 1
+
+
 # --- TLS-Required: No
 
 

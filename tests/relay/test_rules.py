@@ -98,10 +98,14 @@ class Policies:
 
     known: dict[str, StsPolicy]
     asked: list[str] = field(default_factory=list)
+    unknown: bool = False
 
     async def policy(self, domain: str) -> StsPolicy | None:
         self.asked.append(domain)
         return self.known.get(domain)
+
+    def may_have_one(self, domain: str) -> bool:
+        return self.unknown
 
 
 @pytest.mark.parametrize("kind", ["good", "wrong name", "expired", "other authority", "self-signed"])
