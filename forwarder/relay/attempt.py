@@ -27,7 +27,7 @@ from forwarder.smtp.client import Answer, Broken, Extensions, Finished, Mail, Ph
 from forwarder.smtp.commands import render_mail_dsn, render_rcpt_dsn
 from forwarder.smtp.stuffing import has_bare_newline
 
-__all__ = ["MAYBE_DELIVERED", "Attempt"]
+__all__ = ["MAYBE_DELIVERED", "OUT_OF_TIME", "Attempt"]
 
 #: How the reason of a Deferred begins when the message was sent to its final dot and no answer was read: the next hop may
 #: have it, and the next attempt may make a second copy.
@@ -37,6 +37,9 @@ MAYBE_DELIVERED = "no answer after the final dot"
 #: anybody knows whether a recipient is accepted.
 CHUNKED_FROM = 64 * 1024
 _MAX_HEAD = 64 * 1024
+
+#: Why nobody else is asked.
+OUT_OF_TIME = "the attempt took too long"
 
 _TOO_LARGE = Failed("larger than SIZE", Reply(552, "5.3.4", "the message is larger than the next hop takes"))
 _NEEDS_8BITMIME = Failed(
@@ -171,6 +174,10 @@ class Attempt:
                 self._settle(index, Deferred(f"{MAYBE_DELIVERED}: {ended.reason}", target.peer, maybe_delivered=True))
         elif silent:
             self.no_session(target, NoSession(f"{ended.reason} ({ended.phase.value})", ended.reply))
+
+    def out_of_time(self) -> None:
+        """There may be more hosts, but no time for them: what these say of themselves is not the domain's answer."""
+        self._unusable = Deferred(OUT_OF_TIME)
 
     def answered(self, target: Target, asked: Sequence[int], answers: Sequence[Answer | None]) -> None:
         """Take down what there is; ``None``: no answer."""

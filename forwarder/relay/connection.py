@@ -242,6 +242,10 @@ class Connection(asyncio.Protocol):
         self._client.quit()
         self._flush()
 
+    def cut(self, reason: str) -> Broken | None:
+        """How far the transaction got that its ``send`` was cancelled in."""
+        return next((one for one in self._client.lost(reason) if isinstance(one, Broken)), None)
+
     def abort(self) -> None:
         """Go now."""
         self._closing = True

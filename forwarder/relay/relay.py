@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from forwarder.model import Deferred, Delivered, Delivery, Failed, Outcome, RecipientOutcome, Reply, TlsResult, TlsWish
 from forwarder.ports import Journal, Resolver, StsPolicies, TlsLog
-from forwarder.relay.attempt import Attempt
+from forwarder.relay.attempt import OUT_OF_TIME, Attempt
 from forwarder.relay.connection import BeforeDot, Connection, NoSession, open_connection
 from forwarder.relay.mx import Route, Target, lookup_route, order_targets, parse_smarthost
 from forwarder.relay.pool import Pool, key_of
@@ -94,7 +94,11 @@ class SmtpRelay:
         awaited."""
         attempt = Attempt(delivery, by_smarthost=bool(self._settings.smarthost))
         if attempt.pending:
-            await self._attempt(attempt, before_dot)
+            try:
+                async with asyncio.timeout(self._settings.timeouts.attempt):
+                    await self._attempt(attempt, before_dot)
+            except TimeoutError:
+                attempt.out_of_time()
         outcome = attempt.outcome()
         self._tell(attempt, outcome)
         return outcome
@@ -286,7 +290,12 @@ async def _transact(
             break
         mail = attempt.mail(asked, connection.extensions)
         may_be_dead = used_again and number == 0
-        ended = await connection.send(mail, attempt.delivery.data, before_dot, may_be_dead=may_be_dead)
+        try:
+            ended = await connection.send(mail, attempt.delivery.data, before_dot, may_be_dead=may_be_dead)
+        except asyncio.CancelledError:
+            if (broken := connection.cut(OUT_OF_TIME)) is not None:
+                attempt.broken(target, asked, broken)
+            raise
         if isinstance(ended, Finished):
             asked = attempt.finished(target, asked, ended)
         elif ended.reason == NO_CHUNKS or (used_again and not ended.dot_sent):

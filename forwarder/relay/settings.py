@@ -20,7 +20,8 @@ class Timeouts:
     ``reused`` is for the first answer on a connection that lay idle: then a fresh one is tried, with all the time above, well
     before a sender has waited for ``relay.in_session``.
     ``block`` is for 256 KiB of the message to leave, ``dot`` for the verdict on it, ``quit`` for the answer to QUIT, which
-    nobody waits for, and ``slot`` for a connection when all that may be open to this host are busy.
+    nobody waits for, and ``slot`` for a connection when all that may be open to this host are busy. ``attempt`` is for all hosts
+    together, less than the callers' own limit (dispatch.ATTEMPT): who is cut off knows nothing of who has the message already.
     """
 
     connect: float = 30
@@ -35,6 +36,7 @@ class Timeouts:
     quit: float = 5
     slot: float = 60
     reused: float = 8
+    attempt: float = 830
 
 
 @dataclass(frozen=True, slots=True)

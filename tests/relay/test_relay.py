@@ -426,6 +426,28 @@ async def test_silence_after_the_dot_is_maybe_delivered_and_no_other_host_is_ask
     assert two.connections == 0
 
 
+async def test_an_attempt_without_an_end_forgets_nothing_of_what_it_began() -> None:
+    """No second copy for who has it, and none in silence for who may have it."""
+    later = b"450 4.2.1 later\r\n"
+    async with (
+        SmtpSink({"RCPT": for_recipient(two=later, three=later)}) as one,
+        SmtpSink({"RCPT": for_recipient(three=later), "DOT": HANG}, host="127.0.0.2", port=one.port) as two,
+        bench(TWO, one.port, short(attempt=0.5)) as it,
+    ):
+        got = results(await it.deliver("one@sink.test", "two@sink.test", "three@sink.test"))
+    assert [type(each) for each in got] == [Delivered, Deferred, Deferred]
+    assert [getattr(each, "maybe_delivered", False) for each in got] == [False, True, False]
+    assert (len(one.messages), two.connections) == (1, 1)
+
+
+@pytest.mark.parametrize("script", [{"CONNECT": HANG}, {"MAIL": HANG}])
+async def test_an_attempt_without_an_end_is_not_maybe_delivered_before_its_dot(script: Any) -> None:
+    async with SmtpSink(script) as sink, bench(ONE, sink.port, short(attempt=0.3)) as it:
+        (result,) = results(await it.deliver())
+    assert isinstance(result, Deferred)
+    assert (result.reason, result.maybe_delivered) == ("the attempt took too long", False)
+
+
 async def test_who_was_refused_before_is_not_maybe_delivered() -> None:
     async with SmtpSink({"RCPT": for_recipient(no=b"550 no\r\n"), "DOT": DROP}) as sink, bench(ONE, sink.port) as it:
         refused, maybe = results(await it.deliver("no@sink.test", "yes@sink.test"))
