@@ -150,7 +150,8 @@ def add_mail(count: int, now: datetime) -> Callable[[Standing | None], Standing 
 
 
 def failed(subject: Subject, evidence: Evidence, patience: Patience) -> Callable[[Standing | None], Standing | None]:
-    """A change that holds a failure against a destination, and pauses or disables it where that is enough."""
+    """A change that holds a failure against a destination, and pauses it where that is enough. Only what next hops refused us
+    disables it: whoever got a message can write any number of reports about it."""
 
     def change(before: Standing | None) -> Standing | None:
         if evidence.weight <= 0 or (before is not None and _is_same_trouble(before, evidence, patience)):
@@ -159,7 +160,7 @@ def failed(subject: Subject, evidence: Evidence, patience: Patience) -> Callable
         if after.by_hand or after.measure is Measure.DISABLE:
             return after
         if after.measure is Measure.PAUSE:
-            gone = after.score >= patience.disable_at
+            gone = _refused(after, evidence.at) >= patience.disable_at
             return _over(replace(after, measure=Measure.DISABLE, until=None, since=evidence.at)) if gone else after
         if after.score >= patience.pause_at:
             until = evidence.at + timedelta(seconds=patience.first_probe)
@@ -178,11 +179,31 @@ def accepted(now: datetime, message: str) -> Callable[[Standing | None], Standin
             return before
         if not any(one.what.startswith(BOUNCE) for one in before.evidence):
             return None
+        before = _without_refusals(before, now)
         if before.measure is None or before.evidence[-1].what == ACCEPTED:
             return before
         return with_evidence(before.subject, Evidence(now, ACCEPTED, 0.0, "", message), before.half_life)(before)
 
     return change
+
+
+def _is_refusal(one: Evidence) -> bool:
+    return one.weight > 0 and not one.what.startswith(BOUNCE)
+
+
+def _refused(standing: Standing, now: datetime) -> float:
+    """What of the score next hops said themselves, as it counts now."""
+    ages = ((one.weight, max(0.0, (now - one.at).total_seconds())) for one in standing.evidence if _is_refusal(one))
+    return sum(weight * 0.5 ** (age / standing.half_life) for weight, age in ages)
+
+
+def _without_refusals(standing: Standing, now: datetime) -> Standing:
+    if not any(_is_refusal(one) for one in standing.evidence):
+        return standing
+    kept = tuple(one for one in standing.evidence if not _is_refusal(one))
+    score, mail = faded(standing, now)
+    score = max(0.0, score - _refused(standing, now))
+    return _over(replace(standing, score=score, mail=mail, at=now, evidence=kept))
 
 
 def is_due(standing: Standing, now: datetime) -> bool:

@@ -228,6 +228,29 @@ def test_who_takes_mail_and_bounces_it_later_stands_well_when_a_probe_did_not_co
     assert probed(back.until, PATIENCE)(back) is not None
 
 
+def test_reports_pause_and_never_disable() -> None:
+    standing = paused(*(refusal(5 + one, "bounce: unknown-user 5.1.1") for one in range(40)), what="bounce: unknown-user")
+    assert standing.measure is Measure.PAUSE
+    assert standing.score > PATIENCE.disable_at
+
+    once = failed(DEST, refusal(50), PATIENCE)(standing)
+    assert once is not None
+    assert once.measure is Measure.PAUSE, "one refusal is not enough beside what anybody can have written"
+    for hours in range(51, 57):
+        once = failed(DEST, refusal(hours), PATIENCE)(once)
+    assert once is not None
+    assert once.measure is Measure.DISABLE
+
+
+def test_reports_keep_nobody_paused_who_takes_the_mail_that_refusals_were_held_against() -> None:
+    standing = failing(refusal(0), refusal(1), refusal(2, "bounce: unknown-user 5.1.1"))
+    taken = accepted(NOW + timedelta(hours=2), "e9")(standing)
+
+    assert taken is not None
+    assert [one.what for one in taken.evidence] == ["bounce: unknown-user 5.1.1"]
+    assert taken.score == pytest.approx(1, abs=0.01)
+
+
 def test_mail_that_is_taken_proves_nothing_where_reports_come_back() -> None:
     standing = failing(refusal(0, "bounce: unknown-user 5.1.1"))
 
