@@ -9,6 +9,7 @@ bounded amount of memory and no latency; what does not fit is dropped and counte
 from __future__ import annotations
 
 import collections
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Protocol, TextIO
@@ -18,12 +19,19 @@ import msgspec
 from forwarder.model import Address
 from forwarder.ports import Clock
 
-__all__ = ["Counters", "EventLog", "SilentJournal"]
+__all__ = ["Counters", "EventLog", "SilentJournal", "redact"]
 
 #: Lines that wait for a slow reader before new ones are dropped.
 MAX_BACKLOG = 10_000
 #: Characters of one text field; a hostile EHLO name or reply cannot fill a disk.
 MAX_FIELD = 1000
+
+#: Fields whose text looks like an address and is none.
+_NO_ADDRESS = frozenset({"message_id"})
+# Only where a word begins: a long one that is no address is read once.
+_MAILBOX = re.compile(
+    r"""(?:"(?=[^"@\r\n]{1,100}"@)([^"@])[^"@]{0,99}"|(?<![^\s<>()\[\]:;,"'])([^\s<>()\[\]:;,"'@])[^\s<>()\[\]:;,"'@]{0,255})@(?=[^\s@])"""
+)
 
 _encoder = msgspec.json.Encoder()
 
@@ -80,7 +88,7 @@ class EventLog:
         if len(self._waiting) >= MAX_BACKLOG:
             self.counters.add("log.dropped")
             return
-        clean = {key: self._clean(value) for key, value in fields.items() if value is not None}
+        clean = {key: self._clean(value, key) for key, value in fields.items() if value is not None}
         self._waiting.append(self._render(self._clock.now(), name, clean))
         if self._loop is None:
             self.flush()
@@ -102,20 +110,28 @@ class EventLog:
             # A full disk or a closed pipe under the log must not stop the mail.
             self.counters.add("log.failed")
 
-    def _clean(self, value: Any) -> Any:
+    def _clean(self, value: Any, key: str) -> Any:
         if isinstance(value, Address):
             return str(value) if self._full else _redacted(value)
         if isinstance(value, bytes):
             value = value.decode("latin-1")
         if isinstance(value, str):
             value = value if len(value) <= MAX_FIELD else value[:MAX_FIELD] + "…"
+            value = value if self._full else redact(key, value)
             # JSON leaves DEL, C1 controls (0x9B opens a terminal sequence) and bidi marks as they are.
             return value if value.isprintable() else ascii(value)[1:-1]
         if isinstance(value, int | float | bool):
             return value
         if isinstance(value, list | tuple):
-            return [self._clean(one) for one in value[:100]]
+            return [self._clean(one, key) for one in value[:100]]
         return str(value)[:MAX_FIELD]
+
+
+def redact(key: str, text: str) -> str:
+    """A field of an event with the addresses in it in part: next hops name their recipient in what they say."""
+    if "@" not in text or key in _NO_ADDRESS:
+        return text
+    return _MAILBOX.sub(lambda match: f"{match[1] or match[2]}***@", text)
 
 
 def _redacted(address: Address) -> str:

@@ -80,6 +80,10 @@ class Tracing:
                     self._put_back(one)
                 else:
                     self._journal.event("trace.dropped", message=one.id, events=len(one.events))
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not end all traces that follow
+            self._journal.event("fault", where="traces", reason=f"{type(error).__name__}: {error}")
+            for one in batch:
+                self._journal.event("trace.dropped", message=one.id, events=len(one.events))
 
     def _put_back(self, one: Traced) -> None:
         later = self._waiting.pop(one.id, None)

@@ -81,3 +81,20 @@ async def test_after_the_end_nothing_is_kept_and_the_journal_is_still_told() -> 
     await it.close()
     it.event("y", id="m1")
     assert [name for name, _ in journal.events][-1] == "y"
+
+
+async def test_what_cannot_be_kept_costs_nothing_but_itself() -> None:
+    class Broken(Kept):
+        async def append(self, lives: Sequence[Traced]) -> None:
+            if any(one.id == "bad" for one in lives):
+                raise ValueError("cannot be written down")
+            await super().append(lives)
+
+    kept, journal = Broken(), MemoryJournal()
+    it = Tracing(journal, kept, FixedClock())
+    it.event("one", id="bad")
+    await it.flush()
+    it.event("two", id="good")
+    await it.close()
+    assert list(kept.lives) == ["good"]
+    assert [fields["message"] for name, fields in journal.events if name == "trace.dropped"] == ["bad"]

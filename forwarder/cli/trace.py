@@ -18,7 +18,7 @@ from forwarder.mail.dsn import parse_report
 from forwarder.mail.header import MalformedMessage, parse_message
 from forwarder.model import Address
 from forwarder.ports import StoreAway, Traced
-from forwarder.telemetry import SilentJournal
+from forwarder.telemetry import SilentJournal, redact
 
 __all__ = ["add_arguments", "run"]
 
@@ -106,7 +106,7 @@ def _print(life: Traced, *, full: bool) -> None:
     began = events[0].at if events else 0.0
     print(f"{_plain(life.id)}  {datetime.fromtimestamp(began, UTC):%Y-%m-%d %H:%M:%S} UTC")
     for event in events:
-        told = "  ".join(f"{key}={_shown(value, full=full)}" for key, value in event.fields.items())
+        told = "  ".join(f"{key}={_shown(key, value, full=full)}" for key, value in event.fields.items())
         print(f"  {_since(event.at - began):>10}  {event.name:<20}  {told}")
     if life.dropped:
         print(f"  incomplete: {life.dropped} events or groups of them are missing")
@@ -115,7 +115,7 @@ def _print(life: Traced, *, full: bool) -> None:
 
 def _print_json(life: Traced, *, full: bool) -> None:
     for event in sorted(life.events, key=lambda one: one.at):
-        fields = {key: _address(value, full=full) for key, value in event.fields.items()}
+        fields = {key: _value(key, value, full=full) for key, value in event.fields.items()}
         line = {"id": life.id, "time": datetime.fromtimestamp(event.at, UTC), "event": event.name} | fields
         print(msgspec.json.encode(line).decode())
     if life.dropped:
@@ -128,14 +128,18 @@ def _since(seconds: float) -> str:
     return f"+{seconds / 60:.0f} min" if seconds < 7200 else f"+{seconds / 3600:.1f} h"
 
 
-def _address(value: Any, *, full: bool) -> Any:
+def _value(key: str, value: Any, *, full: bool) -> Any:
+    if isinstance(value, list):
+        return [_value(key, one, full=full) for one in value]
+    if isinstance(value, str):
+        return value if full else redact(key, value)
     if not isinstance(value, Address):
         return value
     return str(value) if full else f"{value.local[:1]}***@{value.domain}"
 
 
-def _shown(value: Any, *, full: bool) -> str:
-    value = _address(value, full=full)
+def _shown(key: str, value: Any, *, full: bool) -> str:
+    value = _value(key, value, full=full)
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return _plain(text) if " " not in text else f'"{_plain(text)}"'
 

@@ -98,8 +98,12 @@ class RedisTraces:
 
 
 def _seal(names: Names, key: bytes, one: Traced) -> bytes:
-    content = _encode(_Group(one.events, one.dropped))
-    if len(content) > MAX_OCTETS:
+    try:
+        content = _encode(_Group(one.events, one.dropped))
+    except (UnicodeEncodeError, OverflowError):
+        # Half a character, or a number that no machine counts: strangers wrote it.
+        content = b""
+    if not 0 < len(content) <= MAX_OCTETS:
         content = _encode(_Group([], len(one.events) + one.dropped))
     return VERSION + names.tag(key, content) + content
 

@@ -10,6 +10,8 @@ import pytest
 
 from forwarder.cli.main import main
 from tests.e2e.lab import Lab, bounce_of, lab
+from tests.e2e.test_queue import OTHER, ZONE
+from tests.peers.smtp_sink import SmtpSink
 
 
 async def trace(it: Lab, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -56,6 +58,23 @@ async def test_a_message_and_its_bounce_are_told_from_end_to_end(
         lines = [json.loads(one) for one in (await trace(it, capsys, "one@sender.test", "--json"))[1].splitlines()]
         assert {"message.received", "route.return_bounce"} <= {one["event"] for one in lines}
         assert len({one["id"] for one in lines}) == 2
+
+
+async def test_what_next_hops_say_shows_no_address_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    no = b"550 5.1.1 <secret@other.test>: no such user\r\n"
+    async with (
+        lab(tmp_path, zone=ZONE, aliases='held = ["secret@other.test"]') as it,
+        SmtpSink({"RCPT": no}, host=OTHER, port=it.port),
+    ):
+        raw = it.signed(recipients=("held@fwd.test",))
+        assert (await it.send(raw, recipient="held@fwd.test")).startswith("550")
+        for more in ([], ["--json"]):
+            code, out = await trace(it, capsys, "one@sender.test", *more)
+            assert code == 0
+            assert "no such user" in out
+            assert "secret" not in out
+            assert "<one@sender.test>" in out, "what names the message stays"
+        assert "<secret@other.test>: no such user" in (await trace(it, capsys, "one@sender.test", "--full"))[1]
 
 
 async def test_what_is_not_known_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

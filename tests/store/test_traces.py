@@ -95,3 +95,11 @@ async def test_a_damaged_group_is_missing_and_said_to_be(
     assert life is not None
     assert ([one.at for one in life.events], life.dropped) == ([9.0], 1)
     assert journal.named("store_value_unreadable") == [{"kind": "trace"}]
+
+
+async def test_what_cannot_be_written_down_is_missing_and_costs_the_others_nothing(traces: RedisTraces) -> None:
+    await traces.append([Traced("m1", [TraceEvent(1.0, "x", {"text": "half a \ud800"})]), part("m2")])
+    life = await traces.read("m1")
+    assert life is not None
+    assert (life.events, life.dropped) == ([], 1)
+    assert await traces.read("m2") is not None
