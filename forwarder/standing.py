@@ -194,7 +194,7 @@ def _is_refusal(one: Evidence) -> bool:
 def _refused(standing: Standing, now: datetime) -> float:
     """What of the score next hops said themselves, as it counts now."""
     ages = ((one.weight, max(0.0, (now - one.at).total_seconds())) for one in standing.evidence if _is_refusal(one))
-    return sum(weight * 0.5 ** (age / standing.half_life) for weight, age in ages)
+    return math.fsum(weight * 0.5 ** (age / standing.half_life) for weight, age in ages)
 
 
 def _without_refusals(standing: Standing, now: datetime) -> Standing:

@@ -229,7 +229,9 @@ def test_who_takes_mail_and_bounces_it_later_stands_well_when_a_probe_did_not_co
 
 
 def test_reports_pause_and_never_disable() -> None:
-    standing = paused(*(refusal(5 + one, "bounce: unknown-user 5.1.1") for one in range(40)), what="bounce: unknown-user")
+    standing = paused(
+        *(refusal(5 + one, "bounce: unknown-user 5.1.1") for one in range(40)), what="bounce: unknown-user"
+    )
     assert standing.measure is Measure.PAUSE
     assert standing.score > PATIENCE.disable_at
 

@@ -46,6 +46,7 @@ DISABLED = "the destination is disabled"
 _LEAST, _LONGEST = 60.0, 1800.0
 #: Seconds between two deliveries to a next hop that is slowed down.
 _SLOW_PACE = 60.0
+_GREYLISTED = ("greylist", "graylist", "grey listed", "gray listed", "grey-listed", "postgrey")
 _ALWAYS_OPEN = frozenset({"postmaster", "abuse"})
 _STAGES = {
     "MAIL refused": Stage.MAIL,
@@ -86,6 +87,16 @@ def cause_of(settings: Settings, outcome: Failed | Deferred) -> Cause:
     if said is None:
         return Cause(Reason.OTHER, False)
     return settings.reason_rules.classify(said.enhanced, str(said), outcome.peer, stage=_stage_of(outcome))
+
+
+def _is_of_the_moment(cause: Cause, outcome: Failed | Deferred) -> bool:
+    """A pace that is asked for by greylisting, of everybody who is new there, or by one mailbox that gets much (RFC 3463 section
+    3.3): strangers bring about either, and nobody thinks badly of us."""
+    said = outcome.reply
+    if cause.reason is not Reason.RATE_LIMITED or said is None or not isinstance(outcome, Deferred):
+        return False
+    words = str(said).lower()
+    return (said.enhanced or "").startswith("4.2.") or any(one in words for one in _GREYLISTED)
 
 
 def _stage_of(outcome: Failed | Deferred) -> Stage | None:
@@ -197,6 +208,8 @@ class Destinations:
             await self._accepted(id, destination)
             return
         cause = cause_of(self._settings, outcome)
+        if _is_of_the_moment(cause, outcome):
+            return
         if cause.reason in BLAMES_US:
             await self._blame(id, destination.domain, outcome, cause)
         elif isinstance(outcome, Failed) and _stage_of(outcome) not in (Stage.CONNECT, Stage.MAIL):

@@ -41,7 +41,7 @@ from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.pipeline.notes import note_for
 from forwarder.pipeline.owners import Owners
 from forwarder.pipeline.reporting import Reporting
-from forwarder.ports import Claim, Forwarded, StoreAway
+from forwarder.ports import AliasFound, Claim, Forwarded, StoreAway
 from forwarder.smtp import reply
 
 __all__ = ["Returning"]
@@ -124,11 +124,18 @@ class Returning:
             return unmatched
         said = bounce.worst_status(report, returned.destination)
         kind = Kind.AUTO_REPLY if answer is not None else bounce.kind_of(said)
-        if known is not None and answer is None:
+        if known is not None and answer is None and await self._is_about(known, report):
             await self._destinations.learn_report(envelope.id, known, said)
         target = _as_asked(self._owners.target(returned.alias, kind), kind, said, known)
         self._tell.matched(envelope, returned, said, kind=kind, target=target, unmatched=unmatched)
         return _Came(report, answer, returned, said, kind, target)
+
+    async def _is_about(self, known: Forwarded, report: Report) -> bool:
+        """Is it this destination's, beyond doubt? Where another one of the alias sent it on, a report may name neither."""
+        if str(known.destination).casefold() in {str(one).casefold() for one in bounce.destinations(report)}:
+            return True
+        found = await self._doors.directory.look_up(known.alias)
+        return isinstance(found, AliasFound) and len(found.targets) == 1
 
     async def _unmatched(self, resolved: route.ToSender, returned: ReturnBounce) -> str | Refuse | None:
         """Why a report goes on that has too little in common with a message of ours; ``None``: it has enough."""

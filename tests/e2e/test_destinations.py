@@ -231,3 +231,49 @@ async def test_a_report_that_blames_us_slows_nobody_down(tmp_path: Path) -> None
         assert (alarm["reason"], alarm["next_hop"]) == ("blocked-ip", "sink.test")
         assert it.app.standings is not None
         assert len(it.app.standings) == 0
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        (
+            "RCPT",
+            b"450 4.2.0 <secret@other.test>: Recipient address rejected: Greylisted, see http://postgrey.test\r\n",
+        ),
+        ("RCPT", b"451 4.7.1 Greylisting in action, please try again in 5 minutes\r\n"),
+        ("RCPT", b"450 4.2.1 The user you are trying to contact is receiving mail at a rate that prevents more\r\n"),
+    ],
+)
+async def test_what_is_told_of_one_message_or_mailbox_slows_nobody_else_down(
+    tmp_path: Path, verb: str, said: bytes
+) -> None:
+    async with (
+        lab(tmp_path, zone=ZONE, aliases=ALIASES, extra=QUICK) as it,
+        SmtpSink({verb: said}, host=OTHER, port=it.port),
+    ):
+        assert (await send(it, 0)).startswith("250")
+        await until(lambda: len(it.events("queue.outcome")) > 1)
+        assert not it.events("alarm")
+        assert it.app.standings is not None
+        assert len(it.app.standings) == 0
+
+
+@pytest.mark.parametrize("alias", ["trio", "alias"])
+async def test_a_report_that_names_no_destination_counts_only_where_there_is_but_one(
+    tmp_path: Path, alias: str
+) -> None:
+    """Where a destination sends on, the report names the alias and an address that nobody knows."""
+    aliases = 'trio = ["one@sink.test", "two@sink.test", "three@sink.test"]\n'
+    async with lab(tmp_path, aliases=aliases, extra=QUICK) as it:
+        assert (await send(it, 0, f"{alias}@fwd.test")).startswith("250")
+        arrived = await it.next(it.sink)
+        data = bounce_of(arrived)
+        for one in arrived.recipients:
+            data = data.replace(one.encode(), b"elsewhere@far.test")
+        named = b"Final-Recipient:"
+        data = data.replace(named, b"Original-Recipient: rfc822; %b@fwd.test\r\n%b" % (alias.encode(), named))
+        assert (await it.bounce(arrived, data=data)).startswith("250")
+        await it.next(it.sender)
+
+        assert it.app.standings is not None
+        assert len(it.app.standings) == (alias == "alias")
