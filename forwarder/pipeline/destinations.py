@@ -252,7 +252,8 @@ class Destinations:
     async def _failed(self, id: str, alias: Address, destination: Address, what: str, cause: Cause) -> None:  # noqa: A002
         standings, weight = self._doors.standings, self._weight(cause)
         assert standings is not None
-        if not weight:
+        # Who gets a report of ours, or what a user submits, is nobody's destination.
+        if not weight or not self._doors.directory.is_ours(alias.domain):
             return
         evidence = Evidence(self._doors.clock.now(), what, weight, "", id)
         try:

@@ -132,6 +132,22 @@ async def test_of_several_the_others_go_on_and_what_is_for_the_paused_one_waits_
         assert len(other.messages) == 1
 
 
+async def test_who_refuses_a_report_of_ours_is_no_destination(tmp_path: Path) -> None:
+    """Nor is whoever a user of ours writes to: nothing is held against them, and no stranger hears that they are paused."""
+    zone = ZONE | {"mx.sender.test": {"A": ["127.0.0.53"]}}
+    async with (
+        lab(tmp_path, zone=zone, aliases=ALIASES, relay="in_session = 0", extra=QUICK) as it,
+        SmtpSink({"RCPT": NO}, host=OTHER, port=it.port),
+        SmtpSink({"RCPT": b"550 5.1.1 no such user\r\n"}, host="127.0.0.53", port=it.port) as sender,
+    ):
+        assert (await send(it, 0)).startswith("250")
+        await until(lambda: it.events("queue.dead"))
+        assert sender.connections == 1
+        assert it.app.standings is not None
+        assert it.app.standings.look_up(Subject(SubjectKind.DESTINATION, "bob@sender.test")) is None
+        assert standing(it) is not None, "who refused the message itself is one"
+
+
 async def test_of_several_the_others_go_on_without_the_disabled_one(tmp_path: Path) -> None:
     async with (
         lab(tmp_path, zone=ZONE, aliases=ALIASES, extra=QUICK) as it,
