@@ -14,6 +14,7 @@ All of it in one step of the queue, so that a crash leaves either what was befor
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -46,6 +47,8 @@ __all__ = ["Aftermath"]
 #: Attempts that ended without a result until a sender that asked for it (NOTIFY=DELAY) is told: a quarter of an hour with the
 #: default schedule, in which greylisting is over.
 TOLD_AFTER = 3
+#: Failures that wait for the store and of which an owner was told; the oldest is forgotten first.
+MAX_TOLD = 1000
 
 
 def _aside(held: Held, mark: str, reason: str) -> tuple[Held, str]:
@@ -66,6 +69,8 @@ class Aftermath:
         self._chance = chance
         self._owners = Owners(settings, doors)
         self._destinations = Destinations(settings, doors)
+        #: What owners were told under a lease whose end the store does not know yet.
+        self._told: OrderedDict[tuple[str, str], tuple[list[Held], set[int]]] = OrderedDict()
 
     async def before(self, held: Held) -> float | Outcome | None:
         """What is to be done in the place of an attempt: wait so many seconds more, or this; ``None``: nothing."""
@@ -105,7 +110,7 @@ class Aftermath:
         if left is None and deferred:
             failed |= {index: self._expired(held, one) for index, one in deferred.items()}
         targets = self._targets(held, failed)
-        letters, heard = await self._tell_owners(held, failed, targets)
+        letters, heard = await self._tell_owners_once(held, lease, failed, targets)
         # Who may not be told of a failure must not lose it: whoever operates this looks at it.
         untold = [
             index for index in failed if held.report_to is None or not (targets[index].tells_sender or index in heard)
@@ -128,6 +133,7 @@ class Aftermath:
         done = await self._queue.settle(
             held, lease, left=left, delay=delay, reports=reports, dead=dead, forwards=forwards
         )
+        self._told.pop((held.id, lease), None)
         self._tell(held, results, delay if left is not None else None, len(reports))
         for waiting, (address, one) in zip(held.waiting, outcome.results, strict=True):
             if getattr(one, "reason", None) != DISABLED:
@@ -168,6 +174,19 @@ class Aftermath:
 
     def _targets(self, held: Held, failed: dict[int, Failed]) -> dict[int, Target]:
         return {index: self._owners.failure(held.waiting[index].alias, one)[1] for index, one in failed.items()}
+
+    async def _tell_owners_once(
+        self, held: Held, lease: str, failed: dict[int, Failed], targets: dict[int, Target]
+    ) -> tuple[list[Held], set[int]]:
+        """As ``_tell_owners``, however often the same is settled: an owner's mailbox has its letter before the queue knows."""
+        known = self._told.get((held.id, lease))
+        if known is None:
+            known = await self._tell_owners(held, failed, targets)
+            if known[1]:
+                self._told[held.id, lease] = known
+                if len(self._told) > MAX_TOLD:
+                    self._told.popitem(last=False)
+        return known
 
     async def _tell_owners(
         self, held: Held, failed: dict[int, Failed], targets: dict[int, Target]

@@ -7,10 +7,14 @@ from datetime import timedelta
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from forwarder import worker
 from forwarder.cli.demo_lab import SINK, Received
+from forwarder.ports import StoreAway
+from forwarder.store.queue import RedisQueue
 from tests.e2e.lab import Lab, bounce_of, lab
 from tests.peers.smtp_sink import SmtpSink
 from tests.waiting import until
@@ -140,6 +144,32 @@ async def test_without_an_owner_it_is_the_postmaster_whose_mailbox_is_a_file(tmp
         assert it.journal.named("owner.told")
         assert b"hidden.destination@sink.test" in (tmp_path / "state" / "mail" / "postmaster").read_bytes()
         assert home(it) is None
+
+
+async def test_a_store_that_is_away_when_a_failure_is_settled_makes_no_second_letter_in_a_mailbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "CATCH_UP", (0.0, 0.0))
+    settle, away = RedisQueue.settle, [StoreAway("away"), StoreAway("away")]
+
+    async def settle_later(self: RedisQueue, *args: Any, **more: Any) -> bool:
+        if away:
+            raise away.pop()
+        return await settle(self, *args, **more)
+
+    monkeypatch.setattr(RedisQueue, "settle", settle_later)
+    no = {"RCPT": b"550 5.1.1 no such user\r\n"}
+    extra, held = '[bounces.routes]\nhard = "owner"\n', 'held = ["gone@other.test"]'
+    async with (
+        lab(tmp_path, zone=ZONE, relay="in_session = 0", extra=extra, aliases=held) as it,
+        SmtpSink(no, host=OWNERS, port=it.port),
+    ):
+        message = it.signed(recipients=("held@fwd.test",))
+        assert (await it.send(message, recipient="held@fwd.test")).startswith("250")
+        await until(lambda: it.events("queue.outcome"))
+        assert len(it.events("queue.away")) == 2
+        assert (tmp_path / "state" / "mail" / "postmaster").read_bytes().count(b"gone@other.test") == 1
+        assert len(it.events("owner.told")) == 1
 
 
 async def test_what_a_sender_asked_not_to_hear_goes_to_the_owner_alone(tmp_path: Path) -> None:
