@@ -36,7 +36,7 @@ from forwarder.callers import DnsCallers
 from forwarder.digests import START, DailyDigests
 from forwarder.dispatch import ATTEMPT, Dispatcher, UnderWay
 from forwarder.edge.budget import Budget
-from forwarder.edge.guesses import Guesses
+from forwarder.edge.guesses import SITE, Guesses
 from forwarder.edge.seats import Seats
 from forwarder.edge.server import EdgeServer
 from forwarder.edge.session import EdgeSettings
@@ -180,7 +180,7 @@ class Generation:
         # What was guessed before a reload is held against the client after it.
         forged, unknown = settings.limits.forged_reversible, settings.limits.unknown_per_hour
         self._guesses: Shared[Guesses] = share(
-            before._guesses if before is not None else None, forged, lambda: Guesses(forged)
+            before._guesses if before is not None else None, forged, lambda: Guesses(forged, SITE * forged)
         )
         self._unknowns: Shared[Guesses] = share(
             before._unknowns if before is not None else None, unknown, lambda: Guesses(unknown)

@@ -56,3 +56,17 @@ def test_good_mail_makes_up_for_as_many_misses() -> None:
     assert not made.exhausted(A, 2.0), "nobody saves up"
     made.note(A, 1.0)
     assert made.exhausted(A, 2.0)
+
+
+def test_whoever_has_a_whole_network_cannot_go_on_from_its_next_address() -> None:
+    guesses = Guesses(10, by_site=100)
+    made = 0
+    for subnet in range(65536):
+        ip = ip_address(int(ip_address("2001:db8:1::")) + (subnet << 64))
+        if guesses.exhausted(ip, 1.0):
+            break
+        guesses.note(ip, 1.0)
+        made += 1
+    assert made == 100
+    assert not guesses.exhausted(ip_address("2001:db8:2::1"), 1.0)
+    assert not guesses.exhausted(ip_address("2001:db8:1:ffff::1"), 4000.0)
