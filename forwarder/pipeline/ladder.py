@@ -52,7 +52,7 @@ class Ladder:
             return outcome
         again = await self._relay.deliver(rewritten, before_dot=before_dot)
         if any(isinstance(one, Delivered) for _, one in again.results):
-            await self._note(delivery, second)
+            await self._note(delivery, second, [outcome.results[one][1].peer for one in refused])
         results = dict(enumerate(outcome.results)) | dict(zip(refused, again.results, strict=True))
         return Outcome(tuple(results.values()))
 
@@ -103,13 +103,19 @@ class Ladder:
             # It is refused once more, then, and goes with another From.
             return False
 
-    async def _note(self, delivery: Delivery, second: SecondForm) -> None:
+    async def _note(self, delivery: Delivery, second: SecondForm, peers: Sequence[str | None]) -> None:
         provider = await self._provider(delivery)
+        if not self._speak_for(provider, delivery.next_hop, peers):
+            return
         try:
             await self._refusals.note_refusal(second.author_domain, provider)
         except StoreAway:
             return
         self._doors.journal.event("from.refused", id=delivery.id, author_domain=second.author_domain, provider=provider)
+
+    def _speak_for(self, provider: str, next_hop: str, peers: Sequence[str | None]) -> bool:
+        """Is it the provider's own host that refused? Anybody can name another's first among the hosts of a domain."""
+        return provider == next_hop or any(_organization(_host_of(one)) == provider for one in peers if one)
 
     async def _provider(self, delivery: Delivery) -> str:
         return await lookup_provider(self._doors.resolver, delivery.next_hop, by_smarthost=self._by_smarthost)
@@ -121,7 +127,15 @@ async def lookup_provider(resolver: Resolver, next_hop: str, *, by_smarthost: bo
     if by_smarthost or next_hop.startswith("["):
         return next_hop
     hosts = sorted(one for one in (await resolver.mx(next_hop)).records if one[1])
-    host = hosts[0][1] if hosts else next_hop
+    return _organization(hosts[0][1] if hosts else next_hop)
+
+
+def _host_of(peer: str) -> str:
+    """The name in ``mx.example.org[192.0.2.1]:25``."""
+    return peer.partition("[")[0].strip().rstrip(".")
+
+
+def _organization(host: str) -> str:
     return registrable_domain(host) or host.lower()
 
 

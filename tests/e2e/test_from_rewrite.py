@@ -25,6 +25,7 @@ from forwarder.store.client import StoreClient
 from tests.e2e.lab import MESSAGE, Lab, lab, store_of
 from tests.e2e.signing import signed
 from tests.e2e.test_store_away import until_250
+from tests.peers.smtp_sink import DEFAULT, SmtpSink
 
 #: As Gmail words it, with the codes on each line.
 GMAIL = (
@@ -130,6 +131,25 @@ async def test_the_next_message_goes_with_another_from_at_once(tmp_path: Path) -
         assert [one["reason"] for one in it.events("from.rewritten")] == [*["refused now"] * first, "refused before"]
         (told,) = it.events("from.refused")
         assert (told["author_domain"], told["provider"]) == ("sender.test", "sink.test")
+
+
+async def test_nobody_says_in_the_name_of_another_provider_what_it_refuses(tmp_path: Path) -> None:
+    """Whose domain names a large provider's host first and its own behind it speaks for itself."""
+    zone = {
+        "evil.test": {"MX": ["5 mx.victim.test.", "10 mx.evil.test."]},
+        "mx.victim.test": {"A": ["127.0.0.66"]},
+        "mx.evil.test": {"A": ["127.0.0.51"]},
+    }
+    async with (
+        lab(tmp_path, zone=zone, aliases='held = ["anybody@evil.test"]') as it,
+        SmtpSink({"DOT": [GMAIL.encode() + b"\r\n", DEFAULT]}, host="127.0.0.51", port=it.port) as evil,
+    ):
+        mailkey, now = it.keys.mailkey("sender.test"), it.app.clock.now()
+        raw = signed(MESSAGE, "bob@sender.test", ("held@fwd.test",), mailkey=mailkey, dkim=(), now=now)
+        assert (await it.send(raw, recipient="held@fwd.test")).startswith("250")
+        assert len(evil.messages) == 1
+        assert it.events("from.rewritten")
+        assert it.events("from.refused") == []
 
 
 async def test_what_was_rewritten_passes_as_ours(tmp_path: Path) -> None:
