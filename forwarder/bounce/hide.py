@@ -181,7 +181,10 @@ class Secrets:
         """The same for hosts, and for words that are long enough not to be made of others by chance."""
         names = [one for one in self.domains | self.words if len(one) >= _MIN_CODED]
         spaced = (r"\s?".join(map(re.escape, one)) for one in sorted(names, key=len, reverse=True))
-        return re.compile(rf"(?<![^\W_])(?:{'|'.join(spaced)})(?![^\W_])", re.IGNORECASE) if names else None
+        # With the labels in front: the name of a host tells as much as its domain.
+        return (
+            re.compile(rf"(?<![^\W_])(?:[\w-]+\.)*(?:{'|'.join(spaced)})(?![^\W_])", re.IGNORECASE) if names else None
+        )
 
 
 # --- looking closer ---------------------------------------------------------------------------------------------------
