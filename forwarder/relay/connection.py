@@ -243,8 +243,13 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def cut(self, reason: str) -> Broken | None:
-        """How far the transaction got that its ``send`` was cancelled in."""
-        return next((one for one in self._client.lost(reason) if isinstance(one, Broken)), None)
+        """How far the transaction got that its ``send`` was cancelled in; ``None``: it had not begun."""
+        finished = next((one for one in self._events if isinstance(one, Finished)), None)
+        broken = next((one for one in self._client.lost(reason) if isinstance(one, Broken)), None)
+        if finished is not None:
+            # All had been answered in that very moment, and nobody read it any more.
+            return Broken(Phase.END, reason, answers=finished.answers, dot_sent=True)
+        return broken if broken is not None and broken.answers else None
 
     def abort(self) -> None:
         """Go now."""
