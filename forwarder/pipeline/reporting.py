@@ -64,6 +64,8 @@ class Reporting:
         if not failed:
             # The operator does not want the sender told. It is on record, and the owner may know.
             self._doors.journal.event("report.suppressed", id=envelope.id, action=str(Action.FAILED))
+            if recorded:
+                await self._settle_mark(envelope, mark)
             return reply.DELIVERED
         raw = bounce.compose_failure(
             [
@@ -90,6 +92,13 @@ class Reporting:
                 return reply.some_failed(1, len(failed), scrubbed(failed[0]))
             case _:
                 assert_never(outcome)
+
+    async def _settle_mark(self, envelope: Envelope, mark: bytes) -> None:
+        """Whoever was to hear of it has heard: a sender that comes back is not kept waiting, and nobody hears it twice."""
+        try:
+            await self._doors.ledger.settle(envelope.id, [mark], [], [])
+        except StoreAway as away:
+            self._doors.journal.event("ledger.away", id=envelope.id, step="suppressed", reason=str(away))
 
     def _target(self, one: Fate) -> Target:
         assert isinstance(one.outcome, Failed)

@@ -16,7 +16,7 @@ from forwarder.cli.demo_lab import SINK, Received
 from forwarder.ports import StoreAway
 from forwarder.store.queue import RedisQueue
 from tests.e2e.lab import Lab, bounce_of, lab
-from tests.peers.smtp_sink import SmtpSink
+from tests.peers.smtp_sink import DEFAULT, SmtpSink
 from tests.waiting import until
 
 #: Where owners have their mailboxes, and where two@other.test has its.
@@ -169,6 +169,21 @@ async def test_a_store_that_is_away_when_a_failure_is_settled_makes_no_second_le
         await until(lambda: it.events("queue.outcome"))
         assert len(it.events("queue.away")) == 2
         assert (tmp_path / "state" / "mail" / "postmaster").read_bytes().count(b"gone@other.test") == 1
+        assert len(it.events("owner.told")) == 1
+
+
+async def test_a_sender_that_lost_our_answer_hears_it_again_and_the_owner_nothing_more(tmp_path: Path) -> None:
+    no = {"RCPT": lambda argument: b"550 5.1.1 no such user\r\n" if b"gone@" in argument else DEFAULT}
+    async with (
+        lab(
+            tmp_path, zone=ZONE, extra=routes(hard="owner"), aliases='mixed = ["one@sink.test", "gone@other.test"]'
+        ) as it,
+        SmtpSink(no, host=OWNERS, port=it.port) as owners,
+    ):
+        message = it.signed(recipients=("mixed@fwd.test",))
+        for _ in range(2):
+            assert (await it.send(message, recipient="mixed@fwd.test")).startswith("250")
+        await until(lambda: owners.messages)
         assert len(it.events("owner.told")) == 1
 
 
