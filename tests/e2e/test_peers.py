@@ -227,11 +227,17 @@ POST_ALIASES = 'late = ["hidden.person@post.test"]\nnever = ["no.such.hidden.per
 SAID = b"%d %d.2.2 <hidden.person@post.test>: mailbox at behind.post.test (127.0.0.52) is full\r\n"
 
 
+#: Delays are told to nobody who did not ask for it, by default.
+TOLD = '[bounces.routes]\ndelayed = "sender"\n'
+
+
 @asynccontextmanager
-async def post_office(folder: Path, transport: str, settings: Mapping[str, str] | None = None) -> AsyncIterator[Lab]:
+async def post_office(
+    folder: Path, transport: str, settings: Mapping[str, str] | None = None, *, extra: str = ""
+) -> AsyncIterator[Lab]:
     """The lab, and Postfix as the server of post.test: it takes mail for one person there and hands it to ``transport``. All
     else goes to our service, over TLS or not at all. It ends first: what it has to say, it has said."""
-    async with lab(folder, zone=POST_ZONE, aliases=POST_ALIASES) as it:
+    async with lab(folder, zone=POST_ZONE, aliases=POST_ALIASES, extra=extra) as it:
         ours = {
             "relay_domains": "post.test",
             "relay_recipient_maps": "inline:{hidden.person@post.test=x}",
@@ -317,7 +323,7 @@ async def test_postfix_warns_of_a_delay_and_then_gives_up_and_both_reports_come_
         "maximal_queue_lifetime": "3s",
     }
     async with SmtpSink({"RCPT": SAID % (451, 4)}, host=BEHIND) as behind:
-        async with post_office(tmp_path, f"smtp:[{BEHIND}]:{behind.port}", hurry) as it:
+        async with post_office(tmp_path, f"smtp:[{BEHIND}]:{behind.port}", hurry, extra=TOLD) as it:
             sent = it.signed(recipients=("late@fwd.test",))
             assert (await it.send(sent, recipient="late@fwd.test")).startswith("250")
             warning, failure = await it.next(it.sender), await it.next(it.sender)
