@@ -73,19 +73,21 @@ _ONE_WAY = "+"
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*\Z")
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
-_FOREIGN_SRS0 = re.compile(r"SRS0([=+-])(.+)\Z", re.IGNORECASE)
-_SRS = re.compile(r"SRS[01][=+-]", re.IGNORECASE)
+# Relays fold ASCII case. Without re.ASCII a long s (U+017F) is an S too, and the Kelvin sign a K, which no MAC has in it.
+_ASCII_CASE = re.IGNORECASE | re.ASCII
+_FOREIGN_SRS0 = re.compile(r"SRS0([=+-])(.+)\Z", _ASCII_CASE)
+_SRS = re.compile(r"SRS[01][=+-]", _ASCII_CASE)
 _OUR_SRS0 = re.compile(
     r"SRS0[=+-](?P<key>[A-Z2-7])(?P<mac>[A-Z2-7]{13})=(?P<day>[A-Z2-7]{2})=(?P<host>[^=]+)=(?P<local>.+)\Z",
-    re.IGNORECASE,
+    _ASCII_CASE,
 )
 _REPLY = re.compile(
     r"reply=(?P<key>[A-Z2-7])(?P<mac>[A-Z2-7]{13})=(?P<day>[A-Z2-7]{2})=(?P<host>[^=]+)=(?P<local>.+)\Z",
-    re.IGNORECASE,
+    _ASCII_CASE,
 )
 _OUR_SRS1 = re.compile(
     r"SRS1[=+-](?P<key>[A-Z2-7])(?P<day>[A-Z2-7]{2})(?P<mac>[A-Z2-7]{13})=(?P<host>[^=]+)=(?P<rest>[=+-].+)\Z",
-    re.IGNORECASE,
+    _ASCII_CASE,
 )
 
 

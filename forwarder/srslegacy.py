@@ -30,9 +30,10 @@ from forwarder.srs import Reversed, WhyNot, is_fresh
 __all__ = ["decode"]
 
 _SRS0 = re.compile(
-    r"SRS0[=+-](?P<rest>(?P<mac>[^=]+)=(?P<day>[A-Z2-7]{2})=(?P<host>[^=]+)=(?P<local>.*))\Z", re.IGNORECASE | re.DOTALL
+    r"SRS0[=+-](?P<rest>(?P<mac>[^=]+)=(?P<day>[A-Z2-7]{2})=(?P<host>[^=]+)=(?P<local>.*))\Z",
+    re.IGNORECASE | re.ASCII | re.DOTALL,
 )
-_SRS1 = re.compile(r"SRS1[=+-](?P<mac>[^=]+)=(?P<host>[^=]+)=(?P<rest>[=+-].*)\Z", re.IGNORECASE | re.DOTALL)
+_SRS1 = re.compile(r"SRS1[=+-](?P<mac>[^=]+)=(?P<host>[^=]+)=(?P<rest>[=+-].*)\Z", re.IGNORECASE | re.ASCII | re.DOTALL)
 #: Letters of base64(SHA-1) without its padding.
 _MAX_MAC = 27
 # PostSRSd 2 writes base64url.

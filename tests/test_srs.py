@@ -167,6 +167,23 @@ def test_no_text_makes_decode_raise(text: str) -> None:
     assert isinstance(decode(Address("SRS0=" + text, "fwd.example"), SECRETS, TODAY), WhyNot)
 
 
+@pytest.mark.parametrize("letter", ["\u212a", "\u017f"], ids=["Kelvin sign", "long s"])
+@pytest.mark.parametrize("at", [0, 5, 8, 20, 21])
+def test_a_letter_that_only_folds_to_ascii_is_no_letter_of_ours(letter: str, at: int) -> None:
+    local = encode(BOB, "fwd.example", SECRETS, TODAY).address.local
+    reply = encode_reply(BOB, "fwd.example", SECRETS, TODAY).address.local
+    for one in (local, local.replace("SRS0", "SRS1"), reply):
+        address = Address(one[:at] + letter + one[at + 1 :], "fwd.example")
+        assert isinstance(decode(address, SECRETS, TODAY), WhyNot)
+        assert isinstance(decode_reply(address, SECRETS, TODAY), WhyNot)
+
+
+def test_a_sender_that_only_looks_like_srs_comes_back_as_it_was() -> None:
+    sender = Address("\u017fRS0=abcd=EF=x.example=u", "sender.example")
+    encoded = encode(sender, "fwd.example", SECRETS, TODAY)
+    assert encoded.token is not None
+
+
 @pytest.mark.parametrize("days", [-1, 0, 1, 21])
 @pytest.mark.parametrize(
     "sender", ["bob@sender.test", "SRS0=x=y=first.test=bob@second.test", f"{'b' * 50}@sender.test"]

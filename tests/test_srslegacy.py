@@ -65,6 +65,12 @@ def test_it_ends_with_the_day_that_the_operator_named() -> None:
     assert decode(EXIM, [legacy(Dialect.EXIM, until=DAY - timedelta(1))], DAY) is WhyNot.EXPIRED
 
 
+def test_a_day_with_a_letter_that_only_folds_to_ascii_is_none() -> None:
+    # The MAC of Exim does not cover the day.
+    kelvin = Address(EXIM.local.replace("=jq=", "=\u212aq="), "fwd.test")
+    assert decode(kelvin, [legacy(Dialect.EXIM)], DAY) is WhyNot.MALFORMED
+
+
 def test_every_secret_and_every_dialect_of_the_domain_is_tried() -> None:
     several = [legacy(Dialect.POSTSRSD, b"other"), legacy(Dialect.EXIM, b"new", b"secret")]
     assert isinstance(decode(EXIM, several, DAY), Reversed)
