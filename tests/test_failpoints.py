@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from forwarder import failpoints
-from forwarder.cli.main import main
 from forwarder.failpoints import FailpointReached, arm, reach
+from tests.suites import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +58,16 @@ def test_a_mistake_arms_nothing() -> None:
     reach("K5")
 
 
-def test_the_service_does_not_start_with_a_point_that_is_none(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FORWARDER_FAILPOINT", "K99:kill")
-    assert main(["serve", "--config", "nowhere.toml"]) == 1
-    assert capsys.readouterr().err.startswith("forwarder: FORWARDER_FAILPOINT: 'K99:kill' is no POINT:ACTION")
+def test_the_service_does_not_start_with_a_point_that_is_none() -> None:
+    # A process of its own: to serve changes what the process may do, for good.
+    ended = subprocess.run(
+        [sys.executable, "-m", "forwarder", "serve", "--config", "nowhere.toml"],
+        cwd=ROOT,
+        env=os.environ | {"FORWARDER_FAILPOINT": "K99:kill"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("forwarder: FORWARDER_FAILPOINT: 'K99:kill' is no POINT:ACTION")
