@@ -624,3 +624,10 @@ def test_what_one_destination_says_of_another_is_hidden_too() -> None:
     envelope = Envelope("01J", Peer(IPv4Address("192.0.2.1"), "a.test"), BOB, (Recipient(ALIAS),), NOW)
     raw = bounce.compose_failure(failed, envelope, message("From: bob@sender.test\n\nx\n"), hostname=HOST, now=NOW)
     assert b"wilhelmina" not in raw
+
+
+def test_an_encoded_word_that_a_fold_breaks_is_read_all_the_same() -> None:
+    hidden = Address("alice", "zebrafish.example")
+    said = "no: =?utf-8?b?\r\n emVicmFmaXM=?= =?utf-8?b?aC5leGFtcGxl?= is full"
+    told = bounce.scrub(said, hidden=hidden, alias=Address("alias", "fwd.example"))
+    assert told == "no: [hidden] is full"

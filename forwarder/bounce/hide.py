@@ -59,7 +59,7 @@ def scrub(text: str, *, hidden: Address | None, alias: Address | None, peer: str
 
 def scrub_of(secrets: Secrets, text: str, alias: Address | None) -> str:
     """The same for several secrets."""
-    text = _flat(_ENCODED_WORDS.sub(_decode_words, text[:_MAX_READ]))
+    text = _flat(_ENCODED_WORDS.sub(_decode_words, _mended(text[:_MAX_READ])))
     text = " ".join(_HIDDEN_MARK if _is_encoded_secret(word, secrets) else word for word in text.split(" "))
     for pattern in secrets.spaced_addresses():
         text = pattern.sub(_ALIAS_MARK, text)
@@ -197,6 +197,7 @@ _IPV6 = re.compile(r"(?<![0-9A-Za-z:.])(?:[Ii][Pp][Vv]6:)?(?=[0-9A-Fa-f:]*::|(?:
 _DOTTED = re.compile(r"[\w-]+(?:\.[\w-]+)+\.?")
 _CODE = re.compile(r"(?:[0-9]{3}-)?[0-9]+(?:\.[0-9]+){1,2}\.?")
 _ENCODED_WORDS = re.compile(r"=\?[^?\s]{1,60}\?[BbQq]\?[^?\s]*\?=(?:\s+(?==\?))?")
+_BROKEN_WORD = re.compile(r"=\?[^?\s]{1,60}\?[BbQq]\?[^?]{1,200}\?=")
 _ENCODED_WORD = re.compile(r"=\?([^?\s]{1,60})\?([BbQq])\?([^?\s]*)\?=")
 _INVISIBLE = ("Cf", "Cn", "Co", "Mn")
 _DOTS = str.maketrans({"\u3002": ".", "\uff0e": ".", "\uff61": ".", "\u2024": "."})
@@ -318,7 +319,7 @@ _DECODERS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("\\", _unhex(r"\\x\{?([0-9A-Fa-f]{2,6})\}?")),
     ("\\", _unhex(r"\\u\{?([0-9A-Fa-f]{4,6})\}?")),
     ("\\", lambda text: text.replace("\\", "")),
-    ("=?", lambda text: _ENCODED_WORDS.sub(_decode_words, text)),
+    ("=?", lambda text: _ENCODED_WORDS.sub(_decode_words, _mended(text))),
 )
 
 
@@ -386,6 +387,11 @@ def _is_encoded_secret(word: str, secrets: Secrets) -> bool:
         if any(not _is_code(one) and one not in word for one in _DOTTED.findall(folded)):
             return True
     return False
+
+
+def _mended(text: str) -> str:
+    """Encoded words that a fold breaks, put together again as some readers do."""
+    return _BROKEN_WORD.sub(lambda match: "".join(match[0].split()), text)
 
 
 def _decode_words(match: re.Match[str]) -> str:
