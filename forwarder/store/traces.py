@@ -2,8 +2,8 @@
 
 Kinds of keys (names: ``forwarder.store.records``), each for as many seconds as traces are kept:
 
-    v  life     list: sealed groups of events of one message, in their order, at most MAX_GROUPS
-    w  index    string: ids of messages that an address, a Message-ID or a queue item leads to, in their order, at most
+    l  life     list: sealed groups of events of one message, in their order, at most MAX_GROUPS
+    i  index    string: ids of messages that an address, a Message-ID or a queue item leads to, in their order, at most
                 INDEX_OCTETS of them
 
 A busy alias keeps its latest messages only, so that nobody's mail can fill the store with another's index.
@@ -60,13 +60,13 @@ class RedisTraces:
     async def append(self, lives: Sequence[Traced]) -> None:
         """See ``ports.Traces``. A lost connection may keep a group twice."""
         names = await self._ledger.names()
-        keys = [names.key(b"v", one.id) for one in lives]
+        keys = [names.key(b"l", one.id) for one in lives]
         groups = [_seal(names, key, one) for key, one in zip(keys, lives, strict=True)]
         found_by: dict[str, list[str]] = {}
         for one in lives:
             for name in sorted(one.found_by())[:MAX_NAMES]:
                 found_by.setdefault(name, []).append(one.id)
-        indexes = [names.key(b"w", name) for name in found_by]
+        indexes = [names.key(b"i", name) for name in found_by]
         ids = [" ".join((*each, "")) for each in found_by.values()]
         arguments: list[bytes | str | int] = [self._keep, MAX_GROUPS, INDEX_OCTETS, len(lives), *groups, *ids]
         await self._client.run(_TRACE, (*keys, *indexes), arguments)
@@ -74,14 +74,14 @@ class RedisTraces:
     async def find(self, name: str) -> Sequence[str]:
         """See ``ports.Traces``."""
         names = await self._ledger.names()
-        found = await self._client.command("GET", names.key(b"w", name))
+        found = await self._client.command("GET", names.key(b"i", name))
         ids = (found or b"").decode("ascii", "replace").split()
         return list(dict.fromkeys(reversed(ids)))
 
     async def read(self, id: str) -> Traced | None:  # noqa: A002 - what the envelope calls it
         """See ``ports.Traces``."""
         names = await self._ledger.names()
-        key = names.key(b"v", id)
+        key = names.key(b"l", id)
         groups = await self._client.command("LRANGE", key, 0, -1)
         if not groups:
             return None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from datetime import UTC, datetime
 
@@ -22,6 +23,7 @@ from forwarder.store.records import (
     seal_forwarded,
     seal_salt,
 )
+from tests.suites import ROOT
 
 NAMES = Names(b"s" * 32)
 # Every str, lone surrogates too: that is how octets that are not UTF-8 come in from a wire.
@@ -145,3 +147,13 @@ def test_a_value_within_values_within_values_is_no_value() -> None:
     content = b"\x91" * 100_000
     assert open_address(NAMES, b"name", VERSION + NAMES.tag(b"name", content) + content) is None
     assert open_session("a.test", VERSION + content) is None
+
+
+def test_each_kind_of_key_is_one_module_s() -> None:
+    """Two that share a letter are kept apart by their parts alone, until one of them changes these."""
+    owners: dict[str, set[str]] = {}
+    for file in (ROOT / "forwarder" / "store").glob("*.py"):
+        for kind in re.findall(r'\.key\(b"([a-z])"', file.read_text()):
+            owners.setdefault(kind, set()).add(file.name)
+    assert len(owners) > 10
+    assert {kind: files for kind, files in owners.items() if len(files) > 1} == {}

@@ -47,7 +47,7 @@ async def test_the_latest_are_found_first_and_no_index_grows_without_end(
         await traces.append([part(one, found_by=("a@x.example",)) for one in names[first : first + 100]])
     found = await traces.find("a@x.example")
     assert found == names[: -len(found) - 1 : -1]
-    (key,) = [one for one in await client.command("KEYS", "*") if b":w:" in one]
+    (key,) = [one for one in await client.command("KEYS", "*") if b":i:" in one]
     assert 2000 < await client.command("STRLEN", key) <= INDEX_OCTETS
 
 
@@ -69,7 +69,7 @@ async def test_a_life_keeps_its_latest_groups(traces: RedisTraces) -> None:
 async def test_every_key_ends_and_no_name_holds_an_address(traces: RedisTraces, client: StoreClient) -> None:
     await traces.append([part(found_by=("bob@sender.example",))])
     keys = await client.command("KEYS", "*")
-    ours = [one for one in keys if b":v:" in one or b":w:" in one]
+    ours = [one for one in keys if b":l:" in one or b":i:" in one]
     assert len(ours) == 2
     assert not any(b"sender" in one for one in keys)
     assert all([0 < await client.command("TTL", one) <= 3600 for one in ours])
@@ -86,7 +86,7 @@ async def test_a_damaged_group_is_missing_and_said_to_be(
     traces: RedisTraces, client: StoreClient, journal: MemoryJournal
 ) -> None:
     await traces.append([part()])
-    (key,) = [one for one in await client.command("KEYS", "*") if b":v:" in one]
+    (key,) = [one for one in await client.command("KEYS", "*") if b":l:" in one]
     value = bytearray((await client.command("LRANGE", key, 0, 0))[0])
     value[-3] ^= 1
     await client.command("LSET", key, 0, bytes(value))
