@@ -38,7 +38,7 @@ CASES = list(load_cases())
 
 
 def minted(case: dict[str, Any]) -> bool:
-    return bool(case["op"] == "forward" and case.get("output") and case["input"] != case["output"])
+    return bool(case.get("op") == "forward" and case.get("output") and case["input"] != case["output"])
 
 
 def read(text: str, case: dict[str, Any]) -> Reversed | WhyNot:
