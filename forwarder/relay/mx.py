@@ -35,6 +35,8 @@ Ip = IPv4Address | IPv6Address
 
 #: Addresses taken of one host. More do not make it more reachable, and one answer can hold hundreds.
 _MAX_HOST_ADDRESSES = 8
+#: Times that ``max_hosts`` more are looked up, while none had an address.
+_MAX_ROUNDS = 4
 # RFC 5321 section 2.3.5. Names with an underscore exist; anything else is no host, and would end up in logs and in SNI.
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\Z")
 
@@ -183,33 +185,39 @@ async def _lookup_hosts(
     exchanges = sorted(exchanges, key=lambda one: (one[0], rng.random()))
     limit = min((preference for preference, name in exchanges if name.lower() in own), default=None)
     # RFC 5321 section 5.1: names first, over the whole list; then addresses, of those that will be asked.
-    chosen = [one for one in exchanges if (limit is None or one[0] < limit) and _HOST_NAME.match(one[1])]
-    chosen = chosen[: settings.max_hosts]
+    listed = [one for one in exchanges if _HOST_NAME.match(one[1])]
     # RFC 7672 section 2.2.1: TLSA records count where the DNS vouches for the MX records. Else nothing more is asked.
     domains = _names(domain, answer) if answer.authentic and not settings.tls.excepts(domain) else None
-    found = await asyncio.gather(*(_lookup_addresses(resolver, name, settings.port, domains) for _, name in chosen))
-    for (preference, _), host in zip(chosen, found, strict=True):
-        if settings.own_addresses.intersection(host.addresses):
-            limit = preference if limit is None else min(limit, preference)
-
     hosts: list[Host] = []
     private = False
+    trouble: str | None = None
     ttl = _remaining(answer)
-    for (preference, name), host in zip(chosen, found, strict=True):
-        if limit is not None and preference >= limit:
-            continue
-        allowed = [one for one in host.addresses if settings.allow_private or is_public(one)]
-        private = private or len(allowed) < len(host.addresses)
-        if allowed and not host.dane.trouble:
-            hosts.append(_host(preference, name, settings.port, allowed, host.dane.policy))
-            ttl = min(ttl, host.ttl)
-    trouble = next((host.trouble or host.dane.trouble for host in found if host.trouble or host.dane.trouble), None)
+    # The first few are enough, unless none of them can be used: then what follows them is asked before that is a verdict.
+    for start in range(0, min(len(listed), settings.max_hosts * _MAX_ROUNDS), settings.max_hosts):
+        chosen = [one for one in listed[start : start + settings.max_hosts] if limit is None or one[0] < limit]
+        if hosts or trouble or not chosen:
+            break
+        found = await asyncio.gather(*(_lookup_addresses(resolver, name, settings.port, domains) for _, name in chosen))
+        for (preference, _), host in zip(chosen, found, strict=True):
+            if settings.own_addresses.intersection(host.addresses):
+                limit = preference if limit is None else min(limit, preference)
+        for (preference, name), host in zip(chosen, found, strict=True):
+            if limit is not None and preference >= limit:
+                continue
+            allowed = [one for one in host.addresses if settings.allow_private or is_public(one)]
+            private = private or len(allowed) < len(host.addresses)
+            if allowed and not host.dane.trouble:
+                hosts.append(_host(preference, name, settings.port, allowed, host.dane.policy))
+                ttl = min(ttl, host.ttl)
+        trouble = next((host.trouble or host.dane.trouble for host in found if host.trouble or host.dane.trouble), None)
     if hosts:
         return Route(domain, tuple(hosts), ttl, answer.authentic, trouble)
     if trouble:
         return Deferred(trouble)
-    if limit is not None and all(preference >= limit for preference, _ in chosen):
+    if limit is not None and all(preference >= limit for preference, _ in listed):
         return Failed("mail loop", LOOP)
+    if limit is None and len(listed) > settings.max_hosts * _MAX_ROUNDS:
+        return Deferred("of very many mail hosts, those that were looked up have no address")
     # RFC 5321 section 5.1: MX records none of which is usable are an error, not a reason to try the domain's own address.
     return Failed("no public address", _NOT_PUBLIC) if private else Failed("no host with an address", _NO_HOST)
 

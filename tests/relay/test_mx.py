@@ -179,6 +179,19 @@ async def test_no_more_hosts_are_looked_up_than_may_be_asked() -> None:
     assert len(order_targets(route, Random(1))) == 3 * 8
 
 
+async def test_hosts_beyond_the_first_few_are_looked_up_where_those_have_no_address() -> None:
+    zone: dict[str, Any] = {"d.test": {"MX": [f"{n} m{n}.test" for n in range(15)]}, "m14.test": PUBLIC}
+    assert await targets(zone, max_hosts=5) == ["m14.test 8.8.8.8"]
+
+
+async def test_hosts_that_nobody_looked_up_are_no_reason_for_a_verdict() -> None:
+    zone: dict[str, Any] = {"d.test": {"MX": [f"{n} m{n}.test" for n in range(1000)]}}
+    resolver = FakeResolver(zone)
+    route = await lookup_route(resolver, "d.test", RelaySettings(hostname="us.test", max_hosts=3), Random(1))
+    assert isinstance(route, Deferred)
+    assert len(resolver.queries) == 1 + 4 * 3 * 2
+
+
 @pytest.mark.parametrize(
     "name", ["a b.test", "a\x1b.test", "-" * 64 + ".test", "a..test", "x." * 127 + "test", "<script>"]
 )
