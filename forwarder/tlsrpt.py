@@ -49,10 +49,16 @@ class TlsTally:
         grouped: dict[tuple[date, str], dict[TlsSession, int]] = {}
         for (day, session), count in counts.items():
             grouped.setdefault((day, session.domain), {})[session] = count
-        for (day, domain), sessions in grouped.items():
-            try:
-                await self._store.add_sessions(day, domain, sessions)
-            except StoreAway:
+        try:
+            for (day, domain), sessions in list(grouped.items()):
+                try:
+                    await self._store.add_sessions(day, domain, sessions)
+                except StoreAway:
+                    continue
+                del grouped[day, domain]
+        finally:
+            # Where a reload ends this task, the next one adds the rest.
+            for (day, _), sessions in grouped.items():
                 self._counts.update({(day, session): count for session, count in sessions.items()})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -108,14 +109,19 @@ async def test_all_that_is_kept_ends(counts: RedisTlsCounts, client: StoreClient
 
 @dataclass
 class Counts:
-    """A store that is there or away."""
+    """A store that is there or away, or does not answer about one domain."""
 
     away: bool = False
+    silent_about: str = ""
     added: list[tuple[date, str, dict[TlsSession, int]]] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def add_sessions(self, day: date, domain: str, counts: Mapping[TlsSession, int]) -> None:
         if self.away:
             raise StoreAway("away")
+        if domain == self.silent_about:
+            self.asked.set()
+            await asyncio.Future()
         self.added.append((day, domain, dict(counts)))
 
     async def session_domains(self, day: date) -> list[str]:
@@ -160,6 +166,21 @@ async def test_what_the_store_does_not_take_is_kept_within_bounds() -> None:
     await tally.flush()
     ((_, _, counts),) = store.added
     assert (len(counts), counts[replace(BAD, reason="0")]) == (MAX_KINDS, 2)
+
+
+async def test_a_reload_while_counts_are_on_their_way_loses_none() -> None:
+    store = Counts(silent_about="b.test")
+    tally = TlsTally(store, FixedClock(), MemoryJournal())
+    for domain in ("a.test", "b.test", "c.test"):
+        tally.note(replace(GOOD, domain=domain))
+    cut_off = asyncio.create_task(tally.flush())
+    await store.asked.wait()
+    cut_off.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cut_off
+    store.silent_about = ""
+    await tally.flush()
+    assert sorted(domain for _, domain, _ in store.added) == ["a.test", "b.test", "c.test"]
 
 
 # --- the day
