@@ -551,6 +551,18 @@ class Claimed:
     given_up: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class QueueSize:
+    """How much is in the queue: deliveries that wait and those under lease, octets of them all, seconds since the oldest was put,
+    dead letters."""
+
+    waiting: int
+    under_way: int
+    octets: int
+    oldest: float
+    dead: int
+
+
 class Queue(Protocol):
     """Durable mail (docs/decisions/0011). Every method raises ``StoreAway`` when the store is away; times that matter are the
     store's own clock."""

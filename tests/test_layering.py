@@ -48,6 +48,7 @@ LAYERS = {
     "https": 5,
     "keyhost": 5,
     "keys": 5,
+    "metrics": 5,
     "mailbox": 5,
     "mtasts": 5,
     "relay": 5,

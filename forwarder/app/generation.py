@@ -54,7 +54,7 @@ from forwarder.pipeline.digesting import Digesting
 from forwarder.pipeline.ladder import Ladder
 from forwarder.pipeline.submission import Allowance, Submission
 from forwarder.pipeline.tlsreporting import TlsReporting
-from forwarder.ports import Clock, Journal, Mailboxes, Queue, TlsLog
+from forwarder.ports import Clock, Journal, KeyRing, Mailboxes, Queue, TlsLog
 from forwarder.rates import RateMemory
 from forwarder.relay import SmtpRelay
 from forwarder.resolver import DnsResolver, ZoneResolver, system_nameservers
@@ -95,6 +95,8 @@ class Ground:
     budget: Budget = field(default_factory=Budget)
     shaking: Shaking = field(default_factory=Shaking)
     rates: RateMemory = field(default_factory=RateMemory)
+    #: Puts a count behind keys that sign; ``None``: nobody wants to know.
+    counted: Callable[[KeyRing], KeyRing] | None = None
 
 
 class Generation:
@@ -132,7 +134,7 @@ class Generation:
             resolver=resolver,
             ledger=ledger,
             mailboxes=ground.mailboxes,
-            keys=self._ring.part.keys,
+            keys=self._ring.part.keys if ground.counted is None else ground.counted(self._ring.part.keys),
             clock=ground.clock,
             journal=journal,
             key_host=self._key_host.part,
@@ -216,6 +218,16 @@ class Generation:
     def sessions(self) -> int:
         """How many clients are connected to it."""
         return len(self._inbound) + len(self._users)
+
+    @property
+    def resolver(self) -> DnsResolver | ZoneResolver:
+        """What it asks the DNS with; it may be an earlier generation's too."""
+        return self._resolver.part
+
+    @property
+    def relay(self) -> SmtpRelay:
+        """What it delivers with; it may be an earlier generation's too."""
+        return self._relay.part
 
     # --- parts that may be shared
 

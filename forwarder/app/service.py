@@ -17,6 +17,7 @@ from forwarder import https
 from forwarder.app.clock import SystemClock
 from forwarder.app.errors import StartError
 from forwarder.app.generation import Generation, Ground
+from forwarder.app.measuring import Look, Measuring
 from forwarder.app.parts import Material, key_state, read_material
 from forwarder.app.sockets import Sockets, Table, name_of
 from forwarder.app.state import Store
@@ -36,7 +37,7 @@ __all__ = ["App"]
 #: Seconds that messages on their way get when the program stops (systemd's default for a stop is 90).
 DRAIN = 30.0
 #: What is opened or begun once and for all: a change of it counts at the next start.
-_AT_START = ("state_dir", "store", "store_password_file", "store_insecure", "workers", "log", "trace")
+_AT_START = ("state_dir", "store", "store_password_file", "store_insecure", "workers", "log", "trace", "metrics")
 #: Earlier configurations that may have sessions left. Of the oldest, sessions are ended between two messages.
 MAX_FADING = 16
 
@@ -46,9 +47,10 @@ class App:
 
     def __init__(self, settings: Settings, journal: Journal) -> None:
         self._settings = settings
-        self._journal = journal
+        self._measuring = Measuring(settings, journal, self._look) if settings.metrics.listen else None
+        self._journal = self._measuring.journal if self._measuring is not None else journal
         self.clock = SystemClock()
-        self._store = Store(settings, journal)
+        self._store = Store(settings, self._journal)
         self._mail = Sockets()
         self._web = Sockets()
         self._ground: Ground | None = None
@@ -61,6 +63,11 @@ class App:
         #: Where we listen, once started: "ip:port".
         self.addresses: tuple[str, ...] = ()
         self.web_addresses: tuple[str, ...] = ()
+
+    @property
+    def metrics_addresses(self) -> tuple[str, ...]:
+        """Where numbers are served, once started."""
+        return self._measuring.addresses if self._measuring is not None else ()
 
     @property
     def store_pid(self) -> int | None:
@@ -92,6 +99,11 @@ class App:
         if self._generation is not None:
             await self._generation.digests.send(day)
 
+    def _look(self) -> Look:
+        """What there is to measure just now."""
+        generations = [*self._fading, *([self._generation] if self._generation is not None else [])]
+        return Look(self._ground, generations, is_stopping=self._stopping, is_listening=bool(self.addresses))
+
     # --- start
 
     async def start(self) -> None:
@@ -105,7 +117,11 @@ class App:
     async def _start(self) -> None:
         settings = self._settings
         material = read_material(settings, self.clock.now())
+        if self._measuring is not None:
+            await self._measuring.listen()
         await self._store.open()
+        if self._measuring is not None:
+            self._measuring.start(self._store)
         if settings.trace.keep:
             self.tracing = Tracing(self._journal, self._store.traces(settings), self.clock)
             self._journal = self.tracing
@@ -117,6 +133,7 @@ class App:
             journal=self._journal,
             standings=self._store.standings(self._store.ledger(settings), self.clock),
             tally=TlsTally(self._store.tls_counts(self._store.ledger(settings)), self.clock, self._journal),
+            counted=self._measuring.counted if self._measuring is not None else None,
         )
         await self._take_over(material)
         self._journal.event(
@@ -236,5 +253,7 @@ class App:
                 await self._ground.standings.flush()
         if self.tracing is not None:
             await self.tracing.close()
+        if self._measuring is not None:
+            await self._measuring.stop()
         await self._store.close()
         self._journal.event("service.stopped")

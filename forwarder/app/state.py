@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -76,6 +76,22 @@ class Store:
         except StoreAway as away:
             # A store that is away at start is no reason to refuse mail that can finish in session.
             self._journal.event("store.away", reason=str(away))
+
+    def watch(self, watch: Callable[[str, float, bool], None]) -> None:
+        """Tell how long each operation takes, in seconds, and whether it was answered. Once open."""
+        for client in self._clients:
+            client.watch = watch
+
+    @property
+    def is_away(self) -> bool:
+        """Is it known not to answer?"""
+        return any(client.is_away for client in self._clients)
+
+    async def ping(self) -> None:
+        """Raises StoreAway."""
+        if not self._clients:
+            raise StoreAway("not open yet")
+        await self._clients[0].command("TIME", quiet=True)
 
     def ledger(self, settings: Settings) -> RedisLedger:
         """What was forwarded, as these settings bound it."""

@@ -506,6 +506,21 @@ class Web(_Table):
         return self
 
 
+class Metrics(_Table):
+    """Numbers for Prometheus, and whether we are alive and ready. Nothing is served without ``listen``."""
+
+    listen: Annotated[tuple[Endpoint, ...], BeforeValidator(values.split)] = ()
+    allow: Annotated[tuple[Network, ...], BeforeValidator(values.split)] = ()
+    providers: Annotated[tuple[DomainName, ...], BeforeValidator(values.split), Field(max_length=100)] = ()
+
+    @model_validator(mode="after")
+    def _for_somebody(self) -> Metrics:
+        for one in self.listen:
+            if not self.allow and not ip_address(one.rpartition(":")[0].strip("[]")).is_loopback:
+                raise ValueError(f"{one} needs metrics.allow: the networks that may ask there")
+        return self
+
+
 class Admin(_Table):
     """Who gets postmaster's and abuse's mail; nobody: it is kept in a file in ``state_dir``."""
 
@@ -593,6 +608,7 @@ class Settings(_Table):
     learning: Learning = Field(default_factory=Learning)
     submission: Submission = Field(default_factory=Submission)
     web: Web = Web()
+    metrics: Metrics = Metrics()
     admin: Admin = Admin()
     log: Log = Log()
     trace: Trace = Trace()

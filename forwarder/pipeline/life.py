@@ -94,6 +94,7 @@ class Pipeline:
             sender=envelope.sender or "<>",
             recipients=len(envelope.recipients),
             size=len(raw),
+            tls=envelope.peer.tls.version if envelope.peer.tls is not None else None,
         )
         reach("K1")
         answer = await self._accept(envelope, resolved, raw)

@@ -101,6 +101,7 @@ class Submission:
             sender=envelope.sender or "<>",
             recipients=len(envelope.recipients),
             size=len(raw),
+            tls=envelope.peer.tls.version if envelope.peer.tls is not None else None,
         )
         answer = await self._accept(envelope, resolved, raw)
         tell("message.answered", id=envelope.id, code=answer.code, enhanced=answer.enhanced, text=answer.text)

@@ -52,6 +52,18 @@ class Pool:
         self._leaving: set[Connection] = set()
         self._closed = False
         self._unreachable: OrderedDict[tuple[str, int], float] = OrderedDict()
+        #: How often a message found a connection that was open.
+        self.reused = 0
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait for a message."""
+        return self._idle_count
+
+    @property
+    def busy(self) -> int:
+        """Connections that carry one, or are being opened for it."""
+        return sum(peer.busy for peer in self._peers.values())
 
     async def acquire(self, key: Key) -> Connection | None:
         """A slot, and an idle connection or ``None``. Raises TimeoutError when all slots stay busy for too long."""
@@ -66,6 +78,7 @@ class Pool:
             self._idle_count -= 1
             connection = peer.idle.pop()
             if connection.usable:
+                self.reused += 1
                 return connection
         return None
 

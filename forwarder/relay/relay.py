@@ -83,7 +83,7 @@ class SmtpRelay:
         self._sts = sts
         self._tls_log = tls_log
         self._rng = rng or random.Random()
-        self._pool = Pool(settings)
+        self.pool = self._pool = Pool(settings)
         self._no_login_until = 0.0
         self._routes: OrderedDict[str, tuple[float, Route]] = OrderedDict()
 

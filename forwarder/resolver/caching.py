@@ -145,6 +145,10 @@ class DnsResolver:
         key = (dns_name(ip.reverse_pointer), "PTR")
         return self._cached(key) or await self._look_up(key)
 
+    def __len__(self) -> int:
+        """How many answers are kept."""
+        return len(self._entries)
+
     async def aclose(self) -> None:
         """End what is under way."""
         flights = list(self._flights.values())

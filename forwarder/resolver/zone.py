@@ -79,6 +79,10 @@ class ZoneResolver:
     async def aclose(self) -> None:
         """Nothing is under way."""
 
+    def __len__(self) -> int:
+        """How many names there are."""
+        return len(self._names)
+
     async def txt(self, name: str, *, fresh: bool = False) -> Answer[bytes]:
         return self._look_up(name, "TXT")
 

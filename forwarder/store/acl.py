@@ -20,7 +20,7 @@ COMMANDS = (
     *("hdel", "hexists", "hget", "hgetall", "hincrby", "hlen", "hmget", "hset", "hstrlen", "hvals"),
     *("lpop", "lrange", "rpush"),
     *("sadd", "scard", "sismember", "smembers"),
-    *("zadd", "zrange", "zrangebyscore", "zrem", "zscore"),
+    *("zadd", "zcard", "zrange", "zrangebyscore", "zrem", "zscore"),
     *("eval", "evalsha", "info", "select", "time", "wait"),
 )
 

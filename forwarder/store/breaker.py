@@ -33,6 +33,11 @@ class Breaker:
         """Would a call be refused now? Asking changes nothing."""
         return self._open_until is not None and (self._probing or now < self._open_until)
 
+    @property
+    def is_open(self) -> bool:
+        """Does an outage last, as far as anybody has tried?"""
+        return self._open_until is not None
+
     def worked(self) -> bool:
         """An answer came. True when that ends an outage."""
         ended = self._open_until is not None

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -216,11 +217,16 @@ class StoreClient:
         self._worker: asyncio.Task[None] | None = None
         self._refusals: dict[str, float] = {}
         self._closed = False
+        #: Who wants to know how long an operation took, and whether it was answered.
+        self.watch: Callable[[str, float, bool], None] | None = None
 
     async def run(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument] = (), *, again: bool = True
     ) -> Any:
         """Run a script. ``again=False``: it must not run twice, so a lost connection is not tried a second time."""
+        return await self._watched(script.name, self._run(script, keys, arguments, again))
+
+    async def _run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], again: bool) -> Any:
         try:
             return await self._ask(("EVALSHA", script.sha, len(keys), *keys, *arguments), again)
         except _UnknownScript:
@@ -229,7 +235,12 @@ class StoreClient:
 
     async def command(self, *command: Argument, again: bool = True, quiet: bool = False) -> Any:
         """Run one command. Replies are bytes, int, None or lists of them. ``quiet``: a refusal is no event."""
-        return await self._ask(command, again, quiet=quiet)
+        return await self._watched("command", self._ask(command, again, quiet=quiet))
+
+    @property
+    def is_away(self) -> bool:
+        """Is the server known not to answer?"""
+        return self._breaker.is_open
 
     def _is_known_away(self, now: float) -> bool:
         """By what the scout found, and nobody was answered here since."""
@@ -250,6 +261,17 @@ class StoreClient:
             # A worker that was cancelled before its first step told nobody.
             self._fail(self._waiting, StoreAway(f"{self._where}: closed"))
         await self._hang_up()
+
+    async def _watched(self, name: str, asking: Awaitable[Any]) -> Any:
+        if self.watch is None:
+            return await asking
+        began, answered = time.perf_counter(), False
+        try:
+            answer = await asking
+            answered = True
+        finally:
+            self.watch(name, time.perf_counter() - began, answered)
+        return answer
 
     async def _ask(self, command: Sequence[Argument], again: bool, *, quiet: bool = False) -> Any:
         loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ import idna
 
 from forwarder.auth.dnsname import dns_name
 from forwarder.dispatch import pick
-from forwarder.ports import Claim, Claimed, Forwarded, Held, Journal, QueueFull
+from forwarder.ports import Claim, Claimed, Forwarded, Held, Journal, QueueFull, QueueSize
 from forwarder.store.client import StoreClient, load_script
 from forwarder.store.disk import Disk
 from forwarder.store.ledger import DELIVERED_FOR, RedisLedger, claim_key
@@ -38,6 +38,7 @@ _PUT, _CLAIM, _MARK = _load("queue_put"), _load("queue_claim"), _load("queue_mar
 _SETTLE = load_script("queue_settle", behind=("queue_common", "remember"))
 _BURY, _QUIET, _NEXT = _load("queue_bury"), _load("queue_quiet"), _load("queue_next")
 _DO, _LIST, _RENEW = _load("queue_do"), _load("queue_list"), _load("queue_renew")
+_SIZE = _load("queue_size")
 _TAKE, _AWAY, _BRING = _load("queue_take"), _load("queue_away"), _load("queue_bring")
 _KEYS = (HASH_TAG,)
 
@@ -275,6 +276,11 @@ class RedisQueue:
     async def held_octets(self) -> int:
         """Octets held, bodies once."""
         return int(await self._client.command("HGET", HASH_TAG + b":qn", "octets") or 0)
+
+    async def size(self) -> QueueSize:
+        """How much there is. One trip, whatever that is."""
+        waiting, under_way, octets, oldest, dead = map(int, await self._client.run(_SIZE, _KEYS))
+        return QueueSize(waiting, under_way, octets, oldest / 1000, dead)
 
     # --- from one store to another
 
