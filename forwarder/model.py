@@ -158,6 +158,22 @@ class Field(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Content:
+    """What came behind DATA, not looked at yet: the octets up to the first empty line, that line (CRLF; ``b""`` where there is
+    none), and the octets behind it. ``body_hashes`` as in ``Message``: what was hashed while it came."""
+
+    header: bytes
+    separator: bytes
+    body: bytes
+    body_hashes: dict[tuple[str, int | None], bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Octets in all."""
+        return len(self.header) + len(self.separator) + len(self.body)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Message:
     """A message as received, never printed again: ``header + separator + body`` is byte for byte what came.
 

@@ -2,14 +2,26 @@
 
 Only CRLF.CRLF ends a message. A bare CR, a bare LF or a NUL anywhere in it is refused, never repaired: whoever repairs becomes
 the "service A" of SMTP smuggling (SEC Consult, 2023). Works on blocks: no line is looked at alone.
+
+What is small is looked at when it is there in whole (``read_whole``). What is large is looked at as it comes, block by block
+(``Incoming``): the event loop is held up by a block at a time, the body is kept once, its hashes are ready with its last octet.
 """
 
 from __future__ import annotations
 
-from forwarder.model import Reply
-from forwarder.smtp import reply
+from dataclasses import dataclass
+from io import BytesIO
 
-__all__ = ["MAX_LINE", "find_end", "refuse_bytes", "unstuff"]
+from forwarder.auth.ahead import HashedAhead
+from forwarder.mail.header import split_content
+from forwarder.model import Content, Reply
+from forwarder.smtp import reply
+from forwarder.smtp.stuffing import NewlineCheck, has_bare_newline, has_dot_line
+
+__all__ = ["BLOCK", "MAX_LINE", "BadOctets", "Incoming", "find_end", "read_whole", "refuse_bytes", "unstuff"]
+
+#: Octets from which on a message is looked at before all of it is here.
+BLOCK = 64 * 1024
 
 #: Octets of one line. RFC 5321 section 4.5.3.1.6 says 1,000; real mail is longer, cutting it would break signatures, and
 #: what passes this bound is harmless to relay as it is.
@@ -18,19 +30,34 @@ MAX_LINE = 64 * 1024
 _END = b"\r\n.\r\n"
 
 
-def find_end(data: bytes | bytearray, start: int) -> int:
+@dataclass(frozen=True, slots=True)
+class BadOctets:
+    """No message of SMTP, and why. What follows it may be smuggled."""
+
+    reply: Reply
+
+
+def find_end(data: bytes | bytearray, start: int, *, begun: bool = False) -> int:
     """Index behind the last octet of the message (its final CRLF included), or -1. The five octets ``CRLF . CRLF`` begin
-    two before the returned index. ``start``: what lies before it was searched already."""
+    two before the returned index. ``start``: what lies before it was searched already; ``begun``: ``data`` does not begin it."""
     # The CRLF of the DATA command itself counts as the first of the five (RFC 5321 section 4.1.1.4).
-    if data.startswith(b".\r\n"):
+    if not begun and data.startswith(b".\r\n"):
         return 0
-    at = data.find(_END, max(0, start - len(_END) + 1))
+    # To look for one octet is far faster than to look for five. Where there are many dots, a few of them are looked at in vain.
+    dot = max(2, start - len(_END) + 3) - 1
+    for _ in range(len(data) >> 13):
+        dot = data.find(b".", dot + 1)
+        if dot < 0:
+            return -1
+        if data.startswith(_END, dot - 2):
+            return dot
+    at = data.find(_END, dot - 1)
     return -1 if at < 0 else at + 2
 
 
 def unstuff(data: bytes) -> bytes:
     """RFC 5321 section 4.5.2: take away the first dot of each line that begins with one."""
-    if b"\r\n." in data:
+    if has_dot_line(data):
         data = data.replace(b"\r\n.", b"\r\n")
     return data[1:] if data.startswith(b".") else data
 
@@ -39,12 +66,103 @@ def refuse_bytes(data: bytes) -> Reply | None:
     """Why these octets are no message of SMTP, or ``None``."""
     if b"\0" in data:
         return reply.NUL_IN_MESSAGE
-    lines = data.count(b"\r\n")
-    if data.count(b"\n") != lines or data.count(b"\r") != lines:
+    if has_bare_newline(data):
         return reply.BARE_NEWLINE
     if _has_long_line(data):
         return reply.LINE_IN_MESSAGE_TOO_LONG
     return None
+
+
+def read_whole(raw: bytes, *, stuffed: bool) -> Content | BadOctets:
+    """A message that is here."""
+    refused = refuse_bytes(raw)
+    return BadOctets(refused) if refused is not None else split_content(unstuff(raw) if stuffed else raw)
+
+
+class Incoming:
+    """A message as it comes, in blocks that are cut anywhere. ``refused`` says that it is none, as soon as that is known: then
+    the rest need not be given."""
+
+    def __init__(self, *, stuffed: bool) -> None:
+        self.size = 0
+        self.refused: BadOctets | None = None
+        self._stuffed = stuffed
+        self._newlines = NewlineCheck()
+        self._line = 0
+        self._tail = b"\r\n"
+        self._head = bytearray()
+        self._body: BytesIO | None = None
+        self._ahead: HashedAhead | None = None
+
+    def take(self, block: bytes) -> None:
+        """The next octets, as they came."""
+        self.size += len(block)
+        if self.refused is not None or not block:
+            return
+        refused = self._refuse(block)
+        if refused is not None:
+            self._spoil(refused)
+            return
+        if self._stuffed:
+            block = self._unstuff(block)
+        if self._body is None:
+            block = self._split(block)
+        if self._body is not None:
+            # Grows in place, and gives its one copy away at the end.
+            self._body.write(block)
+        if self._ahead is not None:
+            self._ahead.update(block)
+
+    def finish(self) -> Content | BadOctets:
+        """That was all."""
+        if self.refused is None and self._newlines.is_bare_at_end():
+            self._spoil(reply.BARE_NEWLINE)
+        if self.refused is not None:
+            return self.refused
+        if self._body is None or self._ahead is None:
+            return split_content(bytes(self._head))
+        separator = b"\r\n"
+        return Content(bytes(self._head), separator, self._body.getvalue(), self._ahead.finish())
+
+    def _spoil(self, refused: Reply) -> None:
+        self.refused = BadOctets(refused)
+        self._head, self._body, self._ahead = bytearray(), None, None
+
+    def _refuse(self, block: bytes) -> Reply | None:
+        if b"\0" in block:
+            return reply.NUL_IN_MESSAGE
+        if self._newlines.is_bare(block):
+            return reply.BARE_NEWLINE
+        # A line may go on over many blocks.
+        first, last = block.find(b"\n"), block.rfind(b"\n")
+        begun = self._line + (len(block) if first < 0 else first + 1)
+        if begun > MAX_LINE or _has_long_line(block):
+            return reply.LINE_IN_MESSAGE_TOO_LONG
+        self._line = begun if last < 0 else len(block) - last - 1
+        return None
+
+    def _unstuff(self, block: bytes) -> bytes:
+        """As ``unstuff``; a line may begin where a block ends."""
+        tail, self._tail = self._tail, block[-2:] if len(block) > 1 else self._tail[-1:] + block
+        if has_dot_line(block):
+            block = block.replace(b"\r\n.", b"\r\n")
+        if tail == b"\r\n" and block.startswith(b"."):
+            return block[1:]
+        if tail.endswith(b"\r") and block.startswith(b"\n."):
+            return b"\n" + block[2:]
+        return block
+
+    def _split(self, block: bytes) -> bytes:
+        """Header from body, where the empty line has come; what is left of the block is body."""
+        searched = max(0, len(self._head) - 3)
+        self._head += block
+        end = 0 if self._head.startswith(b"\r\n") else self._head.find(b"\r\n\r\n", searched) + 2
+        if end == 1:
+            return b""
+        body = bytes(self._head[end + 2 :])
+        del self._head[end:]
+        self._body, self._ahead = BytesIO(), HashedAhead(bytes(self._head))
+        return body
 
 
 def _has_long_line(data: bytes) -> bool:

@@ -27,14 +27,14 @@ from aiosmtpd.smtp import SMTP
 
 from forwarder import srs
 from forwarder.edge.budget import Budget
-from forwarder.edge.data import find_end, refuse_bytes, unstuff
+from forwarder.edge.data import BLOCK, BadOctets, Incoming, find_end, read_whole
 from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
 from forwarder.edge.overlimit import OverLimit
 from forwarder.edge.proxy import ProxyError, parse_proxy
 from forwarder.edge.shaking import Shaking
 from forwarder.edge.trust import NOBODY, Trust, within
-from forwarder.model import Address, BodyKind, Caller, Envelope, Peer, Recipient, Refuse, Reply, Tls
+from forwarder.model import Address, BodyKind, Caller, Content, Envelope, Peer, Recipient, Refuse, Reply, Tls
 from forwarder.ports import Callers, Clock, Journal
 from forwarder.route import Resolved, ToAlias, ToNowhere, ToSender
 from forwarder.screen import Door, screen_caller
@@ -78,7 +78,7 @@ class Acceptor(Protocol):
     async def recipient(self, sender: Address | None, address: Address) -> Resolved | Refuse:
         """Where this recipient leads, or the refusal."""
 
-    async def accept(self, envelope: Envelope, resolved: tuple[Resolved, ...], raw: bytes) -> Reply:
+    async def accept(self, envelope: Envelope, resolved: tuple[Resolved, ...], content: Content) -> Reply:
         """The whole life of one message; the reply is for all of its recipients."""
 
 
@@ -112,7 +112,7 @@ class _Transaction:
     recipients: list[Recipient]
     resolved: list[Resolved]
     refused: int = 0
-    chunks: list[bytes] | None = None
+    chunks: Incoming | None = None
 
 
 class _Closed(Exception):
@@ -636,12 +636,12 @@ class Session(SMTP):
             self._end_with(Reply(503, "5.5.0", "message sent before it was asked for"))
             return
         self.say(reply.GO_AHEAD)
-        raw = await self._read_to_dot()
-        if isinstance(raw, Reply):
+        content = await self._read_to_dot()
+        if isinstance(content, Reply):
             self._forget()
-            self.say(raw)
+            self.say(content)
             return
-        await self._finish(transaction, raw, stuffed=True)
+        await self._finish(transaction, content)
 
     async def smtp_BDAT(self, argument: bytes) -> None:
         # RFC 3030 section 2. Whatever the answer, the octets that were announced follow and are read.
@@ -650,7 +650,8 @@ class Session(SMTP):
             self._end_with(reply.BAD_ARGUMENT)
             return
         size = int(size_text)
-        held = sum(map(len, self._transaction.chunks or ())) if self._transaction is not None else 0
+        chunks = self._transaction.chunks if self._transaction is not None else None
+        held = chunks.size if chunks is not None else 0
         if held + size > self.limits.message_size:
             self._forget()
             if not await self._skip(size):
@@ -667,10 +668,10 @@ class Session(SMTP):
             if await self._skip(size):
                 self.say(reply.NO_ROOM)
             return
-        chunk = await self._read_exactly(size)
-        transaction.chunks = [*(transaction.chunks or []), chunk]
+        chunks = transaction.chunks = transaction.chunks or Incoming(stuffed=False)
+        await self._read_into(chunks, size)
         if last:
-            await self._finish(transaction, b"".join(transaction.chunks), stuffed=False)
+            await self._finish(transaction, chunks.finish())
         else:
             self.say(Reply(250, "2.0.0", f"{size} octets received"))
 
@@ -685,26 +686,52 @@ class Session(SMTP):
             return self._transaction
         return None
 
-    async def _read_to_dot(self) -> bytes | Reply:
-        """The octets up to and with the CRLF before the final dot, or why they were not kept."""
-        begun, searched, overrun, refused = self.loop.time(), 0, 0, None
-        while (end := find_end(self._buffer, searched)) < 0:
-            searched = len(self._buffer)
-            refused = refused or self._refuse_octets(searched - HIGH_WATER, searched)
+    async def _read_to_dot(self) -> Content | BadOctets | Reply:
+        """The message up to and with the CRLF before the final dot, or why it was not kept."""
+        begun, taken, searched = self.loop.time(), 0, 0
+        incoming: Incoming | None = None
+        refused: Reply | BadOctets | None = None
+        while (end := find_end(self._buffer, searched, begun=taken > 0)) < 0:
+            here = len(self._buffer)
+            if refused is None:
+                refused = self._refuse_octets(taken + here - HIGH_WATER, taken + here)
             if refused is not None:
                 # Read to the end and thrown away, so that the client hears why.
-                overrun += max(0, searched - 4)
+                incoming = None
                 del self._buffer[:-4]
-                searched = 0
-                if overrun > self.limits.message_size + MAX_OVERRUN:
-                    self._end_with(refused)
-                    raise _Closed
-            await self._more_of_message(begun, overrun + len(self._buffer))
-        refused = refused or self._refuse_octets(end, end)
+            elif here >= BLOCK:
+                incoming = incoming or Incoming(stuffed=True)
+                # The end may be cut in two.
+                incoming.take(self._cut(here - 4))
+                refused = incoming.refused
+                if refused is not None:
+                    self._give_back()
+            taken += here - len(self._buffer)
+            searched = len(self._buffer)
+            if refused is not None and taken > self.limits.message_size + MAX_OVERRUN:
+                self._end_with(refused if isinstance(refused, Reply) else refused.reply)
+                raise _Closed
+            await self._more_of_message(begun, taken + searched)
+        if refused is None:
+            refused = self._refuse_octets(taken + end, taken + end)
+        content: Content | BadOctets | Reply
+        if refused is not None:
+            content = refused
+            del self._buffer[:end]
+        elif incoming is not None:
+            incoming.take(self._cut(end))
+            content = incoming.finish()
+        else:
+            content = read_whole(self._cut(end), stuffed=True)
+        del self._buffer[:3]
+        return content
+
+    def _cut(self, size: int) -> bytes:
+        """The first octets of what is here."""
         with memoryview(self._buffer) as view:
-            raw = refused or bytes(view[:end])
-        del self._buffer[: end + 3]
-        return raw
+            octets = bytes(view[:size])
+        del self._buffer[:size]
+        return octets
 
     def _refuse_octets(self, size: int, here: int) -> Reply | None:
         """A message of ``size`` octets at least, of which ``here`` are here."""
@@ -715,9 +742,13 @@ class Session(SMTP):
             refused = reply.NO_ROOM
         else:
             return None
+        self._give_back()
+        return refused
+
+    def _give_back(self) -> None:
+        """Nothing of the message is kept any more."""
         self._settings.budget.give(self._taken)
         self._taken = 0
-        return refused
 
     async def _more_of_message(self, begun: float, received: int) -> None:
         """Wait for more of it, not longer than the whole may take, nor longer than its rate allows (``min_data_rate``)."""
@@ -733,13 +764,16 @@ class Session(SMTP):
         finally:
             self._high_water = HIGH_WATER_BETWEEN
 
-    async def _read_exactly(self, size: int) -> bytes:
-        begun = self.loop.time()
-        while len(self._buffer) < size:
-            await self._more_of_message(begun, len(self._buffer))
-        chunk = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return chunk
+    async def _read_into(self, chunks: Incoming, size: int) -> None:
+        """The next ``size`` octets, as they come."""
+        begun, read = self.loop.time(), 0
+        while read < size:
+            here = min(size - read, len(self._buffer))
+            if here == size - read or here >= BLOCK:
+                chunks.take(self._cut(here))
+                read += here
+            if read < size:
+                await self._more_of_message(begun, read + len(self._buffer))
 
     async def _skip(self, size: int) -> bool:
         """Read and forget ``size`` octets; False: they are so many that the connection ends instead."""
@@ -755,29 +789,26 @@ class Session(SMTP):
             skipped += taken
         return True
 
-    async def _finish(self, transaction: _Transaction, raw: bytes, *, stuffed: bool) -> None:
+    async def _finish(self, transaction: _Transaction, content: Content | BadOctets) -> None:
         """The message is here in whole: its bytes are looked at, the pipeline answers."""
         self._transaction = None
         self._junk = 0
         try:
-            await self._answer(transaction, raw, stuffed=stuffed)
+            await self._answer(transaction, content)
         finally:
             self._forget()
 
-    async def _answer(self, transaction: _Transaction, raw: bytes, *, stuffed: bool) -> None:
-        refused = refuse_bytes(raw)
-        if refused is not None:
-            self._journal.event("data.refused", ip=str(self.ip), reason=refused.text)
+    async def _answer(self, transaction: _Transaction, content: Content | BadOctets) -> None:
+        if isinstance(content, BadOctets):
+            self._journal.event("data.refused", ip=str(self.ip), reason=content.reply.text)
             # What follows a message with a bare newline may be smuggled commands: they are not obeyed.
-            self._end_with(refused)
+            self._end_with(content.reply)
             return
         envelope = self._envelope(transaction)
         if self._settings.callers is not None:
             envelope = replace(envelope, caller=await self._caller())
         try:
-            answer = await self._acceptor.accept(
-                envelope, tuple(transaction.resolved), unstuff(raw) if stuffed else raw
-            )
+            answer = await self._acceptor.accept(envelope, tuple(transaction.resolved), content)
         except Exception as fault:  # noqa: BLE001 - a fault of ours is 451: the sender keeps the message
             self._fault("accept", fault)
             answer = reply.FAULT

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-from forwarder.model import Field, Message
+from forwarder.model import Content, Field, Message
 
-__all__ = ["MAX_FIELDS", "MAX_HEADER", "MalformedMessage", "parse_message", "unfold"]
+__all__ = ["MAX_FIELDS", "MAX_HEADER", "MalformedMessage", "parse_content", "parse_message", "split_content", "unfold"]
 
 #: Octets of header. RFC 5322 sets no limit; Postfix takes 100 KiB, Exim 1 MiB. Parsing is linear, so this bounds memory.
 MAX_HEADER = 256 * 1024
@@ -27,20 +27,26 @@ class MalformedMessage(ValueError):
 
 def parse_message(raw: bytes) -> Message:
     """Split ``raw`` (CRLF line ends, no bare CR or LF) into a Message. Raises MalformedMessage."""
+    return parse_content(split_content(raw))
+
+
+def split_content(raw: bytes) -> Content:
+    """Header and body."""
     if raw.startswith(b"\r\n"):
-        header, separator, body = b"", b"\r\n", raw[2:]
-    else:
-        end = raw.find(b"\r\n\r\n")
-        if end < 0:
-            # RFC 5322 section 3.5: a message may end with its header. A last line without CRLF would merge with ours.
-            if raw and not raw.endswith(b"\r\n"):
-                raise MalformedMessage("the message does not end with CRLF")
-            header, separator, body = raw, b"", b""
-        else:
-            header, separator, body = raw[: end + 2], b"\r\n", raw[end + 4 :]
+        return Content(b"", b"\r\n", raw[2:])
+    end = raw.find(b"\r\n\r\n")
+    return Content(raw, b"", b"") if end < 0 else Content(raw[: end + 2], b"\r\n", raw[end + 4 :])
+
+
+def parse_content(content: Content) -> Message:
+    """Split the header into fields. Raises MalformedMessage."""
+    header = content.header
+    # RFC 5322 section 3.5: a message may end with its header. A last line without CRLF would merge with ours.
+    if not content.separator and header and not header.endswith(b"\r\n"):
+        raise MalformedMessage("the message does not end with CRLF")
     if len(header) > MAX_HEADER:
         raise MalformedMessage(f"header larger than {MAX_HEADER} octets")
-    return Message(header, separator, body, _split_fields(header))
+    return Message(header, content.separator, content.body, _split_fields(header), content.body_hashes)
 
 
 def _split_fields(header: bytes) -> tuple[Field, ...]:

@@ -23,11 +23,12 @@ from forwarder.auth.verify import verify
 from forwarder.dispatch import Dispatcher, Fate, split
 from forwarder.failpoints import reach
 from forwarder.mail.address import parse_from
-from forwarder.mail.header import MalformedMessage, parse_message
+from forwarder.mail.header import MalformedMessage, parse_content
 from forwarder.mail.received import build_received
 from forwarder.mail.report import message_id_of
 from forwarder.model import (
     Address,
+    Content,
     Discard,
     Envelope,
     Forward,
@@ -83,7 +84,7 @@ class Pipeline:
             return resolved
         return self._destinations.at_rcpt(resolved) or self._metering.refuse_recipient(resolved) or resolved
 
-    async def accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], raw: bytes) -> Reply:
+    async def accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], content: Content) -> Reply:
         """The final dot: one answer for all recipients."""
         tell = self._doors.journal.event
         tell(
@@ -93,17 +94,17 @@ class Pipeline:
             helo=envelope.peer.helo,
             sender=envelope.sender or "<>",
             recipients=len(envelope.recipients),
-            size=len(raw),
+            size=content.size,
             tls=envelope.peer.tls.version if envelope.peer.tls is not None else None,
         )
         reach("K1")
-        answer = await self._accept(envelope, resolved, raw)
+        answer = await self._accept(envelope, resolved, content)
         tell("message.answered", id=envelope.id, code=answer.code, enhanced=answer.enhanced, text=answer.text)
         return answer
 
-    async def _accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], raw: bytes) -> Reply:
+    async def _accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], content: Content) -> Reply:
         try:
-            message = parse_message(raw)
+            message = parse_content(content)
         except MalformedMessage as error:
             return self._tell.refused(envelope, Refuse(reply.malformed(str(error)), str(error)))
         if isinstance(resolved[0], route.ToNowhere):

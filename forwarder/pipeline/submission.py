@@ -20,10 +20,11 @@ from forwarder.auth.verify import verify
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
 from forwarder.mail.address import ascii_domain, parse_from
 from forwarder.mail.date import render_date
-from forwarder.mail.header import MalformedMessage, parse_message
+from forwarder.mail.header import MalformedMessage, parse_content, parse_message
 from forwarder.mail.tlswish import tls_wish
 from forwarder.model import (
     Address,
+    Content,
     Delivery,
     Envelope,
     Field,
@@ -89,7 +90,7 @@ class Submission:
             return Refuse(reply.BAD_REVERSIBLE, "a client writes to a reversible address")
         return resolved
 
-    async def accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], raw: bytes) -> Reply:
+    async def accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], content: Content) -> Reply:
         """The final dot: one answer for all recipients."""
         assert envelope.identity is not None
         tell = self._doors.journal.event
@@ -100,17 +101,17 @@ class Submission:
             client=envelope.identity.name,
             sender=envelope.sender or "<>",
             recipients=len(envelope.recipients),
-            size=len(raw),
+            size=content.size,
             tls=envelope.peer.tls.version if envelope.peer.tls is not None else None,
         )
-        answer = await self._accept(envelope, resolved, raw)
+        answer = await self._accept(envelope, resolved, content)
         tell("message.answered", id=envelope.id, code=answer.code, enhanced=answer.enhanced, text=answer.text)
         return answer
 
-    async def _accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], raw: bytes) -> Reply:
+    async def _accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], content: Content) -> Reply:
         assert envelope.identity is not None
         try:
-            message = parse_message(raw)
+            message = parse_content(content)
         except MalformedMessage as error:
             return self._tell.refused(envelope, Refuse(reply.malformed(str(error)), str(error)))
         author, now = parse_from(message), self._doors.clock.now()
@@ -123,10 +124,10 @@ class Submission:
         )
         if refused is not None:
             return self._tell.refused(envelope, refused)
-        content = content_of(message, envelope)
+        digest = content_of(message, envelope)
         domains = [ascii_domain(one.domain) for one in author.addresses]
         sealed = seal.seal_submitted(
-            complete(message, content, domains[0], now),
+            complete(message, digest, domains[0], now),
             envelope,
             domains,
             names=self._settings.names,
@@ -134,7 +135,7 @@ class Submission:
             now=now,
             hide_client=self._submission.hide_client,
         )
-        return await self._send(envelope, resolved, sealed, content, now)
+        return await self._send(envelope, resolved, sealed, digest, now)
 
     async def _send(
         self,
@@ -246,7 +247,8 @@ class Submission:
             return []
         arriving = replace(self._as_our_own(envelope), recipients=tuple(to for to, _ in pairs))
         addresses = [to.address for to, _ in pairs]
-        message = parse_message(b"".join(self._addressed(envelope, sealed, addresses, now)))
+        head, body = self._addressed(envelope, sealed, addresses, now)
+        message = replace(parse_message(head), body=body, body_hashes=sealed.message.body_hashes)
         verdict = await verify(
             self._doors.resolver,
             arriving,

@@ -8,10 +8,9 @@ end must have it too (RFC 5321 section 2.3.8): what holds a bare CR or LF is not
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import IncrementalNewlineDecoder
 
-__all__ = ["has_bare_newline", "stuff"]
-
-_OTHER = bytes(octet for octet in range(256) if octet not in b"\r\n")
+__all__ = ["NewlineCheck", "has_bare_newline", "has_dot_line", "stuff"]
 
 
 def stuff(chunks: Iterable[bytes]) -> list[bytes]:
@@ -28,7 +27,7 @@ def stuff(chunks: Iterable[bytes]) -> list[bytes]:
             # The line end lies across two chunks.
             out.append(b"\n.")
             chunk = chunk[1:]
-        out.append(chunk.replace(b"\r\n.", b"\r\n..") if _has_dot_line(chunk) else chunk)
+        out.append(chunk.replace(b"\r\n.", b"\r\n..") if has_dot_line(chunk) else chunk)
         tail = whole[-2:] if len(whole) > 1 else tail[-1:] + whole
     if out and tail != b"\r\n":
         # RFC 5321 section 4.1.1.4: the dot that ends the message begins a line, so the last line is ended first.
@@ -36,11 +35,12 @@ def stuff(chunks: Iterable[bytes]) -> list[bytes]:
     return out
 
 
-def _has_dot_line(chunk: bytes) -> bool:
+def has_dot_line(chunk: bytes | bytearray) -> bool:
+    """Is there a line that begins with a dot, behind a CRLF?"""
     # Base64, which is what large messages are made of, holds no dot, and looking for one octet is 30 times as fast as
     # looking for three. Where there are many dots, a few of them are looked at in vain.
     at = -1
-    for _ in range(len(chunk) >> 10):
+    for _ in range(len(chunk) >> 13):
         at = chunk.find(b".", at + 1)
         if at < 0:
             return False
@@ -51,5 +51,26 @@ def _has_dot_line(chunk: bytes) -> bool:
 
 def has_bare_newline(text: bytes) -> bool:
     """Is there a CR or LF outside a CRLF?"""
-    # Every CRLF is one CR and one LF; one more of either stands alone. (Twice as fast as replacing or a pattern.)
-    return len(text.translate(None, _OTHER)) != 2 * text.count(b"\r\n")
+    check = NewlineCheck()
+    return check.is_bare(text) or check.is_bare_at_end()
+
+
+class NewlineCheck:
+    """The same of a text that comes in chunks, wherever they are cut."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        # The C loop that notes which line ends a text file has: one pass, three to five times as fast as counting CRs, LFs and
+        # CRLFs. It changes nothing (translate=False), and keeps back a CR at the end until it knows what follows.
+        self._seen = IncrementalNewlineDecoder(None, translate=False)
+
+    def is_bare(self, chunk: bytes) -> bool:
+        """In what has come until now."""
+        self._seen.decode(chunk.decode("latin-1"))
+        return self._seen.newlines not in (None, "\r\n")
+
+    def is_bare_at_end(self) -> bool:
+        """Nothing more comes: a CR at the very end stands alone."""
+        self._seen.decode("", final=True)
+        return self._seen.newlines not in (None, "\r\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from hashlib import sha256
+from itertools import pairwise
 
 import pytest
 from dkim.canonicalization import Relaxed, Simple  # type: ignore[import-untyped]
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forwarder.auth import canonical
-from forwarder.auth.canonical import body_hash, body_size, relaxed_body, relaxed_field, simple_body
+from forwarder.auth.canonical import BodyHash, body_hash, body_size, relaxed_body, relaxed_field, simple_body
 from forwarder.model import Message
 from tests.fakes import message
 
@@ -57,6 +58,17 @@ def test_where_a_long_body_is_cut_into_pieces_makes_no_difference(body: bytes, s
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(canonical, "_PIECE", size)
         assert relaxed_body(body) == literally_relaxed(body)
+
+
+@given(BODIES | st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b" ", b"a"]), max_size=20).map(b"".join), st.data())
+@settings(max_examples=300)
+def test_wherever_a_body_that_arrives_is_cut_its_hash_is_the_same(body: bytes, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=6)))
+    for form, whole in (("relaxed", relaxed_body(body)), ("simple", simple_body(body))):
+        one = BodyHash(form)  # type: ignore[arg-type]
+        for start, end in pairwise([0, *cuts, len(body)]):
+            one.update(body[start:end])
+        assert one.finish() == sha256(whole).digest() + len(whole).to_bytes(8, "big")
 
 
 @given(BODIES)

@@ -17,13 +17,14 @@ import pytest
 from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
 from forwarder.edge.server import EdgeServer, bind
-from forwarder.edge.session import BAD_REVERSIBLE_AFTER, EdgeSettings
+from forwarder.edge.session import BAD_REVERSIBLE_AFTER, HIGH_WATER, EdgeSettings
 from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.edge.trust import NOBODY, Trust
-from forwarder.model import Address, BodyKind, Envelope, Refuse, Reply
+from forwarder.model import Address, BodyKind, Content, Envelope, Refuse, Reply
 from forwarder.route import Resolved, ToAlias, ToSender
 from forwarder.smtp import reply
 from tests.fakes import FixedClock, MemoryJournal
+from tests.waiting import until
 
 HEADER = b"From: a@b.example\r\nSubject: x\r\n\r\n"
 
@@ -34,6 +35,8 @@ class RecordingAcceptor:
 
     answer: Reply = reply.DELIVERED
     accepted: list[tuple[Envelope, bytes]] = field(default_factory=list)
+    #: Of the last one: which hashes of its body came with it.
+    hashed: list[tuple[str, int | None]] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     hold: asyncio.Event | None = None
     fault: Exception | None = None
@@ -51,12 +54,13 @@ class RecordingAcceptor:
             return ToAlias(address, (Address("dest", "sink.example"),), "fwd.example")
         return Refuse(reply.UNKNOWN_ALIAS, "unknown")
 
-    async def accept(self, envelope: Envelope, resolved: tuple[Resolved, ...], raw: bytes) -> Reply:
+    async def accept(self, envelope: Envelope, resolved: tuple[Resolved, ...], content: Content) -> Reply:
         if self.fault is not None:
             raise self.fault
         if self.hold is not None:
             await self.hold.wait()
-        self.accepted.append((envelope, raw))
+        self.hashed = [*content.body_hashes]
+        self.accepted.append((envelope, content.header + content.separator + content.body))
         self.arrived.set()
         return self.answer
 
@@ -546,3 +550,39 @@ async def test_connections_that_shake_no_hands_are_sessions_and_end(tmp_path: Pa
             await reader.read()
         for _, one in idle:
             one.close()
+
+
+async def test_of_a_message_that_is_thrown_away_no_line_is_obeyed() -> None:
+    """Its last octets are kept until the end has come whole; they are not the beginning of a message."""
+    async with edge(message_size=1000) as (client, it):
+        await client.ready()
+        assert (await client.say(b"DATA\r\n")).startswith("354")
+        client.writer.write(HEADER + b"a line of text\r\n" * (HIGH_WATER // 15) + b"It ends.\r\nN")
+        await until(lambda: "message_size" in [one["limit"] for one in it.journal.named("limits.over")])
+        assert (await client.say(b"OOP\r\nNOOP\r\n.\r\n")).startswith("552")
+        assert (await client.say(b"QUIT\r\n")).startswith("221")
+        assert await client.answer() == ""
+
+
+async def test_a_large_message_arrives_as_a_small_one_does_and_was_hashed_on_the_way() -> None:
+    body = b"..dots\r\nand  spaces \t\r\n" * 20_000
+    async with edge() as (client, it):
+        await client.ready()
+        assert (await client.data(HEADER + body + b".\r\n")).startswith("250")
+        assert it.acceptor.accepted[0][1] == HEADER + body.replace(b"..", b".")
+        assert set(it.acceptor.hashed) == {("relaxed", None)}
+        await client.ready()
+        for part, last in ((HEADER + body[:-1], b""), (body[-1:] + body, b" LAST")):
+            assert (await client.say(b"BDAT %d%b\r\n" % (len(part), last) + part)).startswith("250")
+        assert it.acceptor.accepted[1][1] == HEADER + body + body
+        assert it.settings.budget.held == 0
+
+
+async def test_a_bare_newline_in_the_middle_of_a_large_message_ends_the_session_once_all_of_it_was_read() -> None:
+    async with edge() as (client, it):
+        await client.ready()
+        assert (await client.say(b"DATA\r\n")).startswith("354")
+        client.writer.write(HEADER + b"x" * 1000 + b"\n" + b"line\r\n" * 40_000)
+        assert (await client.say(b"NOOP\r\n.\r\nNOOP\r\n")).startswith(f"{reply.BARE_NEWLINE}")
+        assert await client.answer() == ""
+        assert it.acceptor.accepted == []

@@ -18,7 +18,7 @@ from forwarder.auth.tags import (
     without_space,
 )
 
-__all__ = ["ALGORITHMS", "Signature", "parse_signature"]
+__all__ = ["ALGORITHMS", "Signature", "parse_forms", "parse_signature"]
 
 #: RFC 8301 section 3.1, RFC 8463 section 3. rsa-sha1 is not one of them: it must not count as signed.
 ALGORITHMS = {b"rsa-sha256": "rsa", b"ed25519-sha256": "ed25519"}
@@ -72,7 +72,7 @@ def parse_signature(
     if algorithm not in ALGORITHMS:
         raise TagError("unknown a=")
     domain = parse_domain(tags, b"d")
-    header_form, body_form = _parse_forms(tags.get(b"c", default_forms))
+    header_form, body_form = parse_forms(tags.get(b"c", default_forms))
     signed_at, expires_at = parse_number(tags, b"t"), _parse_expiry(tags)
     if signed_at is not None and expires_at is not None and expires_at <= signed_at:
         # RFC 6376 section 3.5
@@ -100,7 +100,8 @@ def parse_signature(
     )
 
 
-def _parse_forms(value: bytes) -> tuple[Form, Form]:
+def parse_forms(value: bytes) -> tuple[Form, Form]:
+    """Of c=: how the header is signed, and how the body. Raises TagError."""
     # RFC 6376 section 3.5: without its second half, c= means simple for the body.
     header, _, body = value.partition(b"/")
     body = body or b"simple"
