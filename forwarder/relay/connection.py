@@ -45,7 +45,7 @@ from forwarder.smtp.client import (
     last_chunk,
 )
 from forwarder.smtp.login import Login, choose_mechanism
-from forwarder.smtp.stuffing import stuff
+from forwarder.smtp.stuffing import stuff, stuffed
 
 __all__ = ["BeforeDot", "Connection", "NoSession", "open_connection"]
 
@@ -294,19 +294,27 @@ class Connection(asyncio.Protocol):
         return NoSession(failure.reason, failure.reply, tls_failed=lost, tls=TlsResult.FAILURE if lost else None)
 
     async def _send_message(self, chunks: Sequence[bytes]) -> Event:
-        pieces: list[bytes | memoryview] = self._pieces(chunks)
-        if sum(map(len, pieces)) > BLOCK:
-            blocks = list(_blocks(pieces))
-            # Behind a chunk there is no dot: its last octet is what may deliver the message.
-            pieces = [blocks.pop()] if self._chunked else []
-            for block in blocks:
-                event = await self._write_block(block)
-                if event is not None:
-                    return event
+        if sum(map(len, chunks)) <= BLOCK:
+            pieces = self._pieces(chunks)
+        else:
+            # The last block goes with the end: behind a chunk there is no dot, and its last octet may deliver the message.
+            pieces = []
+            for block in self._blocks(chunks):
+                for piece in pieces:
+                    event = await self._write_block(piece)
+                    if event is not None:
+                        return event
+                pieces = [block]
         if not self._events:
             self._write_end(pieces)
             self._arm()
         return await self._event()
+
+    def _blocks(self, chunks: Sequence[bytes]) -> Iterator[bytes | memoryview]:
+        """A large message, block by block: dots are stuffed as it leaves, and the loop is held up by one block at a time."""
+        if self._chunked:
+            return _cut(self._pieces(chunks))
+        return stuffed(map(bytes, _cut(chunks)))
 
     def _pieces(self, chunks: Sequence[bytes]) -> list[bytes | memoryview]:
         """What is still to be written of the message."""
@@ -323,7 +331,7 @@ class Connection(asyncio.Protocol):
             pieces.append(self._client.finish_message())
             self._transport.writelines(pieces)
 
-    async def _write_block(self, block: memoryview) -> Event | None:
+    async def _write_block(self, block: bytes | memoryview) -> Event | None:
         """An event: the server did not want to hear all of it."""
         assert self._transport is not None
         if not self._events:
@@ -454,7 +462,7 @@ def _no_session(event: Event) -> NoSession:
             return NoSession("unexpected reply")
 
 
-def _blocks(pieces: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
+def _cut(pieces: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
     for piece in pieces:
         view = memoryview(piece)
         for start in range(0, len(view), BLOCK):

@@ -7,32 +7,36 @@ end must have it too (RFC 5321 section 2.3.8): what holds a bare CR or LF is not
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import IncrementalNewlineDecoder
 
-__all__ = ["NewlineCheck", "has_bare_newline", "has_dot_line", "stuff"]
+__all__ = ["NewlineCheck", "has_bare_newline", "has_dot_line", "stuff", "stuffed"]
 
 
 def stuff(chunks: Iterable[bytes]) -> list[bytes]:
     """The chunks as they go over the wire, up to and without the final ``.`` line; an empty message stays empty."""
-    out: list[bytes] = []
-    tail = b"\r\n"
+    return [*stuffed(chunks)]
+
+
+def stuffed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same, one after the other as they are asked for."""
+    tail, anything = b"\r\n", False
     for whole in chunks:
         chunk = whole
         if not chunk:
             continue
+        anything = True
         if chunk[0] == 0x2E and tail == b"\r\n":
-            out.append(b".")
+            yield b"."
         elif tail[-1] == 0x0D and chunk.startswith(b"\n."):
             # The line end lies across two chunks.
-            out.append(b"\n.")
+            yield b"\n."
             chunk = chunk[1:]
-        out.append(chunk.replace(b"\r\n.", b"\r\n..") if has_dot_line(chunk) else chunk)
+        yield chunk.replace(b"\r\n.", b"\r\n..") if has_dot_line(chunk) else chunk
         tail = whole[-2:] if len(whole) > 1 else tail[-1:] + whole
-    if out and tail != b"\r\n":
+    if anything and tail != b"\r\n":
         # RFC 5321 section 4.1.1.4: the dot that ends the message begins a line, so the last line is ended first.
-        out.append(b"\n" if tail[-1] == 0x0D else b"\r\n")
-    return out
+        yield b"\n" if tail[-1] == 0x0D else b"\r\n"
 
 
 def has_dot_line(chunk: bytes | bytearray) -> bool:
