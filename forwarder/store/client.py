@@ -5,9 +5,9 @@ call. Its ``BlockingConnectionPool`` is not fair: with more callers than connect
 time is up while the others are served a thousand times. So this module keeps redis-py's connection (URL, TLS, AUTH,
 RESP) and leaves out its client, pool, retries and packing (27 us where hiredis takes 5). What takes their place:
 
-* One connection. Commands that wait leave together, in one write, and the replies come back in order. Small ones that
-  arrive while replies are awaited join that group and leave at once: the server takes what came during one fsync
-  together, and what a next hop has taken is in the store's hands as early as can be (docs/decisions/0017).
+* One connection. Commands that wait leave together, in one write, and the replies come back in order. What a next hop
+  has taken does not wait (``at_once``): it joins the group whose replies are awaited, and leaves in the same moment
+  (docs/decisions/0017).
 * One time limit over connecting, writing and reading. A command is answered within ``timeout``, or within twice of
   that where it had to wait for a slow group before it.
 * At most one second try, on a fresh connection, when the old one was found closed; never after a time-out, and never
@@ -53,7 +53,7 @@ GRACE = 0.05
 #: Seconds between two journal entries about the same refusal (a full store refuses every write of every message).
 REFUSAL_SILENCE = 60.0
 #: A group can be joined for this part of its time limit, up to so many commands, each of at most so many octets: who joins
-#: has nearly as much time as who began, a group ends, and large values wait their turn.
+#: has nearly as much time as who began, a group ends (others wait for that), and large values wait their turn.
 JOINING, MOST_JOINED, JOINED_OCTETS = 0.2, 256, 16384
 #: Of a URL's options only TLS ones are taken: the rest is redis-py's and would undo what this module settles.
 _TLS_OPTIONS = {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_check_hostname", "ssl_cert_reqs", "ssl_keyfile"}
@@ -221,17 +221,27 @@ class StoreClient:
         self.watch: Callable[[str, float, bool], None] | None = None
 
     async def run(
-        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument] = (), *, again: bool = True
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        arguments: Sequence[Argument] = (),
+        *,
+        again: bool = True,
+        at_once: bool = False,
     ) -> Any:
-        """Run a script. ``again=False``: it must not run twice, so a lost connection is not tried a second time."""
-        return await self._watched(script.name, self._run(script, keys, arguments, again))
+        """Run a script. ``again=False``: it must not run twice, so a lost connection is not tried a second time.
+        ``at_once``: it tells of what a next hop has taken, and each moment before the store has it is one in which a crash
+        makes a second copy. It does not wait for the replies to others; that costs a write and an fsync more."""
+        return await self._watched(script.name, self._run(script, keys, arguments, again, at_once))
 
-    async def _run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], again: bool) -> Any:
+    async def _run(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], again: bool, at_once: bool
+    ) -> Any:
         try:
-            return await self._ask(("EVALSHA", script.sha, len(keys), *keys, *arguments), again)
+            return await self._ask(("EVALSHA", script.sha, len(keys), *keys, *arguments), again, at_once=at_once)
         except _UnknownScript:
             # It did not run. EVAL carries the text and leaves it with the server: no loop is possible.
-            return await self._ask(("EVAL", script.text, len(keys), *keys, *arguments), again)
+            return await self._ask(("EVAL", script.text, len(keys), *keys, *arguments), again, at_once=at_once)
 
     async def command(self, *command: Argument, again: bool = True, quiet: bool = False) -> Any:
         """Run one command. Replies are bytes, int, None or lists of them. ``quiet``: a refusal is no event."""
@@ -273,12 +283,14 @@ class StoreClient:
             self.watch(name, time.perf_counter() - began, answered)
         return answer
 
-    async def _ask(self, command: Sequence[Argument], again: bool, *, quiet: bool = False) -> Any:
+    async def _ask(
+        self, command: Sequence[Argument], again: bool, *, quiet: bool = False, at_once: bool = False
+    ) -> Any:
         loop = asyncio.get_running_loop()
         call = _Call(_pack(command), again, loop.create_future(), quiet)
         if self._closed or self._is_known_away(loop.time()) or not self._breaker.admits(loop.time()):
             raise StoreUntouched(f"{self._where} does not answer")
-        if not self._join(call, loop.time()):
+        if not (at_once and self._join(call, loop.time())):
             self._waiting.append(call)
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._work())
@@ -365,8 +377,7 @@ class StoreClient:
         group, writer = self._joinable, self._connection._writer
         if group is None or writer is None or now > self._join_until:
             return False
-        # Who waits for the next group must not wait for ever: it begins as soon as these replies are read.
-        if self._waiting or len(call.packed) > JOINED_OCTETS or len(group) >= MOST_JOINED:
+        if len(call.packed) > JOINED_OCTETS or len(group) >= MOST_JOINED:
             return False
         try:
             writer.write(call.packed)

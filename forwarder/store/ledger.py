@@ -141,7 +141,7 @@ class RedisLedger:
             message, latest, field, record = _to_remember(names, one)
             keys += (message, latest)
             arguments += (field, record)
-        await self._client.run(_SETTLE, keys, arguments)
+        await self._client.run(_SETTLE, keys, arguments, at_once=bool(delivered))
 
     def remembering(self, names: Names, forwards: Sequence[Forwarded]) -> list[bytes | int]:
         """For a script that remembers these in its own step: how many, how long, the most of one message, and each of them."""

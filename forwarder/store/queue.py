@@ -224,7 +224,7 @@ class RedisQueue:
         letters, reasons = [one for one, _ in dead], [_octets(reason) for _, reason in dead]
         arguments = (name, lease, record, _number(delay), DELIVERED_FOR, *self._ledger.remembering(names, forwards))
         packed = (*arguments, *_items(names, reports), *_items(names, letters), *reasons)
-        return bool(await self._client.run(_SETTLE, _KEYS, packed))
+        return bool(await self._client.run(_SETTLE, _KEYS, packed, at_once=True))
 
     async def bury(self, held: Held, lease: str, reason: str) -> bool:
         """See ``ports.Queue``."""

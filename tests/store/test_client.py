@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 import subprocess
@@ -22,6 +23,9 @@ from tests.fakes import MemoryJournal
 from tests.store.servers import BOUND, SYSTEM_REDIS
 
 LIMIT = 0.25
+#: Adds one to a number.
+_TEXT = b"#!lua\nreturn redis.call('INCR', KEYS[1])"
+INCREMENT = Script("increment", _TEXT, hashlib.sha1(_TEXT, usedforsecurity=False).hexdigest())
 
 
 @pytest.fixture
@@ -168,7 +172,7 @@ def test_who_joins_a_group_in_the_moment_in_which_its_connection_goes_is_told_as
             client._connection._writer.transport.abort()
             for _ in range(turns):
                 await asyncio.sleep(0)
-            answers = await asyncio.gather(first, client.command("PING"), return_exceptions=True)
+            answers = await asyncio.gather(first, count_at_once(client), return_exceptions=True)
         finally:
             os.kill(server.pid, signal.SIGCONT)
         assert {type(one) for one in answers} == {StoreAway}
@@ -401,39 +405,69 @@ async def _until(other: StoreClient, so: Callable[[list[str]], bool]) -> None:
             pass
 
 
-async def test_a_command_does_not_wait_for_the_replies_of_others(client: StoreClient, hasty: StoreClient) -> None:
-    """It is with the server at once, and is carried out even if we are killed in the next moment."""
+async def count_at_once(client: StoreClient) -> Any:
+    return await client.run(INCREMENT, [b"n"], at_once=True)
+
+
+async def test_what_a_next_hop_has_taken_does_not_wait_for_the_replies_of_others(
+    client: StoreClient, hasty: StoreClient
+) -> None:
+    """It is with the server at once, and is carried out even if we are killed in the next moment; whoever waits already."""
+    assert await count_at_once(client) == 1
     first = await waits_for_a_push(client, hasty)
-    joined = [asyncio.ensure_future(client.command("INCR", "n")) for _ in range(3)]
+    waits = asyncio.ensure_future(client.command("GET", "n"))
+    await asyncio.sleep(0)
+    joined = [asyncio.ensure_future(count_at_once(client)) for _ in range(3)]
     await _until(hasty, lambda clients: any(" flags=b" in one and " qbuf=0 " not in one for one in clients))
     await hasty.command("RPUSH", "list", "x")
     assert await first == [b"list", b"x"]
-    assert await asyncio.gather(*joined) == [1, 2, 3]
+    assert await asyncio.gather(*joined) == [2, 3, 4]
+    assert await waits == b"4"
 
 
-async def test_a_large_value_waits_its_turn_and_nobody_gets_before_it(client: StoreClient, hasty: StoreClient) -> None:
+async def test_other_commands_wait_for_each_other_and_leave_together(client: StoreClient, hasty: StoreClient) -> None:
     first = await waits_for_a_push(client, hasty)
-    large = asyncio.ensure_future(client.command("SET", "n", b"0" * 20000))
-    behind = asyncio.ensure_future(client.command("SET", "n", b"1"))
-    await asyncio.sleep(0)
+    before = await _reads(hasty)
+    behind = [asyncio.ensure_future(client.command("INCR", "n")) for _ in range(3)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+        assert " qbuf=0 " in next(
+            one for one in (await hasty.command("CLIENT", "LIST")).decode().splitlines() if " flags=b" in one
+        )
     await hasty.command("RPUSH", "list", "x")
-    await asyncio.gather(first, large, behind)
-    assert await client.command("GET", "n") == b"1"
+    assert await first == [b"list", b"x"]
+    assert await asyncio.gather(*behind) == [1, 2, 3]
+    # Three lists, a push, this question, and one read for the three that waited.
+    assert await _reads(hasty) - before == 6
+
+
+async def test_a_large_value_waits_its_turn(client: StoreClient, hasty: StoreClient) -> None:
+    await count_at_once(client)
+    first = await waits_for_a_push(client, hasty)
+    large = asyncio.ensure_future(client.run(INCREMENT, [b"n" * 20000], at_once=True))
+    small = asyncio.ensure_future(count_at_once(client))
+    await asyncio.sleep(0)
+    assert client._waiting
+    assert client._joinable is not None
+    assert len(client._joinable) == 2
+    await hasty.command("RPUSH", "list", "x")
+    assert await asyncio.gather(first, large, small) == [[b"list", b"x"], 1, 2]
 
 
 async def test_a_lost_connection_is_told_only_to_who_must_not_run_twice(
     client: StoreClient, hasty: StoreClient
 ) -> None:
+    await count_at_once(client)
     first = await waits_for_a_push(client, hasty)
-    once = asyncio.ensure_future(client.command("INCR", "once", again=False))
-    twice = asyncio.ensure_future(client.command("SET", "twice", "x"))
+    once = asyncio.ensure_future(client.run(INCREMENT, [b"once"], again=False, at_once=True))
+    twice = asyncio.ensure_future(count_at_once(client))
     await asyncio.sleep(0)
     await hasty.command("CLIENT", "KILL", "SKIPME", "yes")
     with pytest.raises(StoreAway, match="connection lost"):
         await once
     await hasty.command("RPUSH", "list", "x")
     assert await first == [b"list", b"x"]
-    assert await twice == b"OK"
+    assert await twice in (2, 3)
 
 
 async def _reads(client: StoreClient) -> int:
