@@ -30,6 +30,7 @@ from forwarder.app.parts import (
     submission_settings,
 )
 from forwarder.app.shared import Shared, share
+from forwarder.app.shares import part_of
 from forwarder.app.state import Store
 from forwarder.app.watchedkeys import WatchedKeys
 from forwarder.callers import DnsCallers
@@ -87,6 +88,8 @@ class Ground:
     journal: Journal
     tally: TlsTally
     standings: RedisStandings
+    #: How many processes there are like this one.
+    workers: int = 1
     under_way: UnderWay = field(default_factory=UnderWay)
     allowance: Allowance = field(default_factory=Allowance)
     #: A count of sessions each, so that strangers on port 25 never keep users out.
@@ -108,7 +111,7 @@ class Generation:
         """``addresses``: where we listen. ``before``: whose parts may be shared."""
         settings = self.settings = material.settings
         self._ground = ground
-        self._material = material
+        self.material = material
         self._tasks: list[asyncio.Task[None]] = []
         self._web: WebServer | None = None
         self._callers: DnsCallers | None = None
@@ -159,7 +162,11 @@ class Generation:
             ladder,
             aftermath,
             journal,
-            WorkerSettings(settings.queue.deliveries, settings.queue.per_destination, settings.queue.lease),
+            WorkerSettings(
+                part_of(settings.queue.deliveries, ground.workers),
+                settings.queue.per_destination,
+                settings.queue.lease,
+            ),
             ground.under_way,
         )
         self._dispatcher = Dispatcher(
@@ -180,7 +187,8 @@ class Generation:
         pipeline = Pipeline(told, doors, self._dispatcher)
         self._callers = make_callers(settings, resolver, journal)
         # What was guessed before a reload is held against the client after it.
-        forged, unknown = settings.limits.forged_reversible, settings.limits.unknown_per_hour
+        limits = limits_of(settings, ground.workers)
+        forged, unknown = limits.forged_reversible, limits.unknown_per_hour
         self._guesses: Shared[Guesses] = share(
             before._guesses if before is not None else None, forged, lambda: Guesses(forged, SITE * forged)
         )
@@ -189,14 +197,14 @@ class Generation:
         )
         edge = EdgeSettings(
             hostname=settings.hostname,
-            limits=limits_of(settings),
+            limits=limits,
             tls=lambda: material.tls,
             default_domain=settings.srs.domain,
             guesses=self._guesses.part,
             unknowns=self._unknowns.part,
             budget=ground.budget,
             shaking=ground.shaking,
-            networks=network_limits_of(settings),
+            networks=network_limits_of(settings, ground.workers),
             callers=self._callers,
             door=door_of(settings),
         )
@@ -243,7 +251,7 @@ class Generation:
         )
 
     def _share_keys(self, before: Generation | None) -> Shared[WatchedKeys]:
-        settings, ground, keys = self.settings, self._ground, self._material.keys
+        settings, ground, keys = self.settings, self._ground, self.material.keys
         asked = self._resolver.made_from
         made_from = (keys.content(), settings.keys.require_record, settings.keys.check_every, asked)
 
@@ -300,7 +308,7 @@ class Generation:
         for one, sock in zip(self.settings.listen, mail, strict=True):
             server = self._users if one.submission else self._inbound
             trust = Trust(one.proxy, one.xclient, one.xforward)
-            await server.start([sock], tls=self._material.tls if one.tls == "implicit" else None, trust=trust)
+            await server.start([sock], tls=self.material.tls if one.tls == "implicit" else None, trust=trust)
         runs = {
             "worker": self.worker.run,
             "renewals": self._dispatcher.renew,
@@ -318,7 +326,7 @@ class Generation:
         from forwarder.web.wellknown import mailkey_routes  # noqa: PLC0415
 
         keys = self.keys.keys
-        self._web = WebServer(mailkey_routes(lambda: published(keys)), self._material.web_tls, self._ground.journal)
+        self._web = WebServer(mailkey_routes(lambda: published(keys)), self.material.web_tls, self._ground.journal)
         await self._web.start(sockets)
 
     def leave(self, heir: Generation | None = None) -> None:
@@ -360,8 +368,8 @@ class Generation:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        if self._material.clients.authenticator is not None:
-            self._material.clients.authenticator.close()
+        if self.material.clients.authenticator is not None:
+            self.material.clients.authenticator.close()
         if self._web is not None:
             await self._web.stop()
         if self._callers is not None:

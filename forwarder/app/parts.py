@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
+from forwarder.app.activation import endpoint_of
 from forwarder.app.errors import StartError
-from forwarder.app.sockets import endpoint_of
+from forwarder.app.shares import limits_of_one
 from forwarder.auth.suffix import is_public_suffix
 from forwarder.bounce import Kind, Letter, Letters, Matching, Routing, Target, Way, note, standard_letters
 from forwarder.bounce.letter import MAX_TEMPLATE, parse_letter
@@ -503,18 +504,23 @@ def door_of(settings: Settings) -> Door:
     return Door(settings.callers.reject_at, domains)
 
 
-def limits_of(settings: Settings) -> Limits:
-    """How much a client, and all of them, may take."""
+def limits_of(settings: Settings, workers: int) -> Limits:
+    """How much a client, and all of them, may take of one worker."""
+    return limits_of_one(_limits_of_all(settings), workers)
+
+
+def _limits_of_all(settings: Settings) -> Limits:
     return Limits(**settings.limits.model_dump(exclude={"networks"}))
 
 
-def network_limits_of(settings: Settings) -> list[tuple[IPv4Network | IPv6Network, Limits]]:
+def network_limits_of(settings: Settings, workers: int) -> list[tuple[IPv4Network | IPv6Network, Limits]]:
     """The same for the networks that differ."""
-    usual = limits_of(settings)
+    usual = _limits_of_all(settings)
     named = [
         (one.network, replace(usual, **one.model_dump(exclude={"network"}, exclude_none=True)))
         for one in settings.limits.networks
     ]
     # From this host everybody may come by one address: a proxy's, or a program's before us.
     near = replace(usual, sessions_per_address=usual.sessions, sessions_per_network=usual.sessions)
-    return [*named, *((network, near) for network in _LOOPBACK)]
+    each = [*named, *((network, near) for network in _LOOPBACK)]
+    return [(network, limits_of_one(limits, workers)) for network, limits in each]

@@ -1,9 +1,14 @@
-"""How does the service run? Starts, takes up another configuration, drains, stops.
+"""How does a process of the service run? Starts, takes up another configuration, drains, stops.
 
 App(settings, journal)     nothing is opened yet
 await start()              store, keys, sockets: raises StartError with one sentence for the operator
 await reload(load)         whoever connects from then on has the new settings; if they cannot be used, all stays as it was
+await prepare(load)        the first half of it: all that can fail
+await commit()             the second half; or ``await abandon()``
 await stop()               no new sessions, messages on their way finish, then everything is closed
+
+One of several workers (``supervisor``) has from its parent what it serves, the sockets and the store, and reloads by halves, so
+that all of them do or none.
 """
 
 from __future__ import annotations
@@ -11,15 +16,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date
 
 from forwarder import https
+from forwarder.app.activation import Passed
 from forwarder.app.clock import SystemClock
 from forwarder.app.errors import StartError
 from forwarder.app.generation import Generation, Ground
 from forwarder.app.measuring import Look, Measuring
 from forwarder.app.parts import Material, key_state, read_material
-from forwarder.app.sockets import Sockets, Table, name_of
+from forwarder.app.reading import digest_of, keep_what_stays
+from forwarder.app.sockets import Key, Listening, Sockets, Table, name_of, open_here
 from forwarder.app.state import Store
 from forwarder.config import ConfigError, Settings
 from forwarder.edge.server import turn_away
@@ -32,29 +40,60 @@ from forwarder.store.standings import RedisStandings
 from forwarder.tlsrpt import TlsTally
 from forwarder.tracing import Tracing
 
-__all__ = ["App"]
+__all__ = ["DRAIN", "App", "Inherited"]
 
 #: Seconds that messages on their way get when the program stops (systemd's default for a stop is 90).
 DRAIN = 30.0
-#: What is opened or begun once and for all: a change of it counts at the next start.
-_AT_START = ("state_dir", "store", "store_password_file", "store_insecure", "workers", "log", "trace", "metrics")
 #: Earlier configurations that may have sessions left. Of the oldest, sessions are ended between two messages.
 MAX_FADING = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What one of ``workers`` has from its parent: what it serves first, and where it listens then and later."""
+
+    material: Material
+    workers: int
+    open_mail: Callable[[Key], Listening]
+    open_web: Callable[[Key], Listening]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """All but accepting is done."""
+
+    generation: Generation
+    mail: Table
+    web: Table
 
 
 class App:
     """One process of the service."""
 
-    def __init__(self, settings: Settings, journal: Journal) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        *,
+        passed: Passed | None = None,
+        inherited: Inherited | None = None,
+    ) -> None:
+        """``passed``: sockets of the service manager's. ``inherited``: this is one of several workers."""
         self._settings = settings
         self._measuring = Measuring(settings, journal, self._look) if settings.metrics.listen else None
         self._journal = self._measuring.journal if self._measuring is not None else journal
         self.clock = SystemClock()
-        self._store = Store(settings, self._journal)
-        self._mail = Sockets()
-        self._web = Sockets()
+        self._passed = passed or Passed()
+        self._inherited = inherited
+        #: Whose start and stop the journal tells of.
+        self._who = "service" if inherited is None else "worker"
+        self._store = Store(settings, self._journal, kept=inherited is not None)
+        here = open_here(self._passed)
+        self._mail = Sockets(here if inherited is None else inherited.open_mail)
+        self._web = Sockets(here if inherited is None else inherited.open_web)
         self._ground: Ground | None = None
         self._generation: Generation | None = None
+        self._prepared: _Prepared | None = None
         self._fading: dict[Generation, asyncio.Task[None]] = {}
         #: Once started; ``None`` with trace.keep = 0.
         self.tracing: Tracing | None = None
@@ -115,8 +154,8 @@ class App:
             raise
 
     async def _start(self) -> None:
-        settings = self._settings
-        material = read_material(settings, self.clock.now())
+        settings, inherited = self._settings, self._inherited
+        material = read_material(settings, self.clock.now()) if inherited is None else inherited.material
         if self._measuring is not None:
             await self._measuring.listen()
         await self._store.open()
@@ -134,15 +173,18 @@ class App:
             standings=self._store.standings(self._store.ledger(settings), self.clock),
             tally=TlsTally(self._store.tls_counts(self._store.ledger(settings)), self.clock, self._journal),
             counted=self._measuring.counted if self._measuring is not None else None,
+            workers=1 if inherited is None else inherited.workers,
         )
-        await self._take_over(material)
+        await self._switch(await self._prepare(material))
         self._journal.event(
-            "service.ready", hostname=settings.hostname, listen=list(self.addresses), web=list(self.web_addresses)
+            f"{self._who}.ready", hostname=settings.hostname, listen=list(self.addresses), web=list(self.web_addresses)
         )
+        if unused := self._passed.unused((*settings.listen_addresses, *settings.web.listen)):
+            self._journal.event("socket.unused", addresses=unused)
 
-    async def _take_over(self, material: Material) -> None:
-        """From now on this is what serves. Raises StartError, and then whatever served goes on."""
-        settings, before = material.settings, self._generation
+    async def _prepare(self, material: Material) -> _Prepared:
+        """Raises StartError, and then whatever serves goes on."""
+        settings = material.settings
         self._unless_stopping()
         assert self._ground is not None
         mail = self._mail.bind(settings.listen_addresses)
@@ -150,18 +192,24 @@ class App:
         generation: Generation | None = None
         try:
             web = self._web.bind(settings.web.listen)
-            generation = Generation(material, [name_of(one) for one in mail.values()], self._ground, before)
+            names = [name_of(one.sock) for one in mail.values()]
+            generation = Generation(material, names, self._ground, self._generation)
             await generation.keys.start()
             self._unless_stopping()
-            await generation.start([one.dup() for one in mail.values()], [one.dup() for one in web.values()])
         except BaseException:
-            self._mail.discard(mail)
-            self._web.discard(web)
-            if generation is not None:
-                await generation.drain(0)
-                await generation.close()
+            await self._discard(generation, mail, web)
             raise
-        self._generation, self._settings = generation, settings
+        return _Prepared(generation, mail, web)
+
+    async def _switch(self, prepared: _Prepared) -> None:
+        """From now on this is what serves. Raises StartError, and then whatever served goes on."""
+        generation, mail, web, before = prepared.generation, prepared.mail, prepared.web, self._generation
+        try:
+            await generation.start([one.sock.dup() for one in mail.values()], [one.sock.dup() for one in web.values()])
+        except BaseException:
+            await self._discard(generation, mail, web)
+            raise
+        self._generation, self._settings = generation, generation.settings
         forget_roots()
         https.forget_roots()
         if before is not None:
@@ -171,8 +219,15 @@ class App:
                 one.hurry()
         self._mail.adopt(mail)
         self._web.adopt(web)
-        self.addresses = tuple(name_of(one) for one in self._mail.bound)
-        self.web_addresses = tuple(name_of(one) for one in self._web.bound)
+        self.addresses = tuple(name_of(one.sock) for one in self._mail.bound)
+        self.web_addresses = tuple(name_of(one.sock) for one in self._web.bound)
+
+    async def _discard(self, generation: Generation | None, mail: Table, web: Table) -> None:
+        self._mail.discard(mail)
+        self._web.discard(web)
+        if generation is not None:
+            await generation.drain(0)
+            await generation.close()
 
     def _unless_stopping(self) -> None:
         if self._stopping:
@@ -184,39 +239,69 @@ class App:
         """Read all of it anew: settings by ``load``, keys, secrets, credentials, certificates. False: something in it cannot be
         used, nothing has changed, and the journal says what it is."""
         async with self._one_at_a_time:
-            if self._stopping or self._generation is None:
-                return False
             try:
-                wanted = await asyncio.to_thread(load)
-                # Reading the names of many aliases takes seconds: on a thread, mail goes on.
-                settings, waiting = self._keep_what_stays(wanted)
-                await self._take_over(await asyncio.to_thread(read_material, settings, self.clock.now()))
-            except ConfigError as error:
-                self._refuse("; ".join(str(error).splitlines()))
+                waiting = await self._read(load)
+                await self.commit()
             except StartError as error:
-                self._refuse(str(error))
-            except Exception as fault:  # noqa: BLE001 - whatever it is, what serves goes on
-                self._journal.event("fault", where="reload", kind=type(fault).__name__, detail=str(fault))
-                self._refuse("a fault of ours")
-            else:
-                self._journal.event(
-                    "service.reloaded",
-                    listen=list(self.addresses),
-                    web=list(self.web_addresses),
-                    restart_needed=waiting or None,
-                    sessions_before=len(self._fading),
-                )
-                return True
-            return False
+                self._journal.event("service.reload_refused", reason=str(error), kept="the configuration from before")
+                return False
+            self._journal.event(
+                "service.reloaded",
+                listen=list(self.addresses),
+                web=list(self.web_addresses),
+                restart_needed=waiting or None,
+                sessions_before=len(self._fading),
+            )
+            return True
 
-    def _keep_what_stays(self, wanted: Settings) -> tuple[Settings, list[str]]:
-        """The settings that can count now, and the names of those that wait for a restart."""
-        now = self._settings
-        waiting = [name for name in _AT_START if getattr(wanted, name) != getattr(now, name)]
-        return wanted.model_copy(update={name: getattr(now, name) for name in waiting}), waiting
+    async def prepare(self, load: Callable[[], Settings]) -> str:
+        """The first half of a reload, all that can fail. A digest of what was read: equal where the same was. Raises StartError,
+        and then nothing has changed."""
+        async with self._one_at_a_time:
+            await self.abandon()
+            await self._read(load)
+            assert self._prepared is not None
+            return await asyncio.to_thread(digest_of, self._prepared.generation.material)
 
-    def _refuse(self, reason: str) -> None:
-        self._journal.event("service.reload_refused", reason=reason, kept="the configuration from before")
+    async def _read(self, load: Callable[[], Settings]) -> list[str]:
+        """What waits for a restart."""
+        if self._stopping or self._generation is None:
+            raise StartError("the service is not running")
+        try:
+            wanted = await asyncio.to_thread(load)
+            # Reading the names of many aliases takes seconds: on a thread, mail goes on.
+            settings, waiting = keep_what_stays(self._settings, wanted)
+            material = await asyncio.to_thread(read_material, settings, self.clock.now())
+            self._prepared = await self._prepare(material)
+        except ConfigError as error:
+            raise StartError("; ".join(str(error).splitlines())) from error
+        except StartError:
+            raise
+        except Exception as fault:
+            # Whatever it is, what serves goes on.
+            self._journal.event("fault", where="reload", kind=type(fault).__name__, detail=str(fault))
+            raise StartError("a fault of ours") from fault
+        return waiting
+
+    async def commit(self) -> None:
+        """The second half. Raises StartError where nothing is prepared, or it cannot be."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            raise StartError("nothing is prepared")
+        try:
+            self._unless_stopping()
+            await self._switch(prepared)
+        except StartError:
+            raise
+        except Exception as fault:
+            self._journal.event("fault", where="reload", kind=type(fault).__name__, detail=str(fault))
+            raise StartError("a fault of ours") from fault
+
+    async def abandon(self) -> None:
+        """What was prepared will not be used. Safe to call at any time."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            await self._discard(prepared.generation, prepared.mail, prepared.web)
 
     async def _fade(self, generation: Generation) -> None:
         try:
@@ -230,14 +315,16 @@ class App:
     async def stop(self, seconds: float = DRAIN) -> None:
         """Take nothing new, finish what is under way within ``seconds``, close everything. Safe to call at any time."""
         if not self._stopping and self._generation is not None:
-            self._journal.event("service.stopping", seconds=seconds)
+            self._journal.event(f"{self._who}.stopping", seconds=seconds)
         self._stopping = True
+        await self.abandon()
         generations = [*self._fading, *([self._generation] if self._generation is not None else [])]
         for generation in generations:
             generation.leave()
-        for one, sock in zip(self._settings.listen, self._mail.bound, strict=False):
-            if one.tls != "implicit":
-                turn_away(sock)
+        for one, listening in zip(self._settings.listen, self._mail.bound, strict=False):
+            # Whoever waits on a shared one, others take.
+            if one.tls != "implicit" and not listening.shared:
+                turn_away(listening.sock)
         self._mail.close()
         self._web.close()
         await asyncio.gather(*(one.drain(seconds) for one in generations))
@@ -256,4 +343,4 @@ class App:
         if self._measuring is not None:
             await self._measuring.stop()
         await self._store.close()
-        self._journal.event("service.stopped")
+        self._journal.event(f"{self._who}.stopped")

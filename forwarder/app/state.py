@@ -27,7 +27,7 @@ from forwarder.store.sessions import RedisTlsCounts
 from forwarder.store.standings import RedisStandings
 from forwarder.store.traces import RedisTraces
 
-__all__ = ["State", "Store", "open_state"]
+__all__ = ["State", "Store", "keep_store", "open_state"]
 
 #: Seconds within which the store must take or give a body, which may be large and waits for the disk.
 QUEUE_TIMEOUT = 5.0
@@ -36,9 +36,11 @@ QUEUE_TIMEOUT = 5.0
 class Store:
     """The service's connections to its store, and the store itself where it is embedded."""
 
-    def __init__(self, settings: Settings, journal: Journal) -> None:
+    def __init__(self, settings: Settings, journal: Journal, *, kept: bool = False) -> None:
+        """``kept``: where the store is embedded, another process of ours has started it and watches it."""
         self._settings = settings
         self._journal = journal
+        self._kept = kept
         self._embedded: EmbeddedStore | None = None
         self._clients: list[StoreClient] = []
         self._watch: asyncio.Task[None] | None = None
@@ -53,11 +55,9 @@ class Store:
         url = self._settings.store
         if url == "embedded":
             self._embedded = EmbeddedStore(self._settings.state_dir, journal=self._journal)
-            try:
-                await self._embedded.start()
-            except (StoreStartError, OSError) as error:
-                raise StartError(f"the embedded store cannot start: {error}") from error
-            self._watch = asyncio.create_task(self._embedded.watch())
+            if not self._kept:
+                await _start(self._embedded)
+                self._watch = asyncio.create_task(self._embedded.watch())
             url = self._embedded.url
         else:
             url = store_url(self._settings)
@@ -144,8 +144,30 @@ class Store:
             self._watch.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watch
-        if self._embedded is not None:
+        if self._embedded is not None and not self._kept:
             await self._embedded.stop()
+
+
+@asynccontextmanager
+async def keep_store(settings: Settings, journal: Journal) -> AsyncIterator[None]:
+    """The embedded store alone, started and watched, for other processes of ours. Raises StartError."""
+    embedded = EmbeddedStore(settings.state_dir, journal=journal)
+    await _start(embedded)
+    watch = asyncio.create_task(embedded.watch())
+    try:
+        yield
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+        await embedded.stop()
+
+
+async def _start(embedded: EmbeddedStore) -> None:
+    try:
+        await embedded.start()
+    except (StoreStartError, OSError) as error:
+        raise StartError(f"the embedded store cannot start: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

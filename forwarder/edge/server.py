@@ -22,18 +22,22 @@ from forwarder.smtp import reply
 __all__ = ["EdgeServer", "bind", "turn_away"]
 
 
-def bind(address: str) -> socket.socket:
-    """A listening socket on "ip:port" or "[ip6]:port", shared with other workers of this host (SO_REUSEPORT). Raises OSError."""
+def bind(address: str, *, reuse_port: bool = False, listen: bool = True) -> socket.socket:
+    """A listening socket on "ip:port" or "[ip6]:port"; with ``reuse_port`` one of several, among which the kernel spreads those
+    who connect (SO_REUSEPORT). Raises OSError."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, int(port)))
-        sock.listen(BACKLOG)
+        if listen:
+            sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise

@@ -1,0 +1,24 @@
+"""What does a new configuration change, and do all workers have the same?"""
+
+from __future__ import annotations
+
+import hashlib
+
+from forwarder.app.parts import Material
+from forwarder.config import Settings
+
+__all__ = ["digest_of", "keep_what_stays"]
+
+#: What is opened or begun once and for all: a change of it counts at the next start.
+_AT_START = ("state_dir", "store", "store_password_file", "store_insecure", "workers", "log", "trace", "metrics")
+
+
+def keep_what_stays(now: Settings, wanted: Settings) -> tuple[Settings, list[str]]:
+    """The settings that can count now, and the names of those that wait for a restart."""
+    waiting = [name for name in _AT_START if getattr(wanted, name) != getattr(now, name)]
+    return wanted.model_copy(update={name: getattr(now, name) for name in waiting}), waiting
+
+
+def digest_of(material: Material) -> str:
+    """Equal where two processes have read the same settings and keys."""
+    return hashlib.sha256(repr((material.settings.model_dump(), material.keys.content())).encode()).hexdigest()
