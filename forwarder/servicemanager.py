@@ -39,10 +39,15 @@ class ServiceManager:
         """What is under way ends."""
         self._tell("STOPPING=1")
 
-    async def watch(self) -> None:
-        """Signs of life from within the event loop: one that is stuck gives none, and is started anew."""
-        while self.every is not None:
+    def alive(self) -> None:
+        """A sign of life. One that is owed and not given, and the service is started anew."""
+        if self.every is not None:
             self._tell("WATCHDOG=1")
+
+    async def watch(self) -> None:
+        """Signs of life from within the event loop: one that is stuck gives none."""
+        while self.every is not None:
+            self.alive()
             await asyncio.sleep(self.every)
 
     def _tell(self, state: str) -> None:

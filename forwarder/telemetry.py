@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Protocol, TextIO
 
@@ -68,7 +68,13 @@ class EventLog:
         pretty: bool = False,
         full_addresses: bool = False,
         loop: _Loop | None = None,
+        always: Mapping[str, Any] | None = None,
+        at_once: int | None = None,
     ) -> None:
+        """``always``: fields of every event. ``at_once``: octets that are written whole although others write to the same stream;
+        ``None``: nobody else does."""
+        self._always = dict(always or {})
+        self._at_once = at_once
         self._stream = stream
         self._clock = clock
         self._render = _pretty_line if pretty else _json_line
@@ -89,7 +95,7 @@ class EventLog:
             self.counters.add("log.dropped")
             return
         clean = {key: self._clean(value, key) for key, value in fields.items() if value is not None}
-        self._waiting.append(self._render(self._clock.now(), name, clean))
+        self._waiting.append(self._render(self._clock.now(), name, {**self._always, **clean}))
         if self._loop is None:
             self.flush()
         elif not self._scheduled:
@@ -101,11 +107,12 @@ class EventLog:
         self._scheduled = False
         if not self._waiting:
             return
-        text = "".join(self._waiting)
+        lines = [*self._waiting]
         self._waiting.clear()
         try:
-            self._stream.write(text)
-            self._stream.flush()
+            for text in ["".join(lines)] if self._at_once is None else _pieces(lines, self._at_once):
+                self._stream.write(text)
+                self._stream.flush()
         except (OSError, ValueError):
             # A full disk or a closed pipe under the log must not stop the mail.
             self.counters.add("log.failed")
@@ -125,6 +132,21 @@ class EventLog:
         if isinstance(value, list | tuple):
             return [self._clean(one, key) for one in value[:100]]
         return str(value)[:MAX_FIELD]
+
+
+def _pieces(lines: Iterable[str], most: int) -> Iterator[str]:
+    """As many lines together as have ``most`` octets; a longer one by itself."""
+    piece: list[str] = []
+    octets = 0
+    for line in lines:
+        size = len(line.encode())
+        if piece and octets + size > most:
+            yield "".join(piece)
+            piece, octets = [], 0
+        piece.append(line)
+        octets += size
+    if piece:
+        yield "".join(piece)
 
 
 def redact(key: str, text: str) -> str:

@@ -3,7 +3,11 @@
 clock         what time it is
 errors        StartError: one sentence for the operator
 parts         what the settings make of each part
+reading       what a new configuration changes
+shares        what each of several workers has of a limit
+activation    sockets that were opened for us
 sockets       where we listen
+running       the event loop, and what interrupts it
 state         the store and what it holds, for the service and for an operator's command
 watchedkeys   the keys, with the look at the DNS beside them
 shared        which parts outlive a reload
@@ -13,9 +17,11 @@ service       ``App``: start, reload, stop
 
 from __future__ import annotations
 
+from forwarder.app.activation import Passed
 from forwarder.app.clock import SystemClock
 from forwarder.app.errors import StartError
 from forwarder.app.parts import (
+    Material,
     key_state,
     load_keys,
     load_letters,
@@ -28,18 +34,27 @@ from forwarder.app.parts import (
     make_sts,
     names_of,
     policy_of,
+    read_material,
     relay_settings,
     usable_roots,
 )
-from forwarder.app.service import App
-from forwarder.app.state import State, open_state
+from forwarder.app.reading import Load, digest_of, read_again
+from forwarder.app.service import DRAIN, App, Inherited
+from forwarder.app.state import State, keep_store, open_state
 from forwarder.app.storeurl import store_url
 
 __all__ = [
+    "DRAIN",
     "App",
+    "Inherited",
+    "Load",
+    "Material",
+    "Passed",
     "StartError",
     "State",
     "SystemClock",
+    "digest_of",
+    "keep_store",
     "key_state",
     "load_keys",
     "load_letters",
@@ -53,6 +68,8 @@ __all__ = [
     "names_of",
     "open_state",
     "policy_of",
+    "read_again",
+    "read_material",
     "relay_settings",
     "store_url",
     "usable_roots",

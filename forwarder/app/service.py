@@ -26,10 +26,10 @@ from forwarder.app.errors import StartError
 from forwarder.app.generation import Generation, Ground
 from forwarder.app.measuring import Look, Measuring
 from forwarder.app.parts import Material, key_state, read_material
-from forwarder.app.reading import digest_of, keep_what_stays
+from forwarder.app.reading import Load, digest_of, read_again
 from forwarder.app.sockets import Key, Listening, Sockets, Table, name_of, open_here
 from forwarder.app.state import Store
-from forwarder.config import ConfigError, Settings
+from forwarder.config import Settings
 from forwarder.edge.server import turn_away
 from forwarder.keys.usage import Usage
 from forwarder.keys.watch import KeyWatch
@@ -235,7 +235,7 @@ class App:
 
     # --- another configuration
 
-    async def reload(self, load: Callable[[], Settings]) -> bool:
+    async def reload(self, load: Load) -> bool:
         """Read all of it anew: settings by ``load``, keys, secrets, credentials, certificates. False: something in it cannot be
         used, nothing has changed, and the journal says what it is."""
         async with self._one_at_a_time:
@@ -254,7 +254,7 @@ class App:
             )
             return True
 
-    async def prepare(self, load: Callable[[], Settings]) -> str:
+    async def prepare(self, load: Load) -> str:
         """The first half of a reload, all that can fail. A digest of what was read: equal where the same was. Raises StartError,
         and then nothing has changed."""
         async with self._one_at_a_time:
@@ -263,18 +263,14 @@ class App:
             assert self._prepared is not None
             return await asyncio.to_thread(digest_of, self._prepared.generation.material)
 
-    async def _read(self, load: Callable[[], Settings]) -> list[str]:
+    async def _read(self, load: Load) -> list[str]:
         """What waits for a restart."""
         if self._stopping or self._generation is None:
             raise StartError("the service is not running")
         try:
-            wanted = await asyncio.to_thread(load)
             # Reading the names of many aliases takes seconds: on a thread, mail goes on.
-            settings, waiting = keep_what_stays(self._settings, wanted)
-            material = await asyncio.to_thread(read_material, settings, self.clock.now())
+            material, waiting = await asyncio.to_thread(read_again, self._settings, load, self.clock.now())
             self._prepared = await self._prepare(material)
-        except ConfigError as error:
-            raise StartError("; ".join(str(error).splitlines())) from error
         except StartError:
             raise
         except Exception as fault:

@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from forwarder.app.running import run_loop
     from forwarder.cli.demo_story import main
-    from forwarder.cli.serve import run_loop
 
     with tempfile.TemporaryDirectory(prefix="forwarder-demo-") as folder, suppress(KeyboardInterrupt):
         return run_loop(main(Path(folder), once=args.once, log=args.log))

@@ -6,22 +6,21 @@ import argparse
 import asyncio
 import functools
 import os
-import resource
+import select
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from forwarder import failpoints
 
 if TYPE_CHECKING:
-    from forwarder.app import App
+    from forwarder.app import App, Load, Passed
     from forwarder.config import Settings
     from forwarder.telemetry import EventLog
 
-__all__ = ["add_arguments", "run", "run_loop"]
+__all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from forwarder.app import App, SystemClock
+    from forwarder.app import App, Passed, StartError
+    from forwarder.app.running import open_all_files, run_loop
     from forwarder.config import ConfigError, load
     from forwarder.secrecy import hide_memory
-    from forwarder.telemetry import EventLog
 
     # Before anything secret is read.
     hide_memory()
@@ -50,54 +49,82 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    log = EventLog(
-        sys.stderr,
-        SystemClock(),
-        pretty=args.pretty or settings.log.format == "pretty",
-        full_addresses=settings.log.full_addresses,
-    )
+    workers = settings.workers or _cores()
+    make_log = functools.partial(_make_log, settings, args.pretty, workers)
+    log = make_log(None)
     if armed:
         log.event("failpoint.armed", points=armed)
-    _open_all_files()
+    open_all_files()
+    load_again = functools.partial(load, args.config)
     try:
-        return run_loop(_serve(App(settings, log), log, functools.partial(load, args.config)))
+        passed = Passed.from_environment(os.environ)
+        if workers > 1:
+            log.event("service.starting")
+            _supervise(settings, workers, passed, load_again, make_log)
+            return 0
+        return run_loop(_serve(App(settings, log, passed=passed), log, load_again))
+    except StartError as error:
+        print(f"forwarder: {error}", file=sys.stderr)
+        return 1
     finally:
         log.flush()
 
 
-def _open_all_files() -> None:
-    """As many as the system lets us: its usual 1024 are for programs that use select()."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _cores() -> int:
+    """Those that we may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-async def _serve(app: App, log: EventLog, load: Callable[[], Settings]) -> int:
-    from forwarder.app import StartError
+def _make_log(settings: Settings, pretty: bool, workers: int, number: int | None) -> EventLog:
+    """Of a worker, or of the one that starts them all."""
+    from forwarder.app import SystemClock
+    from forwarder.telemetry import EventLog
+
+    return EventLog(
+        sys.stderr,
+        SystemClock(),
+        pretty=pretty or settings.log.format == "pretty",
+        full_addresses=settings.log.full_addresses,
+        always={"worker": number} if number is not None else None,
+        # POSIX: so many octets, written into a pipe at once, stay together.
+        at_once=select.PIPE_BUF if workers > 1 else None,
+    )
+
+
+def _supervise(
+    settings: Settings, workers: int, passed: Passed, load: Load, make_log: Callable[[int | None], EventLog]
+) -> None:
+    from forwarder.app import SystemClock, read_material
+    from forwarder.servicemanager import ServiceManager
+    from forwarder.supervisor import Service, supervise
+
+    clock = SystemClock()
+    material = read_material(settings, clock.now())
+    supervise(Service(material, workers, passed, load, clock, make_log, ServiceManager(os.environ)))
+
+
+async def _serve(app: App, log: EventLog, load: Load) -> int:
+    from forwarder.app.running import tell_of_loop, unless
     from forwarder.servicemanager import ServiceManager
 
     manager = ServiceManager(os.environ)
     loop = asyncio.get_running_loop()
     log.use_loop(loop)
-    loop.set_exception_handler(functools.partial(_tell, log))
+    loop.set_exception_handler(functools.partial(tell_of_loop, log))
     stop, hup = asyncio.Event(), asyncio.Event()
     # Before the start: SIGHUP would end the program, and whoever stops it need not wait until it is up.
     loop.add_signal_handler(signal.SIGHUP, hup.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, number, stop, log)
     log.event("service.starting")
-    try:
-        if not await _unless(stop, app.start()):
-            return 0
-    except StartError as error:
-        print(f"forwarder: {error}", file=sys.stderr)
-        return 1
+    if not await unless(stop, app.start()):
+        return 0
     manager.ready()
     watching = asyncio.create_task(manager.watch())
-    while await _unless(stop, hup.wait()):
+    while await unless(stop, hup.wait()):
         hup.clear()
         manager.reloading()
-        await _unless(stop, app.reload(load))
+        await unless(stop, app.reload(load))
         manager.ready()
     manager.stopping()
     await app.stop()
@@ -105,41 +132,9 @@ async def _serve(app: App, log: EventLog, load: Callable[[], Settings]) -> int:
     return 0
 
 
-def _tell(log: EventLog, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What the event loop has to say goes where everything else does."""
-    exception = context.get("exception")
-    kind = type(exception).__name__ if exception is not None else None
-    log.event("fault", where="loop", kind=kind, detail=f"{context.get('message')}: {exception or ''}")
-
-
 def _stop(number: int, stop: asyncio.Event, log: EventLog) -> None:
+    from forwarder.app.running import cut_short
+
     if stop.is_set():
-        # Said twice. What is under way is as after a crash: nothing is lost.
-        log.event("service.cut_short")
-        log.flush()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        cut_short(number, log, "service")
     stop.set()
-
-
-async def _unless(stop: asyncio.Event, what: Coroutine[Any, Any, Any]) -> bool:
-    """Do it, unless it is time to stop: then it is cancelled. True: it is done."""
-    doing, stopping = asyncio.ensure_future(what), asyncio.ensure_future(stop.wait())
-    await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not doing.done():
-        doing.cancel()
-        with suppress(asyncio.CancelledError):
-            await doing
-        return False
-    await doing
-    return True
-
-
-def run_loop(main: Coroutine[Any, Any, int]) -> int:
-    """On uvloop where it is installed: a quarter of the cost per received message, a tenth of the memory per TLS session."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)

@@ -19,7 +19,7 @@ from forwarder.model import Reply
 from forwarder.ports import Clock, Journal
 from forwarder.smtp import reply
 
-__all__ = ["EdgeServer", "bind", "turn_away"]
+__all__ = ["EdgeServer", "bind", "hang_up", "turn_away"]
 
 
 def bind(address: str, *, reuse_port: bool = False, listen: bool = True) -> socket.socket:
@@ -47,6 +47,11 @@ def bind(address: str, *, reuse_port: bool = False, listen: bool = True) -> sock
 
 def turn_away(sock: socket.socket) -> None:
     """421 for those who are connected, and whom nobody has taken: closing the socket would break their connection."""
+    hang_up(sock, f"{reply.SHUTTING_DOWN}\r\n".encode())
+
+
+def hang_up(sock: socket.socket, last_words: bytes = b"") -> None:
+    """The same for those who would not understand 421."""
     sock.setblocking(False)
     for _ in range(BACKLOG):
         try:
@@ -55,7 +60,7 @@ def turn_away(sock: socket.socket) -> None:
             return
         with client, suppress(OSError):
             client.setblocking(False)
-            client.send(f"{reply.SHUTTING_DOWN}\r\n".encode())
+            client.send(last_words)
 
 
 class EdgeServer:
