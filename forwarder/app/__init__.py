@@ -20,6 +20,7 @@ from __future__ import annotations
 from forwarder.app.activation import Passed
 from forwarder.app.clock import SystemClock
 from forwarder.app.errors import StartError
+from forwarder.app.measuring import clear_numbers
 from forwarder.app.parts import (
     Material,
     key_state,
@@ -53,6 +54,7 @@ __all__ = [
     "StartError",
     "State",
     "SystemClock",
+    "clear_numbers",
     "digest_of",
     "keep_store",
     "key_state",

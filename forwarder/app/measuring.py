@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forwarder import __version__
 from forwarder.app.errors import StartError
 from forwarder.app.generation import Generation, Ground
-from forwarder.app.sockets import Sockets, name_of
+from forwarder.app.sockets import Key, Listening, Sockets, name_of
 from forwarder.app.state import Store
 from forwarder.auth.keyrecord import parse_key_record
 from forwarder.config import Settings
@@ -32,12 +33,26 @@ from forwarder.store.queue import RedisQueue
 if TYPE_CHECKING:
     from forwarder.web.server import WebServer
 
-__all__ = ["Look", "Measuring"]
+__all__ = ["Look", "Measuring", "clear_numbers"]
 
 #: Seconds between looks at the clock of the event loop, and looks between two writings.
 _TICK, _TICKS = 0.25, 4
 #: Seconds within which the store must say what it holds, for a scrape.
 _PATIENCE = 2.0
+
+
+def numbers_of(settings: Settings) -> Path:
+    """Where workers leave them."""
+    return settings.state_dir / "metrics"
+
+
+def clear_numbers(settings: Settings) -> None:
+    """Of earlier runs; once, before the first worker writes. Raises StartError."""
+    folder = numbers_of(settings)
+    try:
+        clear(folder)
+    except OSError as error:
+        raise StartError(f"metrics: cannot write to {folder}: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +85,26 @@ class _Growing:
 class Measuring:
     """Of one process. ``journal`` is what counts, in front of the one that is given."""
 
-    def __init__(self, settings: Settings, journal: Journal, look: Callable[[], Look]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        look: Callable[[], Look],
+        open_one: Callable[[Key], Listening],
+        *,
+        alone: bool = True,
+    ) -> None:
+        """``open_one``: see ``Sockets``. Not ``alone``: there are other workers, and their parent has emptied the folder."""
         self._settings = settings
+        self._alone = alone
         self._look = look
-        self._folder = settings.state_dir / "metrics"
+        self._folder = numbers_of(settings)
         self._numbers = Numbers()
         self._signatures: dict[tuple[str, str], Ticks] = {}
         self._files = NumberFiles(self._folder, self._numbers, self._signatures)
         self.journal = CountingJournal(journal, self._numbers, Providers(settings.metrics.providers), time.perf_counter)
         self._growing = {name: _Growing() for name in ("hits", "misses", "stale", "failures", "queries", "reused")}
-        self._sockets = Sockets()
+        self._sockets = Sockets(open_one)
         self._web: WebServer | None = None
         self._store: Store | None = None
         self._queue: RedisQueue | None = None
@@ -101,15 +126,13 @@ class Measuring:
         from forwarder.web.server import WebServer  # noqa: PLC0415
         from forwarder.web.status import status_routes  # noqa: PLC0415
 
-        try:
-            clear(self._folder)
-        except OSError as error:
-            raise StartError(f"metrics: cannot write to {self._folder}: {error.strerror}") from error
+        if self._alone:
+            clear_numbers(self._settings)
         self._sockets.adopt(self._sockets.bind(self._settings.metrics.listen))
         routes = status_routes(self._page, CONTENT_TYPE, self._state, self._settings.metrics.allow)
         self._web = WebServer(routes, None, self.journal)
-        await self._web.start([one.dup() for one in self._sockets.bound])
-        self.addresses = tuple(name_of(one) for one in self._sockets.bound)
+        await self._web.start([one.sock.dup() for one in self._sockets.bound])
+        self.addresses = tuple(name_of(one.sock) for one in self._sockets.bound)
         self._task = asyncio.create_task(self._run())
 
     def start(self, store: Store) -> None:

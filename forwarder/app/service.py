@@ -56,6 +56,7 @@ class Inherited:
     workers: int
     open_mail: Callable[[Key], Listening]
     open_web: Callable[[Key], Listening]
+    open_metrics: Callable[[Key], Listening]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +81,18 @@ class App:
     ) -> None:
         """``passed``: sockets of the service manager's. ``inherited``: this is one of several workers."""
         self._settings = settings
-        self._measuring = Measuring(settings, journal, self._look) if settings.metrics.listen else None
-        self._journal = self._measuring.journal if self._measuring is not None else journal
         self.clock = SystemClock()
         self._passed = passed or Passed()
         self._inherited = inherited
         #: Whose start and stop the journal tells of.
         self._who = "service" if inherited is None else "worker"
-        self._store = Store(settings, self._journal, kept=inherited is not None)
-        here = open_here(self._passed)
+        here, alone = open_here(self._passed), inherited is None
+        self._measuring: Measuring | None = None
+        if settings.metrics.listen:
+            open_one = here if inherited is None else inherited.open_metrics
+            self._measuring = Measuring(settings, journal, self._look, open_one, alone=alone)
+        self._journal = self._measuring.journal if self._measuring is not None else journal
+        self._store = Store(settings, self._journal, kept=not alone)
         self._mail = Sockets(here if inherited is None else inherited.open_mail)
         self._web = Sockets(here if inherited is None else inherited.open_web)
         self._ground: Ground | None = None
@@ -179,7 +183,7 @@ class App:
         self._journal.event(
             f"{self._who}.ready", hostname=settings.hostname, listen=list(self.addresses), web=list(self.web_addresses)
         )
-        if unused := self._passed.unused((*settings.listen_addresses, *settings.web.listen)):
+        if unused := self._passed.unused((*settings.listen_addresses, *settings.web.listen, *settings.metrics.listen)):
             self._journal.event("socket.unused", addresses=unused)
 
     async def _prepare(self, material: Material) -> _Prepared:

@@ -38,13 +38,7 @@ class Usage:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._last: dict[str, datetime] = {}
-        try:
-            with path.open("rb") as file:
-                content = json.loads(file.read(_MAX_FILE))
-            self._last = {str(name): datetime.fromtimestamp(int(at), UTC) for name, at in content.items()}
-        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-            self._last = {}
+        self._last = _read(path)
 
     def last(self, kind: str, key: Key) -> datetime | None:
         """``None``: it never signed, as far as is known."""
@@ -55,7 +49,9 @@ class Usage:
         self._last[record_name(kind, key)] = now
 
     def save(self) -> None:
-        """Whole or not at all. Raises OSError."""
+        """Whole or not at all. What other processes have noted since is kept. Raises OSError."""
+        for name, at in _read(self._path).items():
+            self._last[name] = max(at, self._last.get(name, at))
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         text = json.dumps({name: int(at.timestamp()) for name, at in sorted(self._last.items())}, indent=1)
@@ -64,6 +60,15 @@ class Usage:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self._path)
+
+
+def _read(path: Path) -> dict[str, datetime]:
+    try:
+        with path.open("rb") as file:
+            content = json.loads(file.read(_MAX_FILE))
+        return {str(name): datetime.fromtimestamp(int(at), UTC) for name, at in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        return {}
 
 
 def roles(slot: Slot, usage: Usage, now: datetime) -> list[tuple[Key, Role, datetime | None]]:

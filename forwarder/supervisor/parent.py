@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from forwarder.app import DRAIN, Load, Material, Passed, StartError, SystemClock, digest_of, read_again
+from forwarder.app import DRAIN, Load, Material, Passed, StartError, SystemClock, clear_numbers, digest_of, read_again
 from forwarder.edge.server import hang_up, turn_away
 from forwarder.servicemanager import ServiceManager
 from forwarder.supervisor.channel import Channel, Packet
@@ -46,7 +46,7 @@ ABSENT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is to be served, and how. ``ended`` hears the pid of each worker that is no more."""
+    """What is to be served, and how."""
 
     material: Material
     workers: int
@@ -55,7 +55,6 @@ class Service:
     clock: SystemClock
     make_log: Callable[[int | None], EventLog]
     manager: ServiceManager
-    ended: Callable[[int], None] = lambda _: None
 
 
 def supervise(service: Service) -> None:
@@ -103,6 +102,9 @@ class _Supervisor:
         self._log = service.make_log(None)
         self._mail = Listeners(service.passed, service.workers, turn_away)
         self._web = Listeners(service.passed, service.workers, hang_up)
+        #: They stay as they are until the end.
+        self._metrics = Listeners(service.passed, service.workers, hang_up)
+        self._listeners = (self._mail, self._web, self._metrics)
         self._workers = [_Child(number) for number in range(1, service.workers + 1)]
         embedded = self._material.settings.store == "embedded"
         self._keeper = _Child(0) if embedded else None
@@ -131,6 +133,9 @@ class _Supervisor:
         settings = self._material.settings
         self._mail.adopt(self._mail.open(settings.listen_addresses))
         self._web.adopt(self._web.open(settings.web.listen))
+        self._metrics.adopt(self._metrics.open(settings.metrics.listen))
+        if settings.metrics.listen:
+            clear_numbers(settings)
         _share_memory()
         if self._keeper is not None:
             self._start(self._keeper)
@@ -227,6 +232,7 @@ class _Supervisor:
                 service.workers,
                 self._mail.row_of(index),
                 self._web.row_of(index),
+                self._metrics.row_of(index),
                 service.load,
                 channel,
                 log,
@@ -243,7 +249,7 @@ class _Supervisor:
                 one.channel.close()
         ours.close()
         index = child.number - 1
-        for listeners in (self._mail, self._web):
+        for listeners in self._listeners:
             listeners.leave_all_but(index if child.number else None)
         os.close(self._need if not child.number else self._needed)
 
@@ -261,8 +267,6 @@ class _Supervisor:
         if child.channel is not None:
             self._unhear(child)
         was_ready, child.pid, child.ready = child.ready, 0, False
-        if child.number:
-            self._service.ended(pid)
         if self._stopping:
             self._stop_further()
             return
@@ -281,13 +285,13 @@ class _Supervisor:
             self._log.event(
                 f"{child.name}.keeps_dying", number=child.number or None, deaths=child.restarts.deaths, again_in=pause
             )
-            for listeners in (self._mail, self._web) if child.number else ():
+            for listeners in self._listeners if child.number else ():
                 for sock, send_away in listeners.send_away(child.number - 1):
                     self._selector.register(sock, selectors.EVENT_READ, send_away)
         self._after(pause, f"start {child.number}", lambda: self._start(child))
 
     def _send_nobody_away(self, child: _Child) -> None:
-        for listeners in (self._mail, self._web) if child.number else ():
+        for listeners in self._listeners if child.number else ():
             for sock, _ in listeners.send_away(child.number - 1):
                 with suppress(KeyError):
                     self._selector.unregister(sock)
@@ -350,7 +354,9 @@ class _Supervisor:
                 web=list(self._web.addresses),
                 workers=len(self._workers),
             )
-            if unused := self._service.passed.unused((*settings.listen_addresses, *settings.web.listen)):
+            if unused := self._service.passed.unused(
+                (*settings.listen_addresses, *settings.web.listen, *settings.metrics.listen)
+            ):
                 self._log.event("socket.unused", addresses=unused)
             self._service.manager.ready()
 
@@ -483,6 +489,7 @@ class _Supervisor:
             self._send_nobody_away(one)
             if one.channel is not None:
                 one.channel.send({"do": "stop"})
+        # Whoever asks for numbers is answered to the end.
         for listeners in (self._mail, self._web):
             listeners.close()
         self._after(DRAIN + MARGIN, "kill", self._kill_workers)

@@ -29,6 +29,7 @@ class Work:
     workers: int
     mail: dict[Key, socket.socket]
     web: dict[Key, socket.socket]
+    metrics: dict[Key, socket.socket]
     load: Load
     channel: Channel
     log: EventLog
@@ -53,6 +54,7 @@ class _Worker:
                 work.workers,
                 lambda key: Listening(work.mail.pop(key), shared=True),
                 lambda key: Listening(work.web.pop(key), shared=True),
+                lambda key: Listening(work.metrics.pop(key), shared=True),
             ),
         )
         self._stop = asyncio.Event()
