@@ -129,17 +129,17 @@ def write_pool(file: Path, keys: Keys, size: int, count: int) -> None:
 
 
 @asynccontextmanager
-async def service(checkout: Path, at: Ground) -> AsyncIterator[Process]:
+async def service(checkout: Path, at: Ground, *, config: str = CONFIG) -> AsyncIterator[Process]:
     """The program of this checkout, ready."""
     with tempfile.TemporaryDirectory(prefix="bench-state-") as folder:
-        config = Path(folder) / "forwarder.toml"
-        config.write_text(
-            CONFIG.format(
+        file = Path(folder) / "forwarder.toml"
+        file.write_text(
+            config.format(
                 forwarder=FORWARDER, port=at.port, state=f"{folder}/state", keys=at.folder / "keys", dns=at.dns
             )
         )
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "forwarder", "serve", "--config", str(config)),
+            *(sys.executable, "-m", "forwarder", "serve", "--config", str(file)),
             cwd=checkout,
             env=os.environ | {"PYTHONPATH": str(checkout)},
             stdout=DEVNULL,

@@ -1,6 +1,6 @@
 """A destination that takes everything at once and counts what it got: one JSON line when its standard input ends.
 
-python -m bench.sink 127.0.0.50:2525
+python -m bench.sink 127.0.0.50:2525 [--until RECIPIENTS]     with it, also a line once so many have their message
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ _END = b"\r\n.\r\n"
 
 
 class _Session(asyncio.Protocol):
-    def __init__(self, counts: Counter[str]) -> None:
+    def __init__(self, counts: Counter[str], until: int) -> None:
         self._counts = counts
+        self._until = until
         self._buffer = bytearray()
         self._in_data = False
         self._sender = b""
+        self._recipients = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -56,8 +58,11 @@ class _Session(asyncio.Protocol):
             case b"EHLO":
                 self._transport.write(_EHLO)
             case b"MAIL":
-                self._sender = line
+                self._sender, self._recipients = line, 0
                 self._transport.write(b"250 2.1.0 ok\r\n")
+            case b"RCPT":
+                self._recipients += 1
+                self._transport.write(b"250 2.1.5 ok\r\n")
             case b"DATA":
                 self._in_data = True
                 self._transport.write(b"354 go on\r\n")
@@ -79,13 +84,17 @@ class _Session(asyncio.Protocol):
             and b"dkim=pass" in header
         )
         self._counts["sealed"] += sealed
+        self._counts["recipients"] += self._recipients
+        if self._until and self._counts["recipients"] >= self._until:
+            self._until = 0
+            print("all", flush=True)
         self._transport.write(b"250 2.0.0 taken\r\n")
 
 
-async def _main(host: str, port: int) -> None:
-    counts: Counter[str] = Counter(arrived=0, sealed=0, connections=0)
+async def _main(host: str, port: int, until: int) -> None:
+    counts: Counter[str] = Counter(arrived=0, sealed=0, connections=0, recipients=0)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Session(counts), host, port, backlog=1024)
+    server = await loop.create_server(lambda: _Session(counts, until), host, port, backlog=1024)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.buffer.read)
     server.close()
@@ -94,4 +103,4 @@ async def _main(host: str, port: int) -> None:
 
 if __name__ == "__main__":
     _host, _, _port = sys.argv[1].rpartition(":")
-    uvloop.run(_main(_host, int(_port)))
+    uvloop.run(_main(_host, int(_port), int(sys.argv[3]) if "--until" in sys.argv else 0))

@@ -371,20 +371,25 @@ class RedisQueue:
 
 
 def _items(names: Names, held: Sequence[Held]) -> list[bytes | str | int]:
-    """As ``read_items`` of the scripts reads them: each body once."""
+    """As ``read_items`` of the scripts reads them: each body once, and looked at once."""
+    # Of one message all items have the same body, and it may be large. By identity: all of them are alive here.
+    digests: dict[int, bytes] = {}
     bodies: dict[bytes, tuple[int, bytes]] = {}
     for one in held:
         octets = one.delivery.data[1]
-        bodies.setdefault(names.key(b"qb", digest(octets)), (len(bodies) + 1, octets))
+        if id(octets) not in digests:
+            digests[id(octets)] = digest(octets)
+            bodies.setdefault(digests[id(octets)], (len(bodies) + 1, octets))
     packed: list[bytes | str | int] = [len(bodies)]
-    for name, (_, octets) in bodies.items():
-        packed += [name, octets]
+    for found, (_, octets) in bodies.items():
+        packed += [names.key(b"qb", found), octets]
     packed.append(len(held))
     for one in held:
         name, (head, octets) = _item(names, one.id), one.delivery.data
-        number, _ = bodies[names.key(b"qb", digest(octets))]
+        found = digests[id(octets)]
         marks = [claim_key(names, each.fingerprint) for each in one.waiting if each.fingerprint]
-        packed += [name, _destination(names, one.delivery.next_hop), seal_held(names, name, one), head, number]
+        record = seal_held(names, name, one, found)
+        packed += [name, _destination(names, one.delivery.next_hop), record, head, bodies[found][0]]
         packed += [len(marks), *marks]
     return packed
 

@@ -99,13 +99,13 @@ def digest(octets: bytes) -> bytes:
     return blake2b(octets, digest_size=16).digest()
 
 
-def seal_held(names: Names, name: bytes, held: Held) -> bytes:
-    """The record under ``name``."""
-    content = pack_held(held)
+def seal_held(names: Names, name: bytes, held: Held, body_digest: bytes | None = None) -> bytes:
+    """The record under ``name``. ``body_digest``: of its body, where that is known."""
+    content = pack_held(held, body_digest)
     return VERSION + names.tag(name, content) + content
 
 
-def pack_held(held: Held) -> bytes:
+def pack_held(held: Held, body_digest: bytes | None = None) -> bytes:
     """The record's content: no store's, and so without its seal."""
     delivery = held.delivery
     record = _Held(
@@ -130,7 +130,7 @@ def pack_held(held: Held) -> bytes:
         held.queued_at,
         held.maybe_dup,
         digest(delivery.data[0]),
-        digest(delivery.data[1]),
+        body_digest or digest(delivery.data[1]),
         delivery.tls.value,
         delivery.envid,
         delivery.ret,
