@@ -237,6 +237,8 @@ def test_a_password_in_the_store_s_url_is_not_shown(folder: Path) -> None:
         ("redis://:hunter2@192.0.2.1:6379", "without TLS (rediss://)"),
         ("rediss://store.example", "without a password"),
         ("rediss://user:hunter2@store.example?ssl_cert_reqs=none", "without TLS (rediss://)"),
+        ("redis+sentinel://:hunter2@127.0.0.1,store.example/mail", "without TLS (rediss://)"),
+        ("rediss+cluster://127.0.0.1,store.example", "without a password"),
     ],
 )
 def test_a_store_elsewhere_needs_tls_and_a_password(folder: Path, url: str, lacking: str) -> None:
@@ -258,21 +260,27 @@ def test_a_store_elsewhere_needs_tls_and_a_password(folder: Path, url: str, lack
         "redis://localhost/0",
         "rediss://user:hunter2@store.example",
         "rediss://store.example?ssl_certfile=/c.pem&ssl_keyfile=/k.pem",
+        "redis+sentinel://127.0.0.1:1,[::1]:2/mail",
+        "rediss+cluster://user:hunter2@store.example,other.example:1",
     ],
 )
 def test_a_store_here_or_behind_tls_and_a_password_is_taken(folder: Path, url: str) -> None:
     assert loaded(folder, LEAST, {"FORWARDER_STORE": url}).store == url
 
 
-def test_a_password_in_a_file_that_others_read_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "url",
+    ["rediss://:hunter2@store.example", "redis+sentinel://127.0.0.1/mail?sentinel_password=hunter2"],
+)
+def test_a_password_in_a_file_that_others_read_is_refused(folder: Path, url: str) -> None:
     config = folder / "forwarder.toml"
-    config.write_text('store = "rediss://:hunter2@store.example"\n' + LEAST)
+    config.write_text(f'store = "{url}"\n' + LEAST)
     config.chmod(0o640)
     with pytest.raises(ConfigError, match="others can read the password in this file: chmod 600") as refused:
         load(config, {})
     assert "hunter2" not in str(refused.value)
     config.chmod(0o600)
-    assert load(config, {}).store.startswith("rediss")
+    assert load(config, {}).store == url
 
 
 def test_a_store_has_one_password(folder: Path) -> None:

@@ -17,7 +17,17 @@ Load = Callable[[], Settings]
 
 
 #: What is opened or begun once and for all: a change of it counts at the next start.
-_AT_START = ("state_dir", "store", "store_password_file", "store_insecure", "workers", "log", "trace", "metrics")
+_AT_START = (
+    "state_dir",
+    "store",
+    "store_password_file",
+    "store_insecure",
+    "store_replicas",
+    "workers",
+    "log",
+    "trace",
+    "metrics",
+)
 
 
 def keep_what_stays(now: Settings, wanted: Settings) -> tuple[Settings, list[str]]:

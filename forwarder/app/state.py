@@ -13,7 +13,8 @@ from forwarder.app.errors import StartError
 from forwarder.app.storeurl import store_url
 from forwarder.config import Settings
 from forwarder.ports import Clock, Journal, StoreAway
-from forwarder.store.client import StoreClient, StoreUrlError
+from forwarder.store.client import Commands, StoreClient, StoreUrlError
+from forwarder.store.cluster import ClusterClient, make_client
 from forwarder.store.digests import RedisDigests
 from forwarder.store.disk import Disk
 from forwarder.store.greylist import RedisGreylist
@@ -42,7 +43,7 @@ class Store:
         self._journal = journal
         self._kept = kept
         self._embedded: EmbeddedStore | None = None
-        self._clients: list[StoreClient] = []
+        self._clients: list[StoreClient | ClusterClient] = []
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -63,16 +64,18 @@ class Store:
             url = store_url(self._settings)
         try:
             # Two connections: a large body must not keep the ledger waiting (docs/decisions/0006).
-            ledgers = StoreClient(url, journal=self._journal)
-            queues = StoreClient(url, journal=self._journal, timeout=QUEUE_TIMEOUT, scout=ledgers)
+            replicas = self._settings.store_replicas
+            ledgers = make_client(url, journal=self._journal, replicas=replicas)
+            queues = make_client(url, journal=self._journal, replicas=replicas, timeout=QUEUE_TIMEOUT, scout=ledgers)
             self._clients = [ledgers, queues]
         except StoreUrlError as error:
             raise StartError(f"store: {error}") from error
         try:
-            for finding in await examine_store(self._clients[0], ours=self._embedded is not None):
-                self._journal.event("store.finding", fatal=finding.fatal, text=finding.text)
-                if finding.fatal:
-                    raise StartError(f"store: {finding.text}")
+            for server in await self._clients[0].primaries():
+                for finding in await examine_store(server, ours=self._embedded is not None):
+                    self._journal.event("store.finding", server=server.where, fatal=finding.fatal, text=finding.text)
+                    if finding.fatal:
+                        raise StartError(f"store: {finding.text}")
         except StoreAway as away:
             # A store that is away at start is no reason to refuse mail that can finish in session.
             self._journal.event("store.away", reason=str(away))
@@ -91,7 +94,8 @@ class Store:
         """Raises StoreAway."""
         if not self._clients:
             raise StoreAway("not open yet")
-        await self._clients[0].command("TIME", quiet=True)
+        for server in await self._clients[0].primaries():
+            await server.command("TIME", quiet=True)
 
     def ledger(self, settings: Settings) -> RedisLedger:
         """What was forwarded, as these settings bound it."""
@@ -189,9 +193,8 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
     try:
         if embedded is not None:
             await embedded.start()
-        client = StoreClient(
-            embedded.url if embedded is not None else store_url(settings), journal=journal, timeout=QUEUE_TIMEOUT
-        )
+        url = embedded.url if embedded is not None else store_url(settings)
+        client = make_client(url, journal=journal, replicas=settings.store_replicas, timeout=QUEUE_TIMEOUT)
         ledger = RedisLedger(client, journal=journal)
         standings = RedisStandings(client, ledger, SystemClock(), journal)
         traces = RedisTraces(client, ledger, journal=journal, keep=_seconds(settings))
@@ -213,7 +216,7 @@ def _seconds(settings: Settings) -> int:
 
 
 def _queue(
-    client: StoreClient, settings: Settings, ledger: RedisLedger, journal: Journal, embedded: EmbeddedStore | None
+    client: Commands, settings: Settings, ledger: RedisLedger, journal: Journal, embedded: EmbeddedStore | None
 ) -> RedisQueue:
     limits, disk = settings.queue, None
     if embedded is not None:

@@ -87,10 +87,11 @@ def _unusable_store(loaded: Loaded) -> Iterator[Mistake]:
     """A URL that the store's client does not take. Nothing is connected to."""
     if loaded.settings.store != "embedded":
         from forwarder.app import StartError, store_url
-        from forwarder.store.client import StoreClient, StoreUrlError
+        from forwarder.store.client import StoreUrlError
+        from forwarder.store.cluster import make_client
 
         try:
-            StoreClient(store_url(loaded.settings), journal=_NoJournal())
+            make_client(store_url(loaded.settings), journal=_NoJournal())
         except StartError as error:
             yield loaded.mistake(("store_password_file",), str(error).removeprefix("store_password_file: "))
         except StoreUrlError as error:

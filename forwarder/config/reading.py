@@ -90,7 +90,7 @@ def _text(path: FilePath) -> str:
 def _open_password(path: FilePath, settings: Settings, variables: Mapping[Path, str]) -> Iterator[tuple[Path, str]]:
     """A password in a file that others can read."""
     url = read_store_url(settings.store)
-    if url is not None and url.password and ("store",) not in variables and path.stat().st_mode & 0o077:
+    if url is not None and url.has_secret and ("store",) not in variables and path.stat().st_mode & 0o077:
         yield ("store",), "others can read the password in this file: chmod 600, or store_password_file"
 
 

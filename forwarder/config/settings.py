@@ -587,6 +587,8 @@ class Settings(_Table):
     store: Annotated[str, AfterValidator(values.store)] = Field(default="embedded", repr=False)
     store_password_file: Annotated[Location | None, BeforeValidator(values.or_none)] = None
     store_insecure: bool = False
+    #: ``None``: one with sentinels and clusters, none else.
+    store_replicas: Annotated[int, BeforeValidator(values.not_bool), Field(ge=0, le=10)] | None = None
     workers: Annotated[int, BeforeValidator(values.not_bool), Field(ge=0, le=1024)] = 1
     tls: Tls = Tls()
     srs: Srs

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
@@ -137,7 +137,7 @@ def is_loopback(smarthost: str) -> bool:
 
 
 def store(text: str) -> str:
-    schemes = ("unix", "redis", "rediss", "redis+sentinel", "redis+cluster")
+    schemes = ("unix", "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
     if text != "embedded" and text.partition("://")[0] not in schemes:
         raise ValueError('must be "embedded" or a URL that begins with ' + ", ".join(f"{one}://" for one in schemes))
     return text
@@ -145,31 +145,38 @@ def store(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StoreUrl:
-    """What stands in one. ``is_elsewhere``: on another host, as far as its name tells. ``verifies``: TLS, and no stranger's."""
+    """What stands in one. ``is_elsewhere``: on another host, as far as its name tells. ``verifies``: TLS, and no stranger's.
+    ``password``: the servers'; ``has_secret``: that, or the sentinels'."""
 
     is_elsewhere: bool
     verifies: bool
     password: str | None
     has_certificate: bool
+    has_secret: bool
 
 
 def read_store_url(text: str) -> StoreUrl | None:
-    """None: it cannot be read, or is no URL of one server."""
+    """None: it cannot be read."""
     try:
         url = urlsplit(text)
-        _ = url.port  # may be what follows a ":" in a password
+        login, _, places = url.netloc.rpartition("@")
+        several = url.scheme.endswith(("+sentinel", "+cluster"))
+        hosts = [urlsplit(f"//{one}") for one in (places.split(",") if several else [places])]
+        _ = [one.port for one in hosts]  # may be what follows a ":" in a password
         options = parse_qs(url.query)
-        host = url.hostname or "localhost"
+        elsewhere = any(not is_loopback(f"{one.hostname or 'localhost'}:0") for one in hosts)
     except ValueError:
         return None
-    if url.scheme not in ("unix", "redis", "rediss"):
+    base = url.scheme.partition("+")[0]
+    if base not in ("unix", "redis", "rediss"):
         return None
     checks = options.get("ssl_cert_reqs", ["required"])[-1] == "required"
     return StoreUrl(
-        is_elsewhere=url.scheme != "unix" and not is_loopback(f"{host}:0"),
-        verifies=url.scheme == "rediss" and checks,
-        password=url.password or None,
+        is_elsewhere=base != "unix" and elsewhere,
+        verifies=base == "rediss" and checks,
+        password=(password := unquote(login.partition(":")[2]) or None),
         has_certificate="ssl_certfile" in options,
+        has_secret=password is not None or "sentinel_password" in options,
     )
 
 

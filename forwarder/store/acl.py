@@ -21,7 +21,8 @@ COMMANDS = (
     *("lpop", "lrange", "rpush"),
     *("sadd", "scard", "sismember", "smembers"),
     *("zadd", "zcard", "zrange", "zrangebyscore", "zrem", "zscore"),
-    *("eval", "evalsha", "info", "select", "time", "wait"),
+    *("eval", "evalsha", "info", "role", "select", "time", "wait"),
+    *("asking", "cluster|shards"),
 )
 
 

@@ -25,21 +25,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Protocol
 
 import hiredis
-from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from forwarder.ports import Journal, StoreAway, StoreUntouched
 from forwarder.store.breaker import Breaker
+from forwarder.store.dial import make_dial
+from forwarder.store.url import Address, AnyConnection, StoreUrlError, describe_url, show
 
-__all__ = ["Script", "StoreClient", "StoreUrlError", "describe_url", "load_script"]
+__all__ = ["Commands", "Elsewhere", "Script", "StoreClient", "StoreUrlError", "describe_url", "load_script"]
 
 Argument = bytes | str | int
 
@@ -55,17 +52,40 @@ REFUSAL_SILENCE = 60.0
 #: A group can be joined for this part of its time limit, up to so many commands, each of at most so many octets: who joins
 #: has nearly as much time as who began, a group ends (others wait for that), and large values wait their turn.
 JOINING, MOST_JOINED, JOINED_OCTETS = 0.2, 256, 16384
-#: Of a URL's options only TLS ones are taken: the rest is redis-py's and would undo what this module settles.
-_TLS_OPTIONS = {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_check_hostname", "ssl_cert_reqs", "ssl_keyfile"}
-_URL_PARTS = {"connection_class", "host", "port", "db", "path", "username", "password"}
-
-
 #: Refusals that come before the first write of a command, and of a script that begins with ``#!lua`` (Redis 7.0).
-_SAID_BEFORE = {"OOM", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "MASTERDOWN", "NOAUTH", "NOPERM"}
+_SAID_BEFORE = {
+    *("OOM", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "MASTERDOWN", "NOAUTH", "NOPERM"),
+    *("TRYAGAIN", "CLUSTERDOWN"),
+}
 
 
-class StoreUrlError(ValueError):
-    """The store's URL cannot be used. The text says why and never repeats a password."""
+class Elsewhere(StoreUntouched):
+    """Another node of the cluster has the key; ``once``: only for this command (ASK)."""
+
+    def __init__(self, text: str, address: Address, *, once: bool) -> None:
+        super().__init__(text)
+        self.address = address
+        self.once = once
+
+
+class Commands(Protocol):
+    """The store, as those ask it who keep something there: one server (``StoreClient``), or a cluster."""
+
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        arguments: Sequence[Argument] = (),
+        *,
+        again: bool = True,
+        at_once: bool = False,
+    ) -> Any:
+        """Run a script. ``again=False``: it must not run twice, so a lost connection is not tried a second time. ``at_once``: it
+        tells of what a next hop has taken, and does not wait for others' replies."""
+
+    async def command(self, *command: Argument, again: bool = True, quiet: bool = False) -> Any:
+        """Run one command, its key behind its name. Replies are bytes, int, None or lists of them. ``quiet``: a refusal is no
+        event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,59 +108,12 @@ def load_script(name: str, *, behind: Sequence[str] = ()) -> Script:
     return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 
-def describe_url(url: str) -> str:
-    """The URL without user, password and options: fit for a log."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme == "unix":
-            return f"unix://{parts.path}"
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
-        return f"{parts.scheme}://{host}:{parts.port or 6379}"
-    except ValueError:
-        return "a malformed URL"
-
-
-def _connection(url: str, timeout: float) -> Connection | UnixDomainSocketConnection:
-    """A connection, not yet opened."""
-    scheme = url.partition("://")[0].lower()
-    if scheme.startswith(("redis+", "rediss+", "sentinel", "valkey+")):
-        raise StoreUrlError(
-            f"store: {scheme}:// is not supported yet; use unix://, redis:// or rediss:// of one server"
-        )
-    if scheme not in ("unix", "redis", "rediss"):
-        raise StoreUrlError("store: the URL must begin with unix://, redis:// or rediss://")
-    # A password with a bare "/" or "@" moves the borders between host, port and path, and would end up in a log as one
-    # of them. The library's own text quotes what it could not read, hence "from None".
-    unreadable = StoreUrlError("store: the URL cannot be read; percent-encode special characters in the password")
-    try:
-        path = urlsplit(url).path
-        settings: dict[str, Any] = dict(parse_url(url))
-    except ValueError:
-        raise unreadable from None
-    if "@" in path if scheme == "unix" else path.strip("/") and not path.strip("/").isdigit():
-        raise unreadable
-    if unknown := settings.keys() - _URL_PARTS - (_TLS_OPTIONS if scheme == "rediss" else set()):
-        raise StoreUrlError(f"store: unknown option in the URL: {', '.join(sorted(unknown))}")
-    if scheme == "unix" and not settings.get("path"):
-        raise StoreUrlError("store: the unix:// URL names no socket; write unix:///path/to/socket")
-    kind = settings.pop("connection_class", Connection)
-    connection = kind(
-        **settings,
-        # RESP2: no HELLO, no pushed messages, no "maintenance notifications" handshake.
-        protocol=2,
-        driver_info=None,
-        # One limit over everything is set by StoreClient; a time limit here would cost a task for every write.
-        socket_timeout=None,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 0),
-    )
-    assert isinstance(connection, Connection | SSLConnection | UnixDomainSocketConnection)
-    return connection
-
-
 def _pack(command: Sequence[Argument]) -> bytes:
     packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]  # its stub says "a tuple of one"
     return packed
+
+
+_ROLE = _pack(("ROLE",))
 
 
 @dataclass(slots=True, eq=False)
@@ -187,7 +160,7 @@ class StoreClient:
 
     ``replicas``: a write counts only when so many replicas have it (WAIT, on the same connection as the write). ``scout``:
     another client of the same server, with less patience: what that one finds away is asked here by one call at a time, and if
-    that is answered the server is only slow.
+    that is answered the server is only slow. ``node``: that one of a cluster. Raises StoreUrlError.
     """
 
     def __init__(
@@ -199,17 +172,19 @@ class StoreClient:
         pause: float = DEFAULT_PAUSE,
         replicas: int = 0,
         scout: StoreClient | None = None,
+        node: Address | None = None,
     ) -> None:
-        self._connection = _connection(url, timeout)
-        self._where = describe_url(url)
+        self._dial = make_dial(url, timeout, replicas, node)
+        self._connection: AnyConnection | None = None
+        #: For the log.
+        self.where = describe_url(url) if node is None else show(node)
         self._journal = journal
         self._timeout = timeout
         self._breaker = Breaker(pause)
         self._scout = scout
         self._answered_at = self._look_at = 0.0
         self._replicas = replicas
-        # WAIT gives up well before we do: servers look at their blocked clients ten times a second only.
-        self._wait = _pack(("WAIT", replicas, max(1, int(timeout * 500))))
+        self.demand(replicas)
         self._waiting: list[_Call] = []
         #: The group whose replies are being read, where it can be joined, and until when.
         self._joinable: list[_Call] | None = None
@@ -252,6 +227,15 @@ class StoreClient:
         """Is the server known not to answer?"""
         return self._breaker.is_open
 
+    def demand(self, replicas: int) -> None:
+        """From now on a write counts when so many replicas have it: fewer than configured where there are no more to wait for.
+        Then the primary is asked each time whether another one has come (ROLE)."""
+        self._demanded = replicas
+
+    def _wait(self, replicas: int) -> bytes:
+        # WAIT gives up well before we do: servers look at their blocked clients ten times a second only.
+        return _pack(("WAIT", replicas, max(1, int(self._timeout * 500))))
+
     def _is_known_away(self, now: float) -> bool:
         """By what the scout found, and nobody was answered here since."""
         scout = self._scout
@@ -262,6 +246,15 @@ class StoreClient:
         self._look_at = now + self._timeout
         return False
 
+    @property
+    def replicas(self) -> int:
+        """How many must have a write now."""
+        return self._demanded
+
+    async def primaries(self) -> list[StoreClient]:
+        """As of a cluster: this one."""
+        return [self]
+
     async def close(self) -> None:
         """Fail what is under way and hang up."""
         self._closed = True
@@ -269,7 +262,7 @@ class StoreClient:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
             # A worker that was cancelled before its first step told nobody.
-            self._fail(self._waiting, StoreAway(f"{self._where}: closed"))
+            self._fail(self._waiting, StoreAway(f"{self.where}: closed"))
         await self._hang_up()
 
     async def _watched(self, name: str, asking: Awaitable[Any]) -> Any:
@@ -289,7 +282,7 @@ class StoreClient:
         loop = asyncio.get_running_loop()
         call = _Call(_pack(command), again, loop.create_future(), quiet)
         if self._closed or self._is_known_away(loop.time()) or not self._breaker.admits(loop.time()):
-            raise StoreUntouched(f"{self._where} does not answer")
+            raise StoreUntouched(f"{self.where} does not answer")
         if not (at_once and self._join(call, loop.time())):
             self._waiting.append(call)
         if self._worker is None or self._worker.done():
@@ -308,16 +301,16 @@ class StoreClient:
                 # Whatever it was, nobody may wait for ever: neither these nor those that came after them.
                 await self._give_up(group, error)
             except asyncio.CancelledError:
-                self._fail(group + self._waiting, StoreAway(f"{self._where}: closed"))
+                self._fail(group + self._waiting, StoreAway(f"{self.where}: closed"))
                 raise
             else:
                 self._answered_at = asyncio.get_running_loop().time()
                 if self._breaker.worked():
-                    self._journal.event("store_back", store=self._where)
+                    self._journal.event("store_back", store=self.where)
 
     async def _exchange(self, group: list[_Call]) -> None:
         """``group`` may grow meanwhile."""
-        was_connected = self._connection.is_connected
+        was_connected = self._connection is not None and self._connection.is_connected
         try:
             read_only = await self._send(group)
         except (RedisConnectionError, OSError):
@@ -327,7 +320,7 @@ class StoreClient:
             await self._hang_up()
             once = [call for call in group if not call.again]
             group[:] = [call for call in group if call.again and not call.answer.done()]
-            self._fail(once, StoreAway(f"{self._where}: connection lost"))
+            self._fail(once, StoreAway(f"{self.where}: connection lost"))
             read_only = await self._send(group)
         if read_only:
             await self._hang_up()  # a fail-over: the name may lead to the new primary now
@@ -335,18 +328,16 @@ class StoreClient:
     async def _send(self, group: list[_Call]) -> bool:
         """One write, then a reply for each call, and for those that join. True: a reply says that the server is read-only."""
         connection = self._connection
-        if connection.is_connected and await connection.can_read():
+        if connection is not None and connection.is_connected and await connection.can_read():
             await self._hang_up()  # closed by the server while we were silent
-        if not connection.is_connected:
-            await connection.connect()  # type: ignore[no-untyped-call]
+        if connection is None or not connection.is_connected:
+            connection = await self._open()
         if not group:
             return False
         packed = [call.packed for call in group]
         if self._replicas:
-            packed.append(self._wait)
+            return await self._send_for_copies(connection, group, packed)
         await connection.send_packed_command(packed, check_health=False)
-        if self._replicas:
-            return await self._read_with_copies(group)
         try:
             self._let_join(group)
             read_only = False
@@ -358,15 +349,46 @@ class StoreClient:
         finally:
             self._joinable = None
 
-    async def _read_with_copies(self, group: list[_Call]) -> bool:
+    async def _open(self) -> AnyConnection:
+        opened = await self._dial.open()
+        if opened.copies is not None:
+            self.demand(opened.copies)
+        self._connection = opened.connection
+        return opened.connection
+
+    async def _send_for_copies(self, connection: AnyConnection, group: list[_Call], packed: list[bytes]) -> bool:
         """As WAIT speaks for all that was written before it, nobody joins, and nobody is answered before it."""
+        demanded = self._demanded
+        if demanded:
+            packed.append(self._wait(demanded))
+        if demanded < self._replicas:
+            packed.append(_ROLE)
+        await connection.send_packed_command(packed, check_health=False)
         replies = [await self._reply() for _ in group]
-        copies = await self._connection.read_response()
-        if copies < self._replicas:
-            raise _TooFewCopies(f"{copies} of {self._replicas} replicas have the write")
+        if demanded:
+            await self._count_copies(demanded)
+        if demanded < self._replicas:
+            role = await self._demand_reply()
+            online = min(self._replicas, len(role[2]) if role[0] == b"master" else 0)
+            if online > demanded:
+                # It came a moment ago, and may be promoted in the next.
+                self.demand(online)
+                await connection.send_packed_command([self._wait(online)], check_health=False)
+                await self._count_copies(online)
         for call, reply in zip(group, replies, strict=True):
             self._give(call, reply)
         return any(isinstance(reply, ReadOnlyError) for reply in replies)
+
+    async def _count_copies(self, demanded: int) -> None:
+        copies = await self._demand_reply()
+        if copies < demanded:
+            raise _TooFewCopies(f"{copies} of {demanded} replicas have the write")
+
+    async def _demand_reply(self) -> Any:
+        reply = await self._reply()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     def _let_join(self, group: list[_Call]) -> None:
         self._joinable = group
@@ -374,8 +396,11 @@ class StoreClient:
 
     def _join(self, call: _Call, now: float) -> bool:
         """False: it has to wait until the replies that are awaited have come."""
-        group, writer = self._joinable, self._connection._writer
-        if group is None or writer is None or now > self._join_until:
+        group, connection = self._joinable, self._connection
+        if group is None or connection is None or now > self._join_until:
+            return False
+        writer = connection._writer
+        if writer is None:
             return False
         if len(call.packed) > JOINED_OCTETS or len(group) >= MOST_JOINED:
             return False
@@ -396,6 +421,7 @@ class StoreClient:
             call.answer.set_result(reply)
 
     async def _reply(self) -> Any:
+        assert self._connection is not None
         try:
             return await self._connection.read_response()
         except ResponseError as error:
@@ -404,8 +430,8 @@ class StoreClient:
     # --- what to say when it fails ---
 
     async def _give_up(self, group: list[_Call], error: Exception) -> None:
-        if not isinstance(error, _TooFewCopies):
-            await self._hang_up()
+        # Too few copies, too: there may be another primary by now, or another number of replicas to wait for.
+        await self._hang_up()
         match error:
             case TimeoutError():
                 reason = "timeout"
@@ -414,9 +440,9 @@ class StoreClient:
             case _:
                 reason = f"{type(error).__name__}: {error}"[:200]
         if self._breaker.failed(asyncio.get_running_loop().time()):
-            self._journal.event("store_away", store=self._where, reason=reason)
+            self._journal.event("store_away", store=self.where, reason=reason)
         group, self._waiting = group + self._waiting, []
-        self._fail(group, StoreAway(f"{self._where}: {reason}"))
+        self._fail(group, StoreAway(f"{self.where}: {reason}"))
 
     def _fail(self, group: list[_Call], error: StoreAway) -> None:
         for call in group:
@@ -427,17 +453,23 @@ class StoreClient:
         """READONLY, OOM, MISCONF, NOAUTH, CLUSTERDOWN, an error in a script: the server answers, and says no."""
         if isinstance(error, NoScriptError):
             return _UnknownScript()
+        if isinstance(error, AskError):  # MovedError is one
+            told = f"{self.where}: {error}"[:200]
+            return Elsewhere(told, (error.host or "", error.port), once=not isinstance(error, MovedError))
         word = getattr(error, "status_code", None) or str(error).partition(" ")[0]
         reason = f"{word}: {error}"[:200]
         now = asyncio.get_running_loop().time()
         if not quiet and now >= self._refusals.get(word, now):
             self._refusals[word] = now + REFUSAL_SILENCE
-            self._journal.event("store_refused", store=self._where, reason=reason)
+            self._journal.event("store_refused", store=self.where, reason=reason)
         kind = StoreUntouched if word in _SAID_BEFORE else StoreAway
-        return kind(f"{self._where}: {reason}")
+        return kind(f"{self.where}: {reason}")
 
     async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
         try:
-            await self._connection.disconnect(nowait=True)
+            await connection.disconnect(nowait=True)
         except Exception:  # noqa: BLE001 - the connection is gone either way, and whoever waits must be told
             return

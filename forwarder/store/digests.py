@@ -14,7 +14,7 @@ from datetime import date
 
 from forwarder.model import Address, Finding
 from forwarder.ports import Journal
-from forwarder.store.client import StoreClient, load_script
+from forwarder.store.client import Commands, load_script
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.records import VERSION, open_address, open_finding, seal_address, seal_finding
 
@@ -32,7 +32,7 @@ _DIGEST = load_script("digest")
 class RedisDigests:
     """The names come from the ledger, which knows the salt."""
 
-    def __init__(self, client: StoreClient, ledger: RedisLedger, *, journal: Journal) -> None:
+    def __init__(self, client: Commands, ledger: RedisLedger, *, journal: Journal) -> None:
         self._client = client
         self._ledger = ledger
         self._journal = journal

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from forwarder.ports import Journal, StoreAway
-from forwarder.store.client import StoreClient
+from forwarder.store.client import Commands
 
 __all__ = ["Disk"]
 
@@ -24,7 +24,7 @@ REWRITE_PAUSE = 60.0
 class Disk:
     """Of the store's ``directory``. ``least``: octets below which it is short."""
 
-    def __init__(self, directory: Path, client: StoreClient, *, least: int, journal: Journal) -> None:
+    def __init__(self, directory: Path, client: Commands, *, least: int, journal: Journal) -> None:
         self._directory = directory
         self._client = client
         self._least = least

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from forwarder.model import Address
 from forwarder.ports import ComeBack
-from forwarder.store.client import StoreClient, load_script
+from forwarder.store.client import Commands, load_script
 from forwarder.store.ledger import RedisLedger
 
 __all__ = ["RedisGreylist"]
@@ -25,7 +25,7 @@ _SECOND = 1_000_000
 class RedisGreylist:
     """The names come from the ledger, which knows the salt."""
 
-    def __init__(self, client: StoreClient, ledger: RedisLedger) -> None:
+    def __init__(self, client: Commands, ledger: RedisLedger) -> None:
         self._client = client
         self._ledger = ledger
 

@@ -46,6 +46,14 @@ async def examine_store(client: StoreClient, *, ours: bool = False) -> list[Find
         )
     if facts.get("role") not in (None, "master"):
         findings.append(Finding(True, "the store is a replica and takes no writes; give the URL of its primary"))
+    if int(facts.get("connected_slaves", "0")) < client.replicas:
+        findings.append(
+            Finding(
+                False,
+                f"the store has {facts['connected_slaves']} replicas and a write counts when {client.replicas} have it"
+                " (store_replicas): until then nothing is kept there",
+            )
+        )
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         # Measured: a third of the tokens silently gone with allkeys-lru and with volatile-lru alike.

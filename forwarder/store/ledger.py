@@ -24,7 +24,7 @@ from typing import Any
 
 from forwarder.model import Address
 from forwarder.ports import Charge, Claim, Forwarded, Journal, RateOver
-from forwarder.store.client import StoreClient, load_script
+from forwarder.store.client import Commands, load_script
 from forwarder.store.rates import SECOND, rate_keys, to_take
 from forwarder.store.records import (
     HASH_TAG,
@@ -79,7 +79,7 @@ class RedisLedger:
 
     def __init__(
         self,
-        client: StoreClient,
+        client: Commands,
         *,
         journal: Journal,
         lease: int = 120,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from forwarder.ports import Journal, StsPolicy
-from forwarder.store.client import StoreClient
+from forwarder.store.client import Commands
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.records import open_policy, seal_policy
 
@@ -18,7 +18,7 @@ __all__ = ["RedisPolicies"]
 class RedisPolicies:
     """The names come from the ledger, which knows the salt."""
 
-    def __init__(self, client: StoreClient, ledger: RedisLedger, *, journal: Journal) -> None:
+    def __init__(self, client: Commands, ledger: RedisLedger, *, journal: Journal) -> None:
         self._client = client
         self._ledger = ledger
         self._journal = journal

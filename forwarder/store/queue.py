@@ -18,7 +18,7 @@ import idna
 from forwarder.auth.dnsname import dns_name
 from forwarder.dispatch import pick
 from forwarder.ports import Claim, Claimed, Forwarded, Held, Journal, QueueFull, QueueSize
-from forwarder.store.client import StoreClient, load_script
+from forwarder.store.client import Commands, load_script
 from forwarder.store.disk import Disk
 from forwarder.store.ledger import DELIVERED_FOR, RedisLedger, claim_key
 from forwarder.store.queuerecords import digest, open_held, seal_held
@@ -120,7 +120,7 @@ class RedisQueue:
 
     def __init__(
         self,
-        client: StoreClient,
+        client: Commands,
         ledger: RedisLedger,
         *,
         journal: Journal,

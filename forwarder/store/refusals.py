@@ -6,7 +6,7 @@ Kind of keys (names: ``forwarder.store.records``): a  author  mark: this provide
 
 from __future__ import annotations
 
-from forwarder.store.client import StoreClient
+from forwarder.store.client import Commands
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.records import VERSION
 
@@ -19,7 +19,7 @@ REFUSED_FOR = 30 * 86400
 class RedisRefusals:
     """The names come from the ledger, which knows the salt."""
 
-    def __init__(self, client: StoreClient, ledger: RedisLedger) -> None:
+    def __init__(self, client: Commands, ledger: RedisLedger) -> None:
         self._client = client
         self._ledger = ledger
 

@@ -14,7 +14,7 @@ from datetime import date
 
 from forwarder.model import TlsSession
 from forwarder.ports import Journal
-from forwarder.store.client import StoreClient, load_script
+from forwarder.store.client import Commands, load_script
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.records import VERSION, open_session, seal_session
 
@@ -32,7 +32,7 @@ _SESSIONS = load_script("sessions")
 class RedisTlsCounts:
     """The names come from the ledger, which knows the salt."""
 
-    def __init__(self, client: StoreClient, ledger: RedisLedger, *, journal: Journal) -> None:
+    def __init__(self, client: Commands, ledger: RedisLedger, *, journal: Journal) -> None:
         self._client = client
         self._ledger = ledger
         self._journal = journal

@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from forwarder.ports import Clock, Journal, Standing, StoreAway, Subject
 from forwarder.standing import add_mail
-from forwarder.store.client import StoreClient, load_script
+from forwarder.store.client import Commands, load_script
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.records import Names, open_standing, seal_standing
 
@@ -43,7 +43,7 @@ _CHANGED_MEANWHILE, _DONE, _FULL = 0, 1, 2
 class RedisStandings:
     """The names come from the ledger, which knows the salt."""
 
-    def __init__(self, client: StoreClient, ledger: RedisLedger, clock: Clock, journal: Journal) -> None:
+    def __init__(self, client: Commands, ledger: RedisLedger, clock: Clock, journal: Journal) -> None:
         self._client = client
         self._ledger = ledger
         self._clock = clock

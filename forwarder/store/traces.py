@@ -19,7 +19,7 @@ import msgspec
 
 from forwarder.model import Address
 from forwarder.ports import Journal, Traced, TraceEvent
-from forwarder.store.client import StoreClient, load_script
+from forwarder.store.client import Commands, load_script
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.records import UNREADABLE, VERSION, Names
 
@@ -51,7 +51,7 @@ _decode = msgspec.msgpack.Decoder(_Group).decode
 class RedisTraces:
     """The names come from the ledger, which knows the salt. ``keep`` in seconds."""
 
-    def __init__(self, client: StoreClient, ledger: RedisLedger, *, journal: Journal, keep: int) -> None:
+    def __init__(self, client: Commands, ledger: RedisLedger, *, journal: Journal, keep: int) -> None:
         self._client = client
         self._ledger = ledger
         self._journal = journal

@@ -111,7 +111,8 @@ def test_a_key_that_is_none_and_one_that_others_can_read(config: Path, capsys: p
 @pytest.mark.parametrize(
     ("variable", "value", "complaint"),
     [
-        ("FORWARDER_STORE", "redis+sentinel://a/b", "is not supported yet"),
+        ("FORWARDER_STORE", "redis+sentinel://127.0.0.1", "with the service's name there"),
+        ("FORWARDER_STORE", "redis+cluster://127.0.0.1/4", "a cluster has no databases"),
         ("FORWARDER_STORE", "redis://a:b/c@d/0", "the URL cannot be read"),
         ("FORWARDER_DNS__ZONE_FILE", "keys/srs.secret", "srs.secret"),
     ],

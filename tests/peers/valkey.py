@@ -8,7 +8,7 @@ import signal
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ _START = 60
 
 @dataclass
 class Valkey:
-    """``url`` is what the service is given."""
+    """``url`` is what the service is given. ``options`` beyond the usual ones, as in its file."""
 
     folder: Path
     port: int
+    options: dict[str, str] = field(default_factory=dict)
     process: asyncio.subprocess.Process | None = None
     kills: int = 0
 
@@ -51,7 +52,7 @@ class Valkey:
             "appendonly": "yes",
             "appendfsync": "always",
             "save": "",
-        }
+        } | self.options
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         self.process = await asyncio.create_subprocess_exec(
             find_server(), *words, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL

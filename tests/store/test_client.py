@@ -553,8 +553,9 @@ async def test_a_server_behind_tls_is_asked_only_when_its_certificate_is_good(
 @pytest.mark.parametrize(
     "url",
     [
-        "redis+sentinel://a,b/mymaster",
+        "redis+sentinel://a,b",
         "redis+cluster://a:7000",
+        "redis+elsewhere://a:7000",
         "http://localhost",
         "",
         "embedded",
