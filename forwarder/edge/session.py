@@ -49,7 +49,8 @@ _Method = Callable[[Any, bytes], Awaitable[None]]
 #: Octets of a command line: RFC 5321 section 4.5.3.1.4 says 512, the extensions we offer add to it (RFC 1870, 3461, 6531).
 MAX_COMMAND = 2048
 #: Octets that wait unread before the client is made to wait: of a message, and between messages, where they count for nobody.
-HIGH_WATER = 1024 * 1024
+# What is there is looked at in one go, for every session that has some: this bounds how long the loop is held up.
+HIGH_WATER = 128 * 1024
 HIGH_WATER_BETWEEN = 64 * 1024
 #: Seconds until a timer looks again whether a deadline came nearer meanwhile.
 _LOOK_AGAIN = 5.0
