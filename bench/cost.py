@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["cpu_ms", "memory_mb", "tree"]
+__all__ = ["cpu_ms", "files", "memory_mb", "tree", "without_store"]
 
 _PROC = Path("/proc")
 
@@ -27,6 +27,24 @@ def tree(root: int) -> list[int]:
     return found
 
 
+def without_store(root: int) -> list[int]:
+    """``root`` and its workers: what is not the embedded store."""
+    return [pid for pid in tree(root) if "python" in _name(pid)]
+
+
+def _name(pid: int) -> str:
+    with suppress(OSError):
+        return (_PROC / str(pid) / "exe").readlink().name
+    return ""
+
+
+def files(pid: int) -> int:
+    """Open file descriptors of one process."""
+    with suppress(OSError):
+        return len(list((_PROC / str(pid) / "fd").iterdir()))
+    return 0
+
+
 def cpu_ms(root: int) -> float:
     """Milliseconds on a processor so far, of every thread of the tree. Those of threads that have ended are not in it."""
     total = 0
@@ -38,10 +56,10 @@ def cpu_ms(root: int) -> float:
     return total / 1e6
 
 
-def memory_mb(root: int) -> float:
-    """Proportional set size of the tree: shared pages count once."""
+def memory_mb(root: int, pids: list[int] | None = None) -> float:
+    """Proportional set size of the tree, or of ``pids`` of it: shared pages count once."""
     total = 0
-    for pid in tree(root):
+    for pid in tree(root) if pids is None else pids:
         with suppress(OSError):
             for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):

@@ -13,15 +13,15 @@ from typing import cast
 
 import uvloop
 
-__all__: list[str] = []
+__all__ = ["Session"]
 
 _GREETING = b"220 mx.sink.test ESMTP\r\n"
 _EHLO = b"250-mx.sink.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE 100000000\r\n250 ENHANCEDSTATUSCODES\r\n"
 _END = b"\r\n.\r\n"
 
 
-class _Session(asyncio.Protocol):
-    def __init__(self, counts: Counter[str], until: int) -> None:
+class Session(asyncio.Protocol):
+    def __init__(self, counts: Counter[str], until: int = 0) -> None:
         self._counts = counts
         self._until = until
         self._buffer = bytearray()
@@ -74,6 +74,10 @@ class _Session(asyncio.Protocol):
 
     def _take(self, message: bytes) -> None:
         self._in_data = False
+        self.take(message)
+
+    def take(self, message: bytes) -> None:
+        """Another sink may do something else with it."""
         header = message.partition(b"\r\n\r\n")[0]
         self._counts["arrived"] += 1
         sealed = (
@@ -88,13 +92,21 @@ class _Session(asyncio.Protocol):
         if self._until and self._counts["recipients"] >= self._until:
             self._until = 0
             print("all", flush=True)
-        self._transport.write(b"250 2.0.0 taken\r\n")
+        self.say(b"250 2.0.0 taken\r\n")
+
+    def say(self, reply: bytes) -> None:
+        """One reply."""
+        self._transport.write(reply)
+
+    def drop(self) -> None:
+        """The connection, without a word."""
+        self._transport.abort()
 
 
 async def _main(host: str, port: int, until: int) -> None:
     counts: Counter[str] = Counter(arrived=0, sealed=0, connections=0, recipients=0)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Session(counts, until), host, port, backlog=1024)
+    server = await loop.create_server(lambda: Session(counts, until), host, port, backlog=1024)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.buffer.read)
     server.close()

@@ -6,20 +6,35 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE
+from typing import Any
 
 from tests.suites import ROOT
 
 
-async def test_load_is_sent_sealed_and_counted() -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.load", "--workload", "4k", "--seconds", "0.2", "--rounds", "1", "--json"),
-        cwd=ROOT,
-        stdout=PIPE,
-    )
+async def bench(*arguments: str) -> Any:
+    """What it prints as JSON."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", *arguments, "--json", cwd=ROOT, stdout=PIPE)
     async with asyncio.timeout(60):
         printed, _ = await process.communicate()
-    rows = json.loads(printed)[""]
     assert process.returncode == 0
+    return json.loads(printed)
+
+
+async def test_load_is_sent_sealed_and_counted() -> None:
+    rows = (await bench("bench.load", "--workload", "4k", "--seconds", "0.2", "--rounds", "1"))[""]
     assert rows["4k"][0]["cpu_ms"] > 0
     assert rows["4k"][0]["rate"] > 0
     assert rows["4k"][0]["lost"] == rows["4k"][0]["unsealed"] == rows["4k"][0]["refused"] == 0
+
+
+async def test_every_message_of_a_cold_run_is_from_a_domain_that_passes() -> None:
+    found = await bench("bench.cold", "--domains", "40", "--parts", "2", "--warm", "20")
+    assert [one["messages"] for one in found["rows"] if one["what"].startswith("cold")] == [20, 20]
+    assert found["total"]["refused"] == found["total"]["lost"] == 0
+
+
+async def test_a_soak_has_faults_and_loses_nothing() -> None:
+    found = await bench("bench.soak", "--minutes", "0.03", "--probe", "0.3", "--faults", "0.05")
+    assert found["taken"] > 0
+    assert found["given_up"] == 0
+    assert found["lost"] == found["doubled"] == 0
