@@ -87,6 +87,7 @@ BUSY = "an earlier attempt is still under way"
 STILL_UNDER_WAY = "the next hop has not answered within the session's deadline"
 QUEUE_FIRST = "the queue comes first"
 QUEUE_AWAY = "the queue cannot take it now"
+PUT_ASIDE = "put aside for the operator"
 
 
 class Hold(Enum):
@@ -302,6 +303,16 @@ class Dispatcher:
             )
         return tuple(fates)
 
+    async def put_aside(self, plans: Sequence[Plan], attempt: str, reason: str, *, recorded: bool) -> tuple[Fate, ...]:
+        """Keep all of it for the operator, who may let it go on; nobody tries it before. What cannot be kept is Deferred."""
+        held = [one.held for one in plans if one.held is not None]
+        if len(held) == len(plans) and await self._put(plans, held, dead=reason) is _Put.DONE:
+            return tuple(Fate(ticket, Queued(PUT_ASIDE)) for plan in plans for ticket in plan.tickets)
+        fates: list[Fate] = []
+        for plan in plans:
+            fates += await self._conclude(plan, _all_deferred(plan, QUEUE_AWAY), attempt, recorded, may_hold=False)
+        return tuple(fates)
+
     async def _wait(self, tasks: set[asyncio.Task[tuple[Fate, ...]]]) -> None:
         """Until all are done, or patience is at its end."""
         loop = asyncio.get_running_loop()
@@ -437,15 +448,21 @@ class Dispatcher:
     # --- the queue
 
     async def _put(
-        self, plans: Sequence[Plan], held: Sequence[Held], *, delay: float = 0, lease: str | None = None
+        self,
+        plans: Sequence[Plan],
+        held: Sequence[Held],
+        *,
+        delay: float = 0,
+        lease: str | None = None,
+        dead: str | None = None,
     ) -> _Put:
-        """All of it or nothing. With ``lease`` it belongs to the attempt that is under way."""
+        """All of it or nothing. With ``lease`` it belongs to the attempt that is under way; with ``dead`` it is nobody's turn."""
         if self._queue is None or not held:
             return _Put.REFUSED
         message, is_in = plans[0].delivery.id, False
         reach("K8")
         try:
-            await self._queue.put(held, lease=lease, seconds=self._lease, delay=delay)
+            await self._queue.put(held, lease=lease, seconds=self._lease, delay=delay, dead=dead)
             is_in = True
             if lease is not None:
                 # Its final dot may be on the way by now: after a crash this must not pass for a first attempt.
@@ -460,6 +477,9 @@ class Dispatcher:
             self._unsettled.note((each.fingerprint for one in held for each in one.waiting), Claim.BUSY)
             return _Put.UNKNOWN
         for one in held:
+            if dead is not None:
+                self._journal.event("queue.dead", id=message, item=one.id, recipients=len(one.waiting), reason=dead)
+                continue
             self._journal.event(
                 "queue.put",
                 id=message,

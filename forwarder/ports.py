@@ -12,7 +12,17 @@ from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from forwarder.model import Address, Caller, Delivery, Envelope, Finding, Outcome, TlsSession
+from forwarder.model import (
+    Address,
+    Caller,
+    ContentCheck,
+    Delivery,
+    Envelope,
+    Finding,
+    Message,
+    Outcome,
+    TlsSession,
+)
 
 T = TypeVar("T")
 
@@ -92,6 +102,16 @@ class Callers(Protocol):
     def look_up(self, ip: IPv4Address | IPv6Address) -> Awaitable[Caller]:
         """Begin to ask, in the background; what comes can be awaited any number of times, behind ``asyncio.shield``. It has a
         time limit, and never raises."""
+
+
+class ContentFilters(Protocol):
+    """Programs that know content: spam filters, virus scanners."""
+
+    async def check(
+        self, envelope: Envelope, message: Message, recipients: Sequence[Address]
+    ) -> Sequence[ContentCheck]:
+        """What each of them says, in the order of the configuration; all are asked at once. Each has a time limit. Never raises:
+        one that cannot be asked is a check that says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -577,10 +597,12 @@ class Queue(Protocol):
         lease: str | None = None,
         seconds: float = 0,
         delay: float = 0,
+        dead: str | None = None,
     ) -> None:
         """All of them or none, durable when it returns; the fingerprints become delivered marks in the same step, so that a
         retry of the sender's makes no second copy. With ``lease`` they belong to that attempt, which is under way, for
-        ``seconds``; without one they are due in ``delay`` seconds. Raises ``QueueFull``."""
+        ``seconds``; without one they are due in ``delay`` seconds. With ``dead``, a reason, they are dead letters from the first
+        moment on. Raises ``QueueFull``."""
 
     async def claim(self, lease: str, *, seconds: float, limit: int, per_destination: int) -> Sequence[Claimed]:
         """Up to ``limit`` due ones for this lease, destinations taken in turn, never more than ``per_destination`` of one next

@@ -5,6 +5,7 @@ From the top:
     Mailkey-Signature           ours, over the new envelope sender; one for each next hop, bound to its recipients
     ARC-Seal, -Message-Signature, -Authentication-Results     what we found, for receivers that read ARC (RFC 8617)
     DKIM-Signature (RSA, ed25519)                             we handled this (RFC 6376)
+    X-Spam-Status and others    what content filters found, by names that the operator gave
     Authentication-Results      what we found (RFC 8601)
     Delivered-To                the alias; stops loops (RFC 9228)
     Received                    the lowest of our block: all below it is the sender's (bounce.py cuts there); with our
@@ -78,11 +79,13 @@ def seal_message(
     names: Names,
     keys: KeyRing,
     now: datetime,
+    added: Sequence[Field] = (),
 ) -> Sealed:
-    """Everything but the mailkey signature, which is bound to a next hop."""
+    """Everything but the mailkey signature, which is bound to a next hop. ``added``: fields of content filters."""
     message = remove_forged_results(message, names.authserv_id)
     results = authres.render(names.authserv_id, verdict, envelope)
     trace = (
+        *(one.raw for one in added),
         authres.build_field(results),
         b"Delivered-To: " + wire(alias) + b"\r\n",
         received.build_received(

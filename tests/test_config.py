@@ -442,6 +442,52 @@ D = '[domains."fwd.test"'
             id="a score without a list",
         ),
         pytest.param(
+            LEAST + '[[content.rspamd]]\nurl = "https://x.test"\n',
+            [
+                (
+                    "content.rspamd[0].url: must be http://host:port or unix:/path, like http://127.0.0.1:11333, "
+                    "got 'https://x.test' (line 5)"
+                )
+            ],
+            id="a filter that is asked in another way",
+        ),
+        pytest.param(
+            LEAST + '[[content.milter]]\nsocket = "127.0.0.1:8891"\n',
+            [
+                (
+                    "content.milter[0].socket: must be inet:host:port or unix:/path, like inet:127.0.0.1:8891, "
+                    "got '127.0.0.1:8891' (line 5)"
+                )
+            ],
+            id="a milter's socket in another's spelling",
+        ),
+        pytest.param(
+            LEAST + '[[content.rspamd]]\nurl = "unix:/r"\naccept_fields = ["From", "X Y"]\n',
+            [
+                "content.rspamd[0].accept_fields[0]: From is not a filter's to write, got 'From' (line 6)",
+                (
+                    "content.rspamd[0].accept_fields[1]: must be the name of a header field, like X-Spam-Status, "
+                    "without the colon, got 'X Y' (line 6)"
+                ),
+            ],
+            id="fields that no filter may write",
+        ),
+        pytest.param(
+            LEAST + '[[content.rspamd]]\nurl = "unix:/r"\ntag_above = 5\nreject_above = 4\n',
+            ["content.rspamd[0]: reject_above is below tag_above: tag_above would never matter (line 4)"],
+            id="limits out of order",
+        ),
+        pytest.param(
+            LEAST + '[[content.rspamd]]\nurl = "unix:/r"\n[[content.milter]]\nsocket = "unix:/m"\nname = "rspamd"\n',
+            ["content.milter[0].name: two filters have the name rspamd: give each its own (line 8)"],
+            id="two filters of one name",
+        ),
+        pytest.param(
+            LEAST + "[content]\nsubmission = true\n",
+            ["content.submission: there is nobody to ask: no [[content.rspamd]], no [[content.milter]] (line 5)"],
+            id="nobody to ask",
+        ),
+        pytest.param(
             LEAST + "[greylist]\nwindow = 60\n",
             ["greylist: window must be more than delay: nobody could come back in time (line 4)"],
             id="nobody can come back in time",

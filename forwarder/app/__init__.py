@@ -1,6 +1,7 @@
 """How do the parts become one program? The only room that names concrete adapters.
 
 clock         what time it is
+content       content filters, and what follows from what they say
 errors        StartError: one sentence for the operator
 parts         what the settings make of each part
 reading       what a new configuration changes
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from forwarder.app.activation import Passed
 from forwarder.app.clock import SystemClock
+from forwarder.app.content import content_policy, content_rules, load_filter_passwords, make_filters
 from forwarder.app.errors import StartError
 from forwarder.app.measuring import clear_numbers
 from forwarder.app.parts import (
@@ -55,14 +57,18 @@ __all__ = [
     "State",
     "SystemClock",
     "clear_numbers",
+    "content_policy",
+    "content_rules",
     "digest_of",
     "keep_store",
     "key_state",
+    "load_filter_passwords",
     "load_keys",
     "load_letters",
     "load_login",
     "load_note",
     "load_rules",
+    "make_filters",
     "make_key_host",
     "make_resolver",
     "make_resolvers",

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from forwarder.app.content import make_filters
 from forwarder.app.parts import (
     Material,
     door_of,
@@ -44,6 +45,7 @@ from forwarder.edge.session import EdgeSettings
 from forwarder.edge.shaking import Shaking
 from forwarder.edge.submission import SubmissionSession
 from forwarder.edge.trust import Trust
+from forwarder.filters import Filters
 from forwarder.keyhost import KeyHostClient
 from forwarder.keys.usage import Usage
 from forwarder.mail.tlsreport import Reporter
@@ -115,6 +117,7 @@ class Generation:
         self._tasks: list[asyncio.Task[None]] = []
         self._web: WebServer | None = None
         self._callers: DnsCallers | None = None
+        self._filters: Filters | None = None
         self._resolver = self._share_resolver(before)
         self._ring = self._share_keys(before)
         self._key_host = self._share_key_host(before)
@@ -131,6 +134,7 @@ class Generation:
         )
         self._held: list[Shared[Any]] = [self._resolver, self._ring, self._key_host, self._sts, self._relay]
         queue = ground.store.queue(settings, ledger)
+        self._filters = make_filters(settings, material.filter_passwords)
         digests = ground.store.digests(ledger)
         doors = Doors(
             directory=material.directory,
@@ -145,6 +149,7 @@ class Generation:
             digests=digests,
             greylist=ground.store.greylist(ledger),
             queue=queue,
+            filters=self._filters,
             rates=ground.rates,
         )
         told = material.pipeline
@@ -374,6 +379,8 @@ class Generation:
             await self._web.stop()
         if self._callers is not None:
             await self._callers.aclose()
+        if self._filters is not None:
+            await self._filters.aclose()
         while self._held:
             await self._held.pop().let_go()
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 from forwarder.app.activation import endpoint_of
+from forwarder.app.content import content_policy, load_filter_passwords
 from forwarder.app.errors import StartError
 from forwarder.app.shares import limits_of_one
 from forwarder.auth.suffix import is_public_suffix
@@ -95,6 +96,8 @@ class Material:
     web_tls: ssl.SSLContext | None
     relaying: RelaySettings
     directory: StaticDirectory
+    #: Of each rspamd, in the order of the settings.
+    filter_passwords: Sequence[str | None] = field(default=(), repr=False)
 
 
 def read_material(settings: Settings, now: datetime) -> Material:
@@ -115,6 +118,7 @@ def read_material(settings: Settings, now: datetime) -> Material:
         web_tls=make_web_tls(settings),
         relaying=relay_settings(settings),
         directory=StaticDirectory.from_settings(settings),
+        filter_passwords=load_filter_passwords(settings),
     )
 
 
@@ -403,6 +407,7 @@ def pipeline_settings(settings: Settings, text: str | None, rules: Rules, letter
         rates=rates_of(settings),
         slow_per_hour=settings.complaints.slow_per_hour,
         greylisting=greylisting_of(settings),
+        content=content_policy(settings),
         patience=patience_of(settings),
         hard_weight=settings.learning.hard,
         weights=settings.learning.weights,

@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
             *_unusable_rules(loaded),
             *_unusable_letters(loaded),
             *_unusable_login(loaded),
+            *_unusable_filters(loaded),
         ]:
             raise ConfigError(loaded.source, mistakes)
     except ConfigError as error:
@@ -194,6 +195,18 @@ def _unusable_login(loaded: Loaded) -> Iterator[Mistake]:
             yield loaded.mistake(path, str(error).removeprefix("relay.smarthost_password_file: "))
 
 
+def _unusable_filters(loaded: Loaded) -> Iterator[Mistake]:
+    if any(one.password_file is not None for one in loaded.settings.content.rspamd):
+        from forwarder.app import StartError, load_filter_passwords
+
+        try:
+            load_filter_passwords(loaded.settings)
+        except StartError as error:
+            where, _, why = str(error).partition(": ")
+            number = int(where.partition("[")[2].partition("]")[0])
+            yield loaded.mistake(("content", "rspamd", number, "password_file"), why)
+
+
 class _NoJournal:
     """Nothing happens here that a log should hear of."""
 
@@ -209,6 +222,7 @@ def _summary(settings: Settings) -> Iterator[str]:
         yield f"serves its mailkeys over HTTP{'S' if settings.web.tls.cert else ''} on {', '.join(settings.web.listen)}"
     yield from _submission(settings)
     yield from _callers(settings)
+    yield from _filters(settings)
     for name, domain in settings.domains.items():
         disabled = sum(1 for one in domain.aliases.values() if not one.enabled)
         some = [f"{len(domain.aliases)} alias{'es' if len(domain.aliases) != 1 else ''}"]
@@ -244,6 +258,22 @@ def _callers(settings: Settings) -> Iterator[str]:
         score = settings.greylist.from_score
         who = f"whom DNS lists give {score:g}" if score else "whom no check vouches for"
         yield f"has {who} come back after {settings.greylist.delay:g} seconds"
+
+
+def _filters(settings: Settings) -> Iterator[str]:
+    told = settings.content
+    if not (told.rspamd or told.milter):
+        return
+    from forwarder.app import content_rules
+
+    places = [*(one.url for one in told.rspamd), *(one.socket for one in told.milter)]
+    for rule, place in zip(content_rules(settings), places, strict=True):
+        follows = [f"{action} above {limit:g}" for limit, action in rule.above]
+        follows += [f"{action} where it says {word}" for word, action in rule.actions.items() if action != "accept"]
+        yield f"asks {rule.name} at {place} about content: {', '.join(follows)}; {rule.on_failure} where it fails"
+    also = [what for what, asked in (("postmaster's", told.postmaster), ("users'", told.submission)) if asked]
+    if also:
+        yield f"  about {' and '.join(also)} mail, too"
 
 
 def _next_hop(settings: Settings) -> str:

@@ -2,7 +2,7 @@
 
 The message is taken as if it came now, from ``--ip``, with the envelope given as options; the aliases, keys and policy are the
 configuration's. A reversible address that needs the store is shown as opaque; claims and budgets are not asked. Whether a next
-hop has refused such mail is, where From depends on it.
+hop has refused such mail is, where From depends on it; content filters are, with --filters.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from forwarder import rewrite, route, screen, seal
 from forwarder.app import StartError, SystemClock, load_keys, make_key_host, make_resolver, names_of, policy_of
 from forwarder.auth.verify import verify
 from forwarder.cli.authenticate import verdict_fields
+from forwarder.cli.explaincontent import explain_content
 from forwarder.cli.explainfrom import explain_from
 from forwarder.config import ConfigError, Settings, load
 from forwarder.directory import StaticDirectory
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--helo", default="unknown.invalid", help="what the client calls itself")
     parser.add_argument("--mail-from", default="", metavar="ADDRESS", help="reverse-path; empty is the null sender")
     parser.add_argument("--rcpt-to", required=True, metavar="ADDRESS", help="the alias it is for")
+    parser.add_argument("--filters", action="store_true", help="ask the content filters, too: they read the message")
     parser.add_argument("--json", action="store_true")
 
 
@@ -78,10 +80,10 @@ async def _explain(settings: Settings, args: argparse.Namespace, raw: bytes) -> 
         recipients=(Recipient(parse_address(args.rcpt_to)),),
         received_at=SystemClock().now(),
     )
-    return told | await _route(settings, envelope, message)
+    return told | await _route(settings, envelope, message, ask=args.filters)
 
 
-async def _route(settings: Settings, envelope: Envelope, message: Message) -> dict[str, Any]:
+async def _route(settings: Settings, envelope: Envelope, message: Message, *, ask: bool) -> dict[str, Any]:
     directory = StaticDirectory.from_settings(settings)
     found = await directory.look_up(envelope.recipients[0].address)
     if not isinstance(found, AliasFound | MailboxFound):
@@ -112,6 +114,14 @@ async def _route(settings: Settings, envelope: Envelope, message: Message) -> di
     decided = route.decide(resolved, envelope, verdict, policy_of(settings, found.alias.domain))
     if isinstance(decided, Refuse):
         return told | {"route": "refuse", "reply": str(decided.reply), "reason": decided.reason}
+    content = await explain_content(settings, envelope, message, verdict, decided.alias, ask=ask)
+    told |= content.told
+    if content.ended is not None:
+        return told | content.ended
+    filtered = content.filtered
+    message = filtered.message
+    if filtered.one_way is not None:
+        decided = route.without_way_back(decided, filtered.one_way)
     if not isinstance(decided, Forward):
         return told | {"route": "keep", "mailbox": decided.mailbox, "reason": decided.reason}
     rewritten = rewrite.rewrite_sender(
@@ -122,7 +132,15 @@ async def _route(settings: Settings, envelope: Envelope, message: Message) -> di
     if found_from.first is not None:
         message = found_from.first.message
     sealed = seal.seal_message(
-        message, envelope, verdict, decided.alias, srs_domain=decided.srs_domain, names=names, keys=keys, now=now
+        message,
+        envelope,
+        verdict,
+        decided.alias,
+        srs_domain=decided.srs_domain,
+        names=names,
+        keys=keys,
+        now=now,
+        added=filtered.added,
     )
     domain = decided.srs_domain if rewritten.sender is not None else names.hostname
     head, _ = seal.address_to(
@@ -137,8 +155,8 @@ async def _route(settings: Settings, envelope: Envelope, message: Message) -> di
     added = head[: len(head) - len(sealed.message.header) - len(sealed.message.separator)]
     removed = len(message.fields) - len(sealed.message.fields)
     return told | {
-        "route": "forward",
-        "reason": decided.reason,
+        "route": "forward" if filtered.quarantine is None else "quarantine",
+        "reason": filtered.quarantine or decided.reason,
         "alias": str(decided.alias),
         "targets": [str(one) for one in decided.targets],
         "sender_form": decided.sender_form.value,
@@ -163,6 +181,8 @@ def _for_people(told: dict[str, Any]) -> Iterator[str]:
                 yield f"  {method:<20} {check['result']}{_plain(why)}"
             else:
                 yield f"  {method:<20} {check or 'nothing'}"
+    for one in told.get("content", ()):
+        yield f"  {'content ' + one['filter']:<20} {_plain(one['found'])}"
     yield f"{told['route']}: {_plain(told['reason'])}"
     shown = "reply mailbox alias targets rewritten_sender from from_rewrite from_reason fields_removed octets_added"
     for name in shown.split():

@@ -26,6 +26,7 @@ def examine(settings: Settings) -> Iterator[tuple[Path, str]]:
     yield from _repeated_keys(settings)
     yield from _submission(settings)
     yield from _dns_lists(settings)
+    yield from _filters(settings)
     yield from _tls_reports(settings)
     directory = StaticDirectory.from_settings(settings)
     yield from _complaint_addresses(settings, directory)
@@ -64,6 +65,8 @@ def _files(settings: Settings) -> Iterator[tuple[Path, FilePath | None]]:
     yield ("relay", "smarthost_password_file"), settings.relay.smarthost_password_file
     yield ("mailkey", "fetch_ca_file"), settings.mailkey.fetch_ca_file
     yield ("relay", "tls", "ca_file"), settings.relay.tls.ca_file
+    for number, rspamd in enumerate(settings.content.rspamd):
+        yield ("content", "rspamd", number, "password_file"), rspamd.password_file
     for number, mailkey in enumerate(settings.keys.mailkey):
         yield ("keys", "mailkey", number, "key"), mailkey.key
     for number, dkim in enumerate(settings.keys.dkim):
@@ -123,6 +126,18 @@ def _dns_lists(settings: Settings) -> Iterator[tuple[Path, str]]:
             yield ("dnsbl", number, "zone"), f"{zone} is listed twice: it would count twice"
     if settings.greylist.enabled and settings.greylist.from_score and not zones:
         yield ("greylist", "from_score"), "nobody has a score: there is no [[dnsbl]]"
+
+
+def _filters(settings: Settings) -> Iterator[tuple[Path, str]]:
+    seen: set[str] = set()
+    told = settings.content
+    for kind, names in (("rspamd", [one.name for one in told.rspamd]), ("milter", [one.name for one in told.milter])):
+        for number, name in enumerate(names):
+            if name in seen:
+                yield ("content", kind, number, "name"), f"two filters have the name {name}: give each its own"
+            seen.add(name)
+    if settings.content.submission and not seen:
+        yield ("content", "submission"), "there is nobody to ask: no [[content.rspamd]], no [[content.milter]]"
 
 
 def _tls_reports(settings: Settings) -> Iterator[tuple[Path, str]]:

@@ -12,10 +12,12 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyAddress, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, IPvAnyAddress, model_validator
 
 from forwarder.config import values
+from forwarder.config.content import Content
 from forwarder.config.locate import Path
+from forwarder.config.table import Table as _Table
 from forwarder.config.values import (
     AliasName,
     Count,
@@ -42,10 +44,6 @@ __all__ = ["Settings", "fields_at"]
 
 
 # --- tables ------------------------------------------------------------------------------------------------------------
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Listener(_Table):
@@ -392,7 +390,7 @@ class CallerNetwork(_Table):
 
     network: Network
     skip: Annotated[
-        tuple[Literal["dnsbl", "greylist", "iprev"], ...], BeforeValidator(values.split), Field(min_length=1)
+        tuple[Literal["dnsbl", "greylist", "iprev", "content"], ...], BeforeValidator(values.split), Field(min_length=1)
     ]
 
 
@@ -604,6 +602,7 @@ class Settings(_Table):
     dnsbl: Annotated[tuple[DnsBl, ...], Field(max_length=20)] = ()
     networks: tuple[CallerNetwork, ...] = ()
     greylist: Greylist = Field(default_factory=Greylist)
+    content: Content = Field(default_factory=Content)
     bounces: Bounces = Bounces()
     complaints: Complaints = Complaints()
     rates: Rates = Rates()

@@ -18,7 +18,7 @@ from forwarder.ports import (
 )
 from forwarder.smtp import reply
 
-__all__ = ["accepted_reply", "deferred_reply", "failed_reply", "known", "scrubbed"]
+__all__ = ["accepted_reply", "deferred_reply", "failed_reply", "known", "scrubbed", "set_aside_reply"]
 
 
 def known(claim: Claim) -> Delivered | Deferred:
@@ -32,6 +32,12 @@ def known(claim: Claim) -> Delivered | Deferred:
 def accepted_reply(taken: Sequence[Fate]) -> Reply:
     """All of it is delivered, or some of it is ours to deliver."""
     return reply.QUEUED if any(isinstance(one.outcome, Queued) for one in taken) else reply.DELIVERED
+
+
+def set_aside_reply(fates: Sequence[Fate]) -> Reply:
+    """Nothing was tried: it lies here, or could not be put aside."""
+    deferred = [one for one in fates if isinstance(one.outcome, Deferred)]
+    return deferred_reply(deferred[0]) if deferred else reply.SET_ASIDE
 
 
 def deferred_reply(fate: Fate) -> Reply:

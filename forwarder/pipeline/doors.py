@@ -8,6 +8,7 @@ from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 
 from forwarder import bounce, route, seal
+from forwarder.content import ContentRule
 from forwarder.dispatch import Fate, Hold
 from forwarder.mail.reasons import Reason, Rules, standard_rules
 from forwarder.mail.report import RecipientStatus, message_id_of
@@ -24,6 +25,7 @@ from forwarder.model import (
 from forwarder.ports import (
     Clock,
     ComeBack,
+    ContentFilters,
     Digests,
     Directory,
     Greylist,
@@ -40,7 +42,7 @@ from forwarder.rates import RateMemory, Rates
 from forwarder.smtp import reply
 from forwarder.standing import Patience, Scale
 
-__all__ = ["DEFAULT_WEIGHTS", "Doors", "Greylisting", "Settings", "Teller"]
+__all__ = ["DEFAULT_WEIGHTS", "ContentPolicy", "Doors", "Greylisting", "Settings", "Teller"]
 
 #: What a failure counts against its destination that is not hard. Of the other reasons, nothing.
 DEFAULT_WEIGHTS: Mapping[Reason, float] = {
@@ -58,6 +60,17 @@ class Greylisting:
 
     rule: ComeBack = field(default_factory=ComeBack)
     from_score: float = 0
+    skip: Sequence[IPv4Network | IPv6Network] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContentPolicy:
+    """What follows from what content filters say. ``rules`` are in the order of the filters. ``postmaster``: they are asked about
+    its mail and abuse's too; ``submission``: and about what our users submit. ``skip``: not about mail from these networks."""
+
+    rules: Sequence[ContentRule]
+    postmaster: bool = False
+    submission: bool = False
     skip: Sequence[IPv4Network | IPv6Network] = ()
 
 
@@ -100,6 +113,8 @@ class Settings:
     rates: Rates = field(default_factory=Rates)
     #: ``None``: nobody is asked to come back.
     greylisting: Greylisting | None = None
+    #: ``None``: nobody is asked about content.
+    content: ContentPolicy | None = None
     #: What a report to a domain without a mailkey ends with (``bounce.note``), and where it leads; ``None``: nothing.
     note: str | None = None
     note_url: str = ""
@@ -124,6 +139,8 @@ class Doors:
     digests: Digests | None = None
     #: ``None``: nobody is asked to come back.
     greylist: Greylist | None = None
+    #: ``None``: nobody is asked about content.
+    filters: ContentFilters | None = None
     #: ``None``: what we write ourselves is not sent later.
     queue: Queue | None = None
     #: Which rates are over, and all of them while the store is away.

@@ -18,6 +18,7 @@ from forwarder.model import (
     Deferred,
     Delivery,
     Envelope,
+    Field,
     Forward,
     FromRewrite,
     Message,
@@ -68,9 +69,12 @@ class Forwarding:
         *,
         content: bytes | None = None,
         charges: Sequence[Charge] = (),
+        added: Sequence[Field] = (),
+        quarantine: str | None = None,
     ) -> list[Fate] | Reply:
         """What became of every destination; a Reply where nothing could be begun. ``content``: what the message was as it
-        came, where we have put something on it since. ``charges``: what it takes from rates, if anything of it is to go out."""
+        came, where we have put something on it since. ``charges``: what it takes from rates, if anything of it is to go out.
+        ``added``: fields that say what content filters found; ``quarantine``: why it is put aside and not sent."""
         content = content or content_of(message, envelope)
         forwards, paused = await self._sort(envelope, forwards)
         tickets = {
@@ -109,8 +113,14 @@ class Forwarding:
                     self._dispatcher.take_back(list(tickets.values()), envelope.id)
                     return self._metering.over(envelope, over, now)
         reach("K3")
-        plans = self._plans(envelope, message, verdict, forwards, rewritten, authored, tickets, claims, now, paused)
-        attempted = await self._dispatcher.deliver(plans, envelope.id, recorded=recorded)
+        plans = self._plans(
+            envelope, message, verdict, forwards, rewritten, authored, tickets, claims, now, paused, added
+        )
+        attempted = (
+            await self._dispatcher.deliver(plans, envelope.id, recorded=recorded)
+            if quarantine is None
+            else await self._dispatcher.put_aside(plans, envelope.id, quarantine, recorded=recorded)
+        )
         fates = [
             *(Fate(one, known(claims[one])) for one in tickets.values() if claims[one] is not Claim.FRESH),
             *attempted,
@@ -193,6 +203,7 @@ class Forwarding:
         claims: dict[Ticket, Claim],
         now: datetime,
         paused: frozenset[Address] = frozenset(),
+        added: Sequence[Field] = (),
     ) -> list[Plan]:
         """One plan for each alias and next hop, over the destinations that nobody has delivered yet."""
         plans: list[Plan] = []
@@ -211,6 +222,7 @@ class Forwarding:
                 names=self._settings.names,
                 keys=self._doors.keys,
                 now=now,
+                added=added,
             )
             self._doors.journal.event("message.sealed", id=envelope.id, alias=one.alias, octets=len(sealed.prefix))
             by_destination = {ticket.destination: ticket for ticket in fresh}

@@ -5,6 +5,7 @@ accept      is it one message for every reader?     mail.header, screen
             is there too much of it?                metering
             who vouches for it?                     auth.verify, replay
             may it pass, and as what?               route.decide, greylisting, reputation
+            what is in it?                          filtering
             whose sender does it leave with?        rewrite
             what goes on it?                        seal
             who has it?                             dispatch
@@ -38,9 +39,10 @@ from forwarder.model import (
     Reply,
     Verdict,
 )
-from forwarder.pipeline.answer import accepted_reply, deferred_reply, failed_reply, scrubbed
+from forwarder.pipeline.answer import accepted_reply, deferred_reply, failed_reply, scrubbed, set_aside_reply
 from forwarder.pipeline.destinations import Destinations
 from forwarder.pipeline.doors import Doors, Settings, Teller
+from forwarder.pipeline.filtering import Filtered, filter_message
 from forwarder.pipeline.forwarding import Forwarding
 from forwarder.pipeline.greylisting import greylist
 from forwarder.pipeline.metering import Metering
@@ -152,8 +154,13 @@ class Pipeline:
         one_way = self._reputation.admit(envelope, verdict, list(routes), now)
         if isinstance(one_way, Refuse):
             return self._tell.refused(envelope, one_way)
-        if one_way:
-            routes = {alias: route.without_way_back(one, one_way) for alias, one in routes.items()}
+        filtered = await filter_message(envelope, message, verdict, list(routes), self._settings, self._doors)
+        if isinstance(filtered, Refuse):
+            return self._tell.refused(envelope, filtered)
+        if isinstance(filtered, Discard):
+            return self._tell.discarded(envelope, filtered)
+        if no_way_back := one_way or filtered.one_way:
+            routes = {alias: route.without_way_back(one, no_way_back) for alias, one in routes.items()}
         await self._reputation.note_complaint(envelope, message, list(routes))
         for address in {one.alias for one in resolved if isinstance(one, route.ToAlias) and one.answer}:
             refused = await self._refuse_answer(address, message)
@@ -162,7 +169,7 @@ class Pipeline:
         envelope = notify.by_alias(envelope, aliases)
         forwards = [one for one in routes.values() if isinstance(one, Forward)]
         charges = self._metering.charges(envelope, message, author.addresses, verdict, forwards)
-        return await self._forward(envelope, message, verdict, list(routes.values()), now, charges)
+        return await self._forward(envelope, filtered, verdict, list(routes.values()), now, charges)
 
     async def _refuse_answer(self, address: Address, message: Message) -> Refuse | None:
         """A reply address is in the hands of whoever got the message: it takes no more than a return path does."""
@@ -175,20 +182,33 @@ class Pipeline:
     async def _forward(
         self,
         envelope: Envelope,
-        message: Message,
+        filtered: Filtered,
         verdict: Verdict,
         routes: Sequence[Forward | Keep],
         now: datetime,
         charges: Sequence[Charge],
     ) -> Reply:
+        message = filtered.message
         forwards = [one for one in routes if isinstance(one, Forward)]
         verified = verdict.sender_verified_by is not None
         answer = reply.KEPT
         if forwards:
-            fates = await self._forwarding.deliver(envelope, message, verdict, forwards, now, charges=charges)
-            answer = (
-                fates if isinstance(fates, Reply) else await self.answer(envelope, message, fates, verified=verified)
+            fates = await self._forwarding.deliver(
+                envelope,
+                message,
+                verdict,
+                forwards,
+                now,
+                charges=charges,
+                added=filtered.added,
+                quarantine=filtered.quarantine,
             )
+            if isinstance(fates, Reply):
+                answer = fates
+            elif filtered.quarantine is not None:
+                answer = set_aside_reply(fates)
+            else:
+                answer = await self.answer(envelope, message, fates, verified=verified)
         if answer.code == 250:
             # Last, because the ledger does not know mailboxes: a sender that must come back has not written here yet.
             for kept in (one for one in routes if isinstance(one, Keep)):

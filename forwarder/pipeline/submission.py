@@ -3,6 +3,7 @@
 recipient   anybody; an alias of ours must exist
 accept      does From belong to the client?         ownership
             is it complete?                         complete: Date, Message-ID (RFC 6409 section 8)
+            what is in it?                          filtering, where the operator wants it
             what goes on it?                        seal: mailkey, DKIM, Received
             who has it?                             dispatch; aliases of ours by forwarding, like anybody's mail to them
             what does the client hear?              Pipeline.answer
@@ -39,6 +40,7 @@ from forwarder.model import (
 )
 from forwarder.pipeline.answer import known
 from forwarder.pipeline.doors import Doors, Settings, Teller
+from forwarder.pipeline.filtering import filter_submitted
 from forwarder.pipeline.forwarding import Forwarding, content_of
 from forwarder.pipeline.life import Pipeline
 from forwarder.ports import Claim, Held, StoreAway, Waiting
@@ -124,6 +126,10 @@ class Submission:
         )
         if refused is not None:
             return self._tell.refused(envelope, refused)
+        named = [one.address for one in envelope.recipients]
+        unwanted = await filter_submitted(envelope, message, named, self._settings, self._doors)
+        if unwanted is not None:
+            return self._tell.refused(envelope, unwanted)
         digest = content_of(message, envelope)
         domains = [ascii_domain(one.domain) for one in author.addresses]
         sealed = seal.seal_submitted(

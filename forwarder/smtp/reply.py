@@ -99,6 +99,8 @@ STILL_UNDER_WAY = Reply(451, "4.4.1", "the next hop has not answered yet; try ag
 BUSY = Reply(451, "4.2.1", "an earlier attempt to deliver this message is still under way; try again later")
 DELIVERED = Reply(250, "2.0.0", "delivered")
 QUEUED = Reply(250, "2.0.0", "accepted; it will be delivered as soon as it can be")
+#: Put aside: the same to whoever sent it as any other acceptance.
+SET_ASIDE = Reply(250, "2.0.0", "accepted")
 DISCARDED = Reply(250, "2.0.0", "accepted; it ends here")
 KEPT = Reply(250, "2.0.0", "kept for the postmaster")
 BOUNCE_RETURNED = Reply(250, "2.0.0", "report passed on to the original sender")
@@ -184,6 +186,19 @@ def reputation_slowed(subject: str) -> Reply:
 def rate_over(whose: str, wait: float) -> Reply:
     """``whose``: a text of ours. ``wait`` in seconds; a sender that waits so long finds room for a message."""
     return Reply(451, "4.7.1", f"too much mail {whose} at the moment; try again in {max(1, math.ceil(wait))} seconds")
+
+
+def content_refused(name: str) -> Reply:
+    """``name``: what the operator calls the filter. What it found is nobody's to know: whoever writes spam would try until
+    nothing is."""
+    return Reply(
+        550, "5.7.1", f"the content filter {name} does not want this message; write to postmaster if it is wrong"
+    )
+
+
+def content_later(name: str) -> Reply:
+    """It wants so, or it cannot be asked."""
+    return Reply(451, "4.7.1", f"the content filter {name} cannot take this message now; try again later")
 
 
 def some_failed(delivered: int, failed: int, text: str) -> Reply:

@@ -155,6 +155,7 @@ class RedisQueue:
         lease: str | None = None,
         seconds: float = 0,
         delay: float = 0,
+        dead: str | None = None,
     ) -> None:
         """See ``ports.Queue``."""
         if any(len(one.delivery.data[1]) > self._max_body for one in held):
@@ -163,7 +164,8 @@ class RedisQueue:
             await self._disk.relieve()
             raise QueueFull("the store's disk is short of room")
         names = await self._ledger.names()
-        arguments = (lease or "", _number(seconds), _number(delay), DELIVERED_FOR, self._high_water)
+        times = (_number(seconds), _number(delay), DELIVERED_FOR)
+        arguments = (lease or "", *times, self._high_water, _octets(dead or ""))
         if not await self._client.run(_PUT, _KEYS, (*arguments, *_items(names, held))):
             raise QueueFull("the queue is at its high-water mark")
 

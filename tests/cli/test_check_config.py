@@ -60,6 +60,43 @@ def test_who_is_believed_asked_and_told_to_come_back_is_said(
     assert "  has whom DNS lists give 0.5 come back after 300 seconds\n" in out
 
 
+def test_who_is_asked_about_content_is_said(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "CONTENT__RSPAMD": '[{"url": "http://127.0.0.1:11333", "reject_above": 20, "actions": {"reject": "quarantine"}}]',
+        "CONTENT__MILTER": '[{"socket": "unix:/run/clamav.ctl", "name": "clamav", "on_failure": "accept"}]',
+        "CONTENT__SUBMISSION": "true",
+    }.items():
+        monkeypatch.setenv(f"FORWARDER_{name}", value)
+
+    assert main(["check-config", str(config)]) == 0
+
+    out = capsys.readouterr().out
+    assert (
+        "  asks rspamd at http://127.0.0.1:11333 about content: reject above 20, tag where it says add header, " in out
+    )
+    assert ", quarantine where it says reject; tempfail where it fails\n" in out
+    assert "  asks clamav at unix:/run/clamav.ctl about content: quarantine where it says quarantine, " in out
+    assert "; accept where it fails\n    about users' mail, too\n" in out
+
+
+def test_a_filters_password_that_others_can_read(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    password = config.parent / "rspamd.password"
+    password.write_text("let me in\n")
+    password.chmod(0o644)
+    monkeypatch.setenv("FORWARDER_CONTENT__RSPAMD", '[{"url": "unix:/r", "password_file": "rspamd.password"}]')
+
+    assert main(["check-config", str(config)]) == 1
+
+    err = capsys.readouterr().err
+    assert "content.rspamd[0].password_file: " in err or "FORWARDER_CONTENT__RSPAMD: " in err
+    assert "others can use it" in err
+    assert "let me in" not in err
+
+
 def test_what_is_missing_without_being_wrong_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "srs.secret").write_text("x" * 32)
     (tmp_path / "srs.secret").chmod(0o600)

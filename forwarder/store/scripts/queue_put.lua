@@ -1,9 +1,11 @@
 #!lua
 -- Put items in, all or none. Idempotent: what is there, or was within the last minutes, stays as it is.
--- ARGV: lease ("" none), seconds of it, seconds until due, seconds to keep the ledger's marks, most octets held, items.
+-- ARGV: lease ("" none), seconds of it, seconds until due, seconds to keep the ledger's marks, most octets held, reason (dead letters,
+-- "" none), items.
 -- Answer: 1, or 0 when they do not fit.
 local lease, seconds, delay, keep, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-local bodies, items = read_items(6)
+local dead = ARGV[6]
+local bodies, items = read_items(7)
 local more, fresh = 0, {}
 for _, one in ipairs(items) do
   if not is_known(one.name) then
@@ -22,7 +24,9 @@ if more > 0 and tonumber(redis.call('HGET', SIZES, 'octets') or '0') + more > mo
 end
 for _, one in ipairs(fresh) do
   add(one, keep)
-  if lease ~= '' then
+  if dead ~= '' then
+    bury(one.name, dead, '')
+  elseif lease ~= '' then
     lease_out(one.name, one.destination, lease, seconds)
   else
     wait_until(one.name, one.destination, now + delay * 1000)
