@@ -207,7 +207,8 @@ class StoreClient:
         """Run a script. ``again=False``: it must not run twice, so a lost connection is not tried a second time.
         ``at_once``: it tells of what a next hop has taken, and each moment before the store has it is one in which a crash
         makes a second copy. It does not wait for the replies to others; that costs a write and an fsync more."""
-        return await self._watched(script.name, self._run(script, keys, arguments, again, at_once))
+        asking = self._run(script, keys, arguments, again, at_once)
+        return await (asking if self.watch is None else self._watched(self.watch, script.name, asking))
 
     async def _run(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], again: bool, at_once: bool
@@ -220,7 +221,8 @@ class StoreClient:
 
     async def command(self, *command: Argument, again: bool = True, quiet: bool = False) -> Any:
         """Run one command. Replies are bytes, int, None or lists of them. ``quiet``: a refusal is no event."""
-        return await self._watched("command", self._ask(command, again, quiet=quiet))
+        asking = self._ask(command, again, quiet=quiet)
+        return await (asking if self.watch is None else self._watched(self.watch, "command", asking))
 
     @property
     def is_away(self) -> bool:
@@ -265,15 +267,13 @@ class StoreClient:
             self._fail(self._waiting, StoreAway(f"{self.where}: closed"))
         await self._hang_up()
 
-    async def _watched(self, name: str, asking: Awaitable[Any]) -> Any:
-        if self.watch is None:
-            return await asking
+    async def _watched(self, watch: Callable[[str, float, bool], None], name: str, asking: Awaitable[Any]) -> Any:
         began, answered = time.perf_counter(), False
         try:
             answer = await asking
             answered = True
         finally:
-            self.watch(name, time.perf_counter() - began, answered)
+            watch(name, time.perf_counter() - began, answered)
         return answer
 
     async def _ask(
