@@ -45,6 +45,7 @@ CONFIG = """\
 hostname = "mx.fwd.test"
 listen = ["{forwarder}:{port}"]
 state_dir = "{state}"
+workers = {workers}
 [srs]
 domain = "fwd.test"
 secret_file = "{keys}/srs.secret"
@@ -129,13 +130,18 @@ def write_pool(file: Path, keys: Keys, size: int, count: int) -> None:
 
 
 @asynccontextmanager
-async def service(checkout: Path, at: Ground, *, config: str = CONFIG) -> AsyncIterator[Process]:
+async def service(checkout: Path, at: Ground, *, config: str = CONFIG, workers: int = 1) -> AsyncIterator[Process]:
     """The program of this checkout, ready."""
     with tempfile.TemporaryDirectory(prefix="bench-state-") as folder:
         file = Path(folder) / "forwarder.toml"
         file.write_text(
             config.format(
-                forwarder=FORWARDER, port=at.port, state=f"{folder}/state", keys=at.folder / "keys", dns=at.dns
+                forwarder=FORWARDER,
+                port=at.port,
+                state=f"{folder}/state",
+                keys=at.folder / "keys",
+                dns=at.dns,
+                workers=workers,
             )
         )
         process = await asyncio.create_subprocess_exec(
@@ -147,7 +153,7 @@ async def service(checkout: Path, at: Ground, *, config: str = CONFIG) -> AsyncI
         )
         try:
             async with asyncio.timeout(30):
-                while b"service.ready" not in (Path(folder) / "log").read_bytes():
+                while b'"service.ready"' not in (Path(folder) / "log").read_bytes():
                     await asyncio.sleep(0.1)
             yield process
         finally:
@@ -191,7 +197,7 @@ async def measure(process: Process, at: Ground, workload: str, seconds: float, r
 async def rounds(checkout: Path, at: Ground, args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Every workload of one service, and its latency when it is not busy."""
     found: dict[str, list[dict[str, Any]]] = {}
-    async with service(checkout, at) as process:
+    async with service(checkout, at, workers=args.workers) as process:
         await measure(process, at, args.workload[0], 1)  # caches, connections
         for name in args.workload:
             found[name] = [await measure(process, at, name, args.seconds) for _ in range(args.rounds)]
@@ -275,6 +281,7 @@ if __name__ == "__main__":
     parser.add_argument("--workload", type=lambda names: names.split(","), default=list(WORKLOADS))
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1, help="of the service (default: 1)")
     parser.add_argument("--compare", metavar="REV", help="another revision, in turns with this one")
     parser.add_argument("--json", action="store_true")
     sys.exit(asyncio.run(main(parser.parse_args())))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -179,12 +179,26 @@ class _Attempt:
     task: asyncio.Task[tuple[Fate, ...]] | None = field(default=None, repr=False)
 
 
+class Marks(Protocol):
+    """Names of forwards that are under way, seen by all workers: sharedmarks."""
+
+    def put(self, names: Iterable[str]) -> list[int]:
+        """These are. Returns what ``take`` wants."""
+
+    def take(self, slots: Iterable[int]) -> None:
+        """They are no more."""
+
+    def others_have(self, name: str) -> bool:
+        """Is it under way in another worker?"""
+
+
 class UnderWay:
     """Forwards whose attempt has not ended, in session or from the queue. The ledger knows what was delivered; a next hop that
     forwards in session reports one of its own failures before it answers us. And what this process did that the store does not
-    know yet. Of this process only: one for all its dispatchers."""
+    know yet. Of this process only: one for all its dispatchers. ``marks`` tell the other workers; ``None``: there are none."""
 
-    def __init__(self) -> None:
+    def __init__(self, marks: Marks | None = None) -> None:
+        self._marks = marks
         self._forwards: dict[object, Sequence[Forwarded | None]] = {}
         #: Of the dispatchers that share this: those before and after a reload.
         self.attempts: set[_Attempt] = set()
@@ -197,10 +211,18 @@ class UnderWay:
         """They are under way within the context."""
         mine = object()
         self._forwards[mine] = forwards
+        marks = self._marks
+        slots = marks.put(_name(one.reversible, one.message_id) for one in forwards if one) if marks is not None else []
         try:
             yield
         finally:
             del self._forwards[mine]
+            if marks is not None:
+                marks.take(slots)
+
+    def is_elsewhere(self, reversible: Address, message_id: str | None) -> bool:
+        """Has another worker a message under way that a report with this Message-ID could be about?"""
+        return self._marks is not None and self._marks.others_have(_name(reversible, message_id))
 
     def find(self, reversible: Address, message_id: str | None, destinations: Sequence[Address]) -> Forwarded | None:
         """The one that a report is about. By all three, as nothing else is certain before the end."""
@@ -219,6 +241,10 @@ class UnderWay:
             ),
             None,
         )
+
+
+def _name(reversible: Address, message_id: str | None) -> str:
+    return f"{str(reversible).casefold()} {message_id or ''}"
 
 
 class Dispatcher:

@@ -58,6 +58,7 @@ LAYERS = {
     "resolver": 5,
     "secrecy": 5,
     "servicemanager": 5,
+    "sharedmarks": 5,
     "store": 5,
     "telemetry": 5,
     "tracing": 5,

@@ -30,6 +30,7 @@ from forwarder.app.reading import Load, digest_of, read_again
 from forwarder.app.sockets import Key, Listening, Sockets, Table, name_of, open_here
 from forwarder.app.state import Store
 from forwarder.config import Settings
+from forwarder.dispatch import Marks, UnderWay
 from forwarder.edge.server import turn_away
 from forwarder.keys.usage import Usage
 from forwarder.keys.watch import KeyWatch
@@ -57,6 +58,7 @@ class Inherited:
     open_mail: Callable[[Key], Listening]
     open_web: Callable[[Key], Listening]
     open_metrics: Callable[[Key], Listening]
+    marks: Marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class App:
             tally=TlsTally(self._store.tls_counts(self._store.ledger(settings)), self.clock, self._journal),
             counted=self._measuring.counted if self._measuring is not None else None,
             workers=1 if inherited is None else inherited.workers,
+            under_way=UnderWay(inherited.marks if inherited is not None else None),
         )
         await self._switch(await self._prepare(material))
         self._journal.event(

@@ -117,7 +117,12 @@ class Returning:
         self, envelope: Envelope, resolved: route.ToSender, report: Report, answer: AutoReply | None
     ) -> _Came | Refuse:
         about = (resolved.reversible, report.message_id, bounce.destinations(report))
-        known = await self._doors.ledger.find_forward(*about) or self._dispatcher.under_way.find(*about)
+        under_way = self._dispatcher.under_way
+        # Asked before the ledger, which knows of what ends in between.
+        elsewhere = under_way.is_elsewhere(resolved.reversible, report.message_id)
+        known = await self._doors.ledger.find_forward(*about) or under_way.find(*about)
+        if known is None and elsewhere:
+            return Refuse(reply.STILL_UNDER_WAY, "another worker has the message under way")
         returned = bounce.evaluate_report(resolved.reversible, resolved.sender, known, report)
         unmatched = await self._unmatched(resolved, returned)
         if isinstance(unmatched, Refuse):

@@ -62,12 +62,15 @@ class Channel:
     def receive(self) -> Packet | None:
         """``None``: the other side is gone. Raises BlockingIOError where nothing has come."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._end, _MOST, _MOST_FDS, socket.MSG_CMSG_CLOEXEC)
+            data, fds, _, _ = socket.recv_fds(self._end, _MOST, _MOST_FDS)
         except BlockingIOError:
             raise
         except OSError:
             return None
         sockets = [socket.socket(fileno=one) for one in fds]
+        for one in sockets:
+            # recv_fds takes flags and leaves MSG_CMSG_CLOEXEC out.
+            one.set_inheritable(False)
         if not data:
             return None
         return Packet(json.loads(data), sockets)

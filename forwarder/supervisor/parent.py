@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from forwarder.app import DRAIN, Load, Material, Passed, StartError, SystemClock, clear_numbers, digest_of, read_again
 from forwarder.edge.server import hang_up, turn_away
 from forwarder.servicemanager import ServiceManager
+from forwarder.sharedmarks import SharedMarks, marks_for
 from forwarder.supervisor.channel import Channel, Packet
 from forwarder.supervisor.children import fork, how_it_ended
 from forwarder.supervisor.listeners import Listeners, Rows
@@ -109,6 +110,7 @@ class _Supervisor:
         embedded = self._material.settings.store == "embedded"
         self._keeper = _Child(0) if embedded else None
         self._children = [*self._workers, *([self._keeper] if self._keeper is not None else [])]
+        self._marks = marks_for(service.workers)
         self._selector = selectors.DefaultSelector()
         #: What happens when: by name, so that it can be put off.
         self._due: dict[str, tuple[float, Callable[[], None]]] = {}
@@ -233,6 +235,7 @@ class _Supervisor:
                 self._mail.row_of(index),
                 self._web.row_of(index),
                 self._metrics.row_of(index),
+                SharedMarks(self._marks, index),
                 service.load,
                 channel,
                 log,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from forwarder.app import App, Inherited, Load, Material, StartError
 from forwarder.app.running import cut_short, run_loop, tell_of_loop, unless
 from forwarder.app.sockets import Key, Listening
+from forwarder.sharedmarks import SharedMarks
 from forwarder.supervisor.channel import Channel, Packet
 from forwarder.telemetry import EventLog
 
@@ -30,6 +31,7 @@ class Work:
     mail: dict[Key, socket.socket]
     web: dict[Key, socket.socket]
     metrics: dict[Key, socket.socket]
+    marks: SharedMarks
     load: Load
     channel: Channel
     log: EventLog
@@ -55,6 +57,7 @@ class _Worker:
                 lambda key: Listening(work.mail.pop(key), shared=True),
                 lambda key: Listening(work.web.pop(key), shared=True),
                 lambda key: Listening(work.metrics.pop(key), shared=True),
+                work.marks,
             ),
         )
         self._stop = asyncio.Event()

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from forwarder.store.client import StoreClient
+from forwarder.store.server import EmbeddedStore
+from tests.fakes import MemoryJournal
 from tests.faults.mta import Mta
 from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
 from tests.faults.test_stop import HEADER, client, ended, refuses, send_signal
-from tests.peers.smtp_sink import SmtpSink
+from tests.peers.smtp_sink import DEFAULT, HANG, SmtpSink
 from tests.suites import ROOT
 from tests.test_servicemanager import hear, listening
 from tests.waiting import until
@@ -283,6 +286,48 @@ async def test_systemd_hears_of_life_only_while_every_worker_answers(tmp_path: P
             send_signal(it, signal.SIGTERM)
             await hear(told, "STOPPING=1")
             assert await ended(it) == 0
+
+
+async def age(folder: Path) -> None:
+    """As if the store had been there for years: on its first day much is passed on that it does not know."""
+    journal = MemoryJournal()
+    client_of_store = StoreClient(EmbeddedStore(folder / "state", journal=journal).url, journal=journal, timeout=20)
+    await client_of_store.command("SET", "{fwd0}:birth", b"\x0110000")
+    await client_of_store.close()
+
+
+async def test_a_report_that_reaches_another_worker_than_its_message_is_not_refused(tmp_path: Path) -> None:
+    """A next hop that forwards in session reports before it answers."""
+    async with crew(tmp_path) as it, SmtpSink({"DOT": [HANG, DEFAULT]}, host=SINK, port=it.port) as sink:
+        await age(tmp_path)
+        async with client(it) as sending:
+            await sending.begin()
+            sending.writer.write(HEADER % b"one" + b"Hello.\r\n.\r\n")
+            async with asyncio.timeout(10):
+                await sink.hanging.wait()
+            mail = next(line for _, line in sink.commands if line.upper().startswith(b"MAIL FROM:"))
+            reversible = mail.partition(b"<")[2].partition(b">")[0]
+            answers = [await report(it, reversible, number) for number in range(12)]
+            sink.drop_all()
+
+        assert {text[:3] for text in answers} == {b"250", b"451"}
+        assert {text[4:9] for text in answers if text.startswith(b"451")} == {b"4.4.1"}
+
+
+async def report(it: Service, reversible: bytes, number: int) -> bytes:
+    """What a report about the message ``one`` is answered."""
+    text = (
+        b"From: MAILER-DAEMON@mx.sink.test\r\nTo: <%s>\r\nMessage-ID: <r%d@mx.sink.test>\r\nMIME-Version: 1.0\r\n"
+        b'Content-Type: multipart/report; report-type=delivery-status; boundary="b"\r\n\r\n'
+        b"--b\r\n\r\nNo.\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.sink.test\r\n\r\n"
+        b"Final-Recipient: rfc822; dest@sink.test\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n"
+        b"--b\r\nContent-Type: text/rfc822-headers\r\n\r\n%s--b--\r\n."
+    ) % (reversible, number, HEADER % b"one")
+    async with client(it) as one:
+        await one.say(b"MAIL FROM:<>")
+        assert (await one.say(b"RCPT TO:<%s>" % reversible)).startswith(b"250")
+        await one.say(b"DATA")
+        return await one.say(text)
 
 
 # --- it cannot start ----------------------------------------------------------------------------------------------------
