@@ -28,7 +28,8 @@ from itertools import chain, islice
 from typing import Any, Protocol
 
 from forwarder.failpoints import reach
-from forwarder.model import Address, Deferred, Delivered, Delivery, Failed, Outcome, Queued, RecipientOutcome
+from forwarder.heard import Heard
+from forwarder.model import Address, Deferred, Delivered, Delivery, Envelope, Failed, Outcome, Queued, RecipientOutcome
 from forwarder.ports import (
     Charge,
     Claim,
@@ -195,7 +196,8 @@ class Marks(Protocol):
 class UnderWay:
     """Forwards whose attempt has not ended, in session or from the queue. The ledger knows what was delivered; a next hop that
     forwards in session reports one of its own failures before it answers us. And what this process did that the store does not
-    know yet. Of this process only: one for all its dispatchers. ``marks`` tell the other workers; ``None``: there are none."""
+    know yet, and what their senders know. Of this process only: one for all its dispatchers. ``marks`` tell the other workers;
+    ``None``: there are none."""
 
     def __init__(self, marks: Marks | None = None) -> None:
         self._marks = marks
@@ -203,6 +205,7 @@ class UnderWay:
         #: Of the dispatchers that share this: those before and after a reload.
         self.attempts: set[_Attempt] = set()
         self.unsettled = Unsettled()
+        self.heard = Heard()
         #: In the order in which the ledger missed them.
         self.late: dict[_Late, None] = {}
 
@@ -278,6 +281,20 @@ class Dispatcher:
         self._behind: set[asyncio.Task[None]] = set()
         self._unsettled = self.under_way.unsettled
         self._cut: asyncio.Future[None] | None = None
+
+    def tickets(
+        self, envelope: Envelope, ways: Iterable[tuple[Address, Address]], content: bytes
+    ) -> dict[tuple[Address, Address], Ticket]:
+        """One for each (alias, destination). Once its sender has provably read that we have it, the same ``content`` is another
+        message."""
+        ways = list(dict.fromkeys(ways))
+        plain = [fingerprint(envelope.sender, alias, destination, content) for alias, destination in ways]
+        marks = self.under_way.heard.distinguish(envelope.id, plain)
+        return {way: Ticket(*way, mark) for way, mark in zip(ways, marks, strict=True)}
+
+    def read(self, message: str) -> None:
+        """The 250 to this message, by its id, was read."""
+        self.under_way.heard.read(message)
 
     async def claim(
         self, tickets: Sequence[Ticket], attempt: str, charges: Sequence[Charge] = ()

@@ -30,6 +30,7 @@ LAYERS = {
     "standing": 2,
     "rates": 2,
     "unsettled": 2,
+    "heard": 2,
     "notify": 2,
     "content": 3,
     "ownership": 3,

@@ -34,6 +34,7 @@ from forwarder.edge.overlimit import OverLimit
 from forwarder.edge.proxy import ProxyError, parse_proxy
 from forwarder.edge.shaking import Shaking
 from forwarder.edge.trust import NOBODY, Trust, within
+from forwarder.edge.unread import Unread
 from forwarder.model import Address, BodyKind, Caller, Content, Envelope, Peer, Recipient, Refuse, Reply, Tls
 from forwarder.ports import Callers, Clock, Journal
 from forwarder.route import Resolved, ToAlias, ToNowhere, ToSender
@@ -60,6 +61,8 @@ MAX_OVERRUN = 64 * 1024 * 1024
 BAD_REVERSIBLE_AFTER = 0.05
 #: Up to so many more, by chance: timers are not so exact that a tenth of a millisecond before them could not be measured.
 _BLUR = 0.02
+#: Seconds that a client has to close its side behind QUIT, where that tells whether it has read what it sent QUIT along with.
+_PARTING = 1.0
 #: Seconds for a proxy to say whose connection it is; it does so at once.
 PROXY_TIMEOUT = 5.0
 
@@ -81,6 +84,9 @@ class Acceptor(Protocol):
 
     async def accept(self, envelope: Envelope, resolved: tuple[Resolved, ...], content: Content) -> Reply:
         """The whole life of one message; the reply is for all of its recipients."""
+
+    def heard(self, message: str) -> None:
+        """The client has read the 250 to this message, by its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +170,8 @@ class Session(SMTP):
         self._gone = False
         self._reading_paused = False
         self._out: list[bytes] = []
+        self._unread = Unread(acceptor.heard)
+        self._parting = False
         #: Octets of the budget that are ours.
         self._taken = 0
         self._high_water = HIGH_WATER_BETWEEN
@@ -236,6 +244,8 @@ class Session(SMTP):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        if self._unread.messages and self._transport is not None:
+            self._unread.spoken(self._transport)
         if len(self._buffer) > self._high_water and not self._reading_paused and self._transport is not None:
             self._transport.pause_reading()
             self._reading_paused = True
@@ -243,6 +253,8 @@ class Session(SMTP):
 
     def eof_received(self) -> bool:
         self._eof = True
+        if self._unread.messages and self._transport is not None:
+            self._unread.ended(self._transport, parting=self._parting)
         self._wake()
         # A client may close its side behind the final dot and still read our answer (RFC 9293 half-close); TLS cannot.
         return self._tls is None
@@ -280,7 +292,7 @@ class Session(SMTP):
 
     def hang_up(self, last: Reply) -> None:
         """Say ``last`` and close, from outside the conversation (time out, shutdown)."""
-        if self._transport is None or self._gone:
+        if self._transport is None or self._gone or self._parting:
             return
         self.say(last)
         self._flush()
@@ -320,8 +332,24 @@ class Session(SMTP):
 
     def _flush(self) -> None:
         if self._out and self._transport is not None and not self._gone:
+            if self._unread.messages:
+                # First, as an answer to it may be here as soon as it is written.
+                self._unread.leaves(self._transport, buffered=bool(self._buffer))
             self._transport.write(b"".join(self._out))
         self._out.clear()
+
+    async def _part(self) -> None:
+        """Where QUIT came along with the final dot (Postfix), only the client's own end tells whether it has read the answer:
+        wait a moment for it. Under TLS one side cannot close alone, and nobody waits."""
+        transport = self._transport
+        if not self._unread.messages or transport is None or self._gone or self._eof or not transport.can_write_eof():
+            return
+        self._parting = True
+        self._wakeup = self.loop.create_future()
+        with suppress(OSError):  # a timeout is one, and so is a client that is gone
+            transport.write_eof()
+            async with asyncio.timeout(_PARTING):
+                await self._wakeup
 
     # --- the conversation --------------------------------------------------------------------------------------------
 
@@ -349,11 +377,14 @@ class Session(SMTP):
         finally:
             self._forget()
             self._flush()
-            if self._transport is not None:
-                self._transport.close()
             if self._timer is not None:
                 self._timer.cancel()
-            self._on_end(self)
+            try:
+                await self._part()
+            finally:
+                if self._transport is not None:
+                    self._transport.close()
+                self._on_end(self)
 
     def _greeting(self) -> Reply:
         return Reply(220, None, f"{self._settings.hostname} ESMTP")
@@ -815,6 +846,9 @@ class Session(SMTP):
             answer = reply.FAULT
         if answer.code < 300:
             self._settings.unknowns.forgive(envelope.peer.ip)
+            if not (self._trust.proxy or self._claimed is not NO_CLAIM or self._eof):
+                # Past a proxy, its own acknowledgement and end are what is seen here.
+                self._unread.said(envelope.id)
         self.say(replace(answer, text=f"{answer.text} ({envelope.id})"))
 
     def _envelope(self, transaction: _Transaction) -> Envelope:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from forwarder import notify, rewrite, seal
 from forwarder.auth import canonical
-from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
+from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket
 from forwarder.failpoints import reach
 from forwarder.mail.report import message_id_of
 from forwarder.mail.tlswish import tls_wish
@@ -77,12 +77,13 @@ class Forwarding:
         ``added``: fields that say what content filters found; ``quarantine``: why it is put aside and not sent."""
         content = content or content_of(message, envelope)
         forwards, paused = await self._sort(envelope, forwards)
-        tickets = {
-            (one.alias, target): Ticket(one.alias, target, fingerprint(envelope.sender, one.alias, target, content))
+        ways = (
+            (one.alias, target)
             for one in forwards
             for target in one.targets
             if target not in paused or self._hold(one.alias) is not Hold.NEVER
-        }
+        )
+        tickets = self._dispatcher.tickets(envelope, ways, content)
         rewritten = self._rewritten(envelope, forwards, now)
         authored = self._authored(envelope, message, forwards, now)
         tokens = [*(one.token for one in rewritten.values()), *(one.token for one in authored.values())]

@@ -62,6 +62,7 @@ class Pipeline:
     def __init__(self, settings: Settings, doors: Doors, dispatcher: Dispatcher) -> None:
         self._settings = settings
         self._doors = doors
+        self._dispatcher = dispatcher
         self._tell = Teller(doors.journal)
         self._forwarding = Forwarding(settings, doors, dispatcher)
         self._reporting = Reporting(settings, doors, dispatcher)
@@ -103,6 +104,10 @@ class Pipeline:
         answer = await self._accept(envelope, resolved, content)
         tell("message.answered", id=envelope.id, code=answer.code, enhanced=answer.enhanced, text=answer.text)
         return answer
+
+    def heard(self, message: str) -> None:
+        """Its sender has read the 250 to this message, by its id: the same octets are another message from now on."""
+        self._dispatcher.read(message)
 
     async def _accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], content: Content) -> Reply:
         try:

@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from forwarder import notify, ownership, rewrite, route, screen, seal
 from forwarder.auth.verify import verify
-from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket, fingerprint
+from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket
 from forwarder.mail.address import ascii_domain, parse_from
 from forwarder.mail.date import render_date
 from forwarder.mail.header import MalformedMessage, parse_content, parse_message
@@ -110,6 +110,10 @@ class Submission:
         tell("message.answered", id=envelope.id, code=answer.code, enhanced=answer.enhanced, text=answer.text)
         return answer
 
+    def heard(self, message: str) -> None:
+        """The client has read the 250 to this message, by its id."""
+        self._dispatcher.read(message)
+
     async def _accept(self, envelope: Envelope, resolved: tuple[route.Resolved, ...], content: Content) -> Reply:
         assert envelope.identity is not None
         try:
@@ -180,7 +184,8 @@ class Submission:
         alone: bool,
     ) -> list[Fate] | Reply:
         """With the sender's own address: what comes back goes to the sender's domain and not through us."""
-        tickets = {one: Ticket(one, one, fingerprint(envelope.sender, one, one, content)) for one in recipients}
+        made = self._dispatcher.tickets(envelope, ((one, one) for one in recipients), content)
+        tickets = {ticket.destination: ticket for ticket in made.values()}
         recorded = True
         try:
             claims = await self._dispatcher.claim(list(tickets.values()), envelope.id) if tickets else {}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import smtplib
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +15,7 @@ from typing import Any
 
 from forwarder.app import App
 from forwarder.cli import demo_lab
-from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, Received, Receiver, free_port, send
+from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, Received, Receiver, free_port
 from forwarder.config import load
 from forwarder.keys import KeyFile, Keys, dkim_record, mailkey_record
 from forwarder.store.client import StoreClient
@@ -127,8 +130,9 @@ class Lab:
         source: str = SENDER,
         helo: str = "mx.sender.test",
     ) -> str:
-        """The last reply."""
-        return await asyncio.to_thread(send, source, helo, (FORWARDER, self.port), sender, recipient, data)
+        """The last reply. The connection is reset behind it: nothing shows the service that anybody has read it, so that the
+        same octets once more are a retry (docs/decisions/0036-heard-is-another-message.md)."""
+        return await asyncio.to_thread(_send_and_vanish, source, helo, (FORWARDER, self.port), sender, recipient, data)
 
     async def bounce(self, arrived: Received, text: str = "user unknown", data: bytes | None = None) -> str:
         """Let the destination bounce what arrived."""
@@ -139,6 +143,26 @@ class Lab:
     async def next(receiver: Receiver) -> Received:
         async with asyncio.timeout(10):
             return await receiver.waiting.get()
+
+
+def _send_and_vanish(source: str, helo: str, target: tuple[str, int], sender: str, recipient: str, data: bytes) -> str:
+    client = smtplib.SMTP(*target, local_hostname=helo, timeout=20, source_address=(source, 0))
+    try:
+        client.ehlo()
+        for code, text in (client.mail(sender), client.rcpt(recipient)):
+            if code >= 400:
+                return f"{code} {text.decode()}"
+        code, text = client.data(data)
+        return f"{code} {text.decode()}"
+    finally:
+        vanish(client)
+
+
+def vanish(client: smtplib.SMTP) -> None:
+    """End as a client does that has lost our last answer: with a reset, and not a word."""
+    if client.sock is not None:
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
 
 
 def bounce_of(arrived: Received, text: str = "user unknown", message_id: str = "<b1@mx.sink.test>") -> bytes:

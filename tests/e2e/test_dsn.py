@@ -17,7 +17,7 @@ from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, Received
 from forwarder.mail.dsn import parse_report
 from forwarder.mail.header import parse_message
 from forwarder.mail.report import Report
-from tests.e2e.lab import MESSAGE, Lab, bounce_of, lab
+from tests.e2e.lab import MESSAGE, Lab, bounce_of, lab, vanish
 from tests.e2e.test_queue import ALIASES, NO, NOT_NOW, OTHER, SOON, UNVERIFIED, ZONE
 from tests.peers.smtp_sink import DEFAULT, SmtpSink
 from tests.waiting import until
@@ -72,7 +72,7 @@ async def ask(
     sender: str = "bob@sender.test",
     others: Sequence[str] = (),
 ) -> str:
-    """Send as a client that knows RFC 3461; the reply to the final dot."""
+    """Send as a client that knows RFC 3461; the reply to the final dot, which the service is not shown that anybody has read."""
     raw = data if data is not None else it.signed(recipients=(recipient, *others))
     options = [f"NOTIFY={notify}"] if notify else []
     options += [f"ORCPT={orcpt}"] if orcpt else []
@@ -85,6 +85,7 @@ async def ask(
             for one in (recipient, *others):
                 assert client.rcpt(one, options)[0] == 250
             code, text = client.data(raw)
+            vanish(client)
             return f"{code} {text.decode()}"
 
     return await asyncio.to_thread(talk)

@@ -23,7 +23,7 @@ from forwarder.mail.dsn import parse_report
 from forwarder.mail.header import parse_message
 from forwarder.model import Envelope, Peer, Recipient, Result, Verdict
 from forwarder.resolver import DnsResolver
-from tests.e2e.lab import Lab, lab
+from tests.e2e.lab import Lab, lab, vanish
 from tests.peers.postfix import needs_postfix, needs_root, postfix
 from tests.peers.programs import needs, run
 from tests.peers.smtp_sink import SmtpSink
@@ -355,9 +355,15 @@ async def test_some_refuse_it_and_the_client_is_told_the_truth(tmp_path: Path) -
 async def test_a_retry_makes_no_second_copy(tmp_path: Path) -> None:
     message = MESSAGE.replace(b"Message-ID: <sub1@sender.test>\r\n", b"")
     async with submission(tmp_path) as (it, port, _):
+        talk = sends("alice@sender.test", ["x@sink.test", "alias@fwd.test"], message)
+
+        def loses_the_answer(client: smtplib.SMTP) -> str:
+            answer = talk(client)
+            vanish(client)
+            return answer
+
         for _ in range(2):
-            answer = await in_thread(port, sends("alice@sender.test", ["x@sink.test", "alias@fwd.test"], message))
-            assert answer.startswith("250")
+            assert (await in_thread(port, loses_the_answer)).startswith("250")
         await it.next(it.sink)
         await it.next(it.sink)
         assert it.sink.waiting.empty()

@@ -40,6 +40,10 @@ class RecordingAcceptor:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     hold: asyncio.Event | None = None
     fault: Exception | None = None
+    heard_of: list[str] = field(default_factory=list)
+
+    def heard(self, message: str) -> None:
+        self.heard_of.append(message)
 
     async def recipient(self, sender: Address | None, address: Address) -> Resolved | Refuse:
         if self.fault is not None:
