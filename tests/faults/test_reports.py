@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.lab import vanish
 from tests.faults.copies import settled
 from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
 from tests.peers.smtp_sink import DEFAULT, Action, SmtpSink
@@ -18,7 +19,7 @@ MESSAGE = b"From: Bob <bob@sender.test>\r\nSubject: x\r\nMessage-ID: <m1@sender.
 
 
 async def send(it: Service, recipient: str, notify: str) -> int | None:
-    """The code of the reply to the final dot; ``None``: the service has died over it."""
+    """The code of the reply to the final dot, which this client loses; ``None``: the service has died over it."""
 
     def talk() -> int | None:
         try:
@@ -26,7 +27,9 @@ async def send(it: Service, recipient: str, notify: str) -> int | None:
                 client.ehlo()
                 client.mail("bob@sender.test")
                 client.rcpt(recipient, [f"NOTIFY={notify}"])
-                return client.data(MESSAGE)[0]
+                code = client.data(MESSAGE)[0]
+                vanish(client)
+                return code
         except (smtplib.SMTPException, OSError):
             return None
 
