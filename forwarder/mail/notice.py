@@ -86,6 +86,11 @@ _STAGE = re.compile(
     r"|(?P<data>(?:after|to) end of (?:DATA|message)|DATA command|after DATA|our final DATA|after I sent the message|\(DATA\))",
     re.IGNORECASE,
 )
+#: One of these is in whatever that finds. To look for them takes a tenth of the time, and most texts have none.
+_STAGE_WORDS = (
+    *("initial connection", "refused to talk to me", "helo", "ehlo", "mail from", ">>> mail", "rcpt", "like recipient"),
+    *("data", "end of message", "after i sent the message"),
+)
 # Where the returned message begins: a line that says so, or four header fields in a row.
 _RETURNED_LINE = re.compile(
     r"^[ \t]{0,20}[-_=*>]{2,80}.{0,20}(?:copy of|original|returned|unsent|your|message|header|below).{0,80}$"
@@ -169,7 +174,11 @@ def peer_in(text: str) -> str | None:
 
 def stage_in(text: str) -> Stage | None:
     """At which command a text says that a server refused."""
-    found = _STAGE.search(" ".join(text.split()))
+    said = " ".join(text.split())
+    folded = said.lower()
+    if not any(one in folded for one in _STAGE_WORDS):
+        return None
+    found = _STAGE.search(said)
     return Stage(found.lastgroup) if found and found.lastgroup else None
 
 

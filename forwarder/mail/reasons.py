@@ -87,7 +87,8 @@ class _Rule:
     codes: frozenset[str]
     mtas: tuple[str, ...]
     phrases: tuple[str, ...]
-    patterns: tuple[re.Pattern[str], ...]
+    #: Phrases with gaps, each with the longest of its pieces: to look for that first takes a tenth of the time.
+    patterns: tuple[tuple[str, re.Pattern[str]], ...]
 
     @property
     def knows_words(self) -> bool:
@@ -108,8 +109,8 @@ class _Rule:
         for phrase in self.phrases:
             if phrase in text:
                 return True
-        for pattern in self.patterns:  # noqa: SIM110
-            if pattern.search(text):
+        for piece, pattern in self.patterns:  # noqa: SIM110
+            if piece in text and pattern.search(text):
                 return True
         return False
 
@@ -231,7 +232,7 @@ def _parse_rule(number: int, entry: dict[str, Any]) -> _Rule:
         frozenset(codes),
         tuple(one.lower() for one in mtas),
         tuple(one for one in phrases if not _is_pattern(one)),
-        tuple(_pattern(one) for one in phrases if _is_pattern(one)),
+        tuple((_longest_piece(one), _pattern(one)) for one in phrases if _is_pattern(one)),
     )
 
 
@@ -251,6 +252,11 @@ def _status_pattern(pattern: str) -> re.Pattern[str]:
 
 def _is_pattern(phrase: str) -> bool:
     return "*" in phrase or phrase.startswith("^")
+
+
+def _longest_piece(phrase: str) -> str:
+    """What is in every text that this phrase finds."""
+    return max(phrase.removeprefix("^").lstrip().split("*"), key=len)
 
 
 def _pattern(phrase: str) -> re.Pattern[str]:
