@@ -283,13 +283,13 @@ class Dispatcher:
         self._cut: asyncio.Future[None] | None = None
 
     def tickets(
-        self, envelope: Envelope, ways: Iterable[tuple[Address, Address]], content: bytes
+        self, envelope: Envelope, ways: Iterable[tuple[Address, Address]], content: bytes, *, signed_once: bool = False
     ) -> dict[tuple[Address, Address], Ticket]:
         """One for each (alias, destination). Once its sender has provably read that we have it, the same ``content`` is another
-        message."""
+        message; not where its sender signs each one anew (``signed_once``), as then only a thief sends those octets again."""
         ways = list(dict.fromkeys(ways))
         plain = [fingerprint(envelope.sender, alias, destination, content) for alias, destination in ways]
-        marks = self.under_way.heard.distinguish(envelope.id, plain)
+        marks = plain if signed_once else self.under_way.heard.distinguish(envelope.id, plain)
         return {way: Ticket(*way, mark) for way, mark in zip(ways, marks, strict=True)}
 
     def read(self, message: str) -> None:

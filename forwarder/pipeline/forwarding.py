@@ -24,6 +24,7 @@ from forwarder.model import (
     Message,
     Notice,
     Reply,
+    Result,
     SecondForm,
     SenderForm,
     Verdict,
@@ -83,7 +84,9 @@ class Forwarding:
             for target in one.targets
             if target not in paused or self._hold(one.alias) is not Hold.NEVER
         )
-        tickets = self._dispatcher.tickets(envelope, ways, content)
+        # A mailkey names the moment and the envelope: who sends twice on purpose has signed twice.
+        signed = verdict.mailkey.result is Result.PASS
+        tickets = self._dispatcher.tickets(envelope, ways, content, signed_once=signed)
         rewritten = self._rewritten(envelope, forwards, now)
         authored = self._authored(envelope, message, forwards, now)
         tokens = [*(one.token for one in rewritten.values()), *(one.token for one in authored.values())]

@@ -165,11 +165,12 @@ async def test_the_message_that_is_on_its_way_is_answered(tmp_path: Path) -> Non
             writer.write(line + b"\r\n")
             while not (await reader.readuntil(b"\n")).startswith(b"354" if line == b"DATA" else b"250 "):
                 pass
-        writer.write(it.signed()[:100])
+        message = it.signed()
+        writer.write(message[:100])
         await writer.drain()
         edit(it, ('alias = ["hidden.destination@sink.test"]', "alias = false"))
         assert await reload(it)
-        writer.write(it.signed()[100:].replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        writer.write(message[100:].replace(b"\r\n.", b"\r\n..") + b".\r\n")
 
         assert (await reader.readline()).startswith(b"250")
         assert (await it.next(it.sink)).recipients == ("hidden.destination@sink.test",)
