@@ -16,6 +16,7 @@ from forwarder.mail.address import AddressError, FromHeader, parse_address
 from forwarder.mail.header import unfold
 from forwarder.model import Address, Caller, Message, Refuse
 from forwarder.smtp import reply
+from forwarder.smtp.lenient import STANDARD, Lenient
 
 __all__ = ["MAX_HOPS", "Door", "screen_caller", "screen_loop", "screen_message"]
 
@@ -43,10 +44,12 @@ def screen_caller(alias: Address, ip: IPv4Address | IPv6Address, caller: Caller,
     return Refuse(reply.listed(str(ip), worst.zone), f"listed by {worst.zone}, score {caller.score:g}")
 
 
-def screen_message(message: Message, author: FromHeader) -> Refuse | None:
+def screen_message(message: Message, author: FromHeader, lenient: Lenient = STANDARD) -> Refuse | None:
     """``None``: fit. The reply names exactly what is wrong."""
     if author.reason is not None:
         return Refuse(reply.malformed(author.reason), f"From: {author.reason}")
+    if not lenient.missing_date and message.first(b"date") is None:
+        return Refuse(reply.malformed("no Date field"), "no Date field")
     if sum(1 for one in message.fields if one.name == b"received") > MAX_HOPS:
         return Refuse(reply.TOO_MANY_HOPS, f"more than {MAX_HOPS} Received fields")
     return None

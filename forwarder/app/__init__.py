@@ -26,6 +26,7 @@ from forwarder.app.measuring import clear_numbers
 from forwarder.app.parts import (
     Material,
     key_state,
+    lenient_of,
     load_keys,
     load_letters,
     load_login,
@@ -62,6 +63,7 @@ __all__ = [
     "digest_of",
     "keep_store",
     "key_state",
+    "lenient_of",
     "load_filter_passwords",
     "load_keys",
     "load_letters",

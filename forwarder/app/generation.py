@@ -19,6 +19,7 @@ from forwarder.app.content import make_filters
 from forwarder.app.parts import (
     Material,
     door_of,
+    lenient_of,
     limits_of,
     listening_at,
     make_callers,
@@ -212,6 +213,7 @@ class Generation:
             networks=network_limits_of(settings, ground.workers),
             callers=self._callers,
             door=door_of(settings),
+            lenient=lenient_of(settings),
         )
         # Who they are is found out otherwise, and where they are says nothing against them.
         for_users = replace(edge, callers=None)

@@ -44,6 +44,7 @@ from forwarder.resolver import DnsResolver, ZoneError, ZoneResolver, system_name
 from forwarder.route import Action, FromWish, Policy
 from forwarder.screen import Door
 from forwarder.seal import Names
+from forwarder.smtp.lenient import Lenient
 from forwarder.smtp.login import Login
 from forwarder.standing import Patience, Scale
 
@@ -52,6 +53,7 @@ __all__ = [
     "door_of",
     "greylisting_of",
     "key_state",
+    "lenient_of",
     "limits_of",
     "listening_at",
     "load_keys",
@@ -394,6 +396,7 @@ def pipeline_settings(settings: Settings, text: str | None, rules: Rules, letter
         policy=policy_of(settings),
         domain_policies={domain: policy_of(settings, domain) for domain in settings.domains},
         trusted_sealers=frozenset(settings.policy.trusted_sealers),
+        lenient=lenient_of(settings),
         lifetime=timedelta(seconds=settings.queue.lifetime),
         delay_report=settings.queue.delay_report,
         hold=Hold(settings.relay.hold),
@@ -507,6 +510,11 @@ def door_of(settings: Settings) -> Door:
     """Which clients are refused because of DNS lists."""
     domains = {name: one.reject_at for name, one in settings.domains.items() if one.reject_at is not None}
     return Door(settings.callers.reject_at, domains)
+
+
+def lenient_of(settings: Settings) -> Lenient:
+    """What real senders write that the RFCs do not allow, and is taken."""
+    return Lenient(**{name.removeprefix("lenient_"): taken for name, taken in settings.smtp})
 
 
 def limits_of(settings: Settings, workers: int) -> Limits:

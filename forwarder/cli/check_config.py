@@ -220,6 +220,8 @@ def _summary(settings: Settings) -> Iterator[str]:
     yield f"listens on {', '.join(inbound) or 'no port for other mail servers'} as {settings.hostname}"
     if settings.web.listen:
         yield f"serves its mailkeys over HTTP{'S' if settings.web.tls.cert else ''} on {', '.join(settings.web.listen)}"
+    taken = [name.removeprefix("lenient_").replace("_", " ") for name, is_taken in settings.smtp if is_taken]
+    yield f"is lenient about {', '.join(taken) or 'nothing'}"
     yield from _submission(settings)
     yield from _callers(settings)
     yield from _filters(settings)

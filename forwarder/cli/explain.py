@@ -18,14 +18,23 @@ from typing import Any
 import msgspec
 
 from forwarder import rewrite, route, screen, seal
-from forwarder.app import StartError, SystemClock, load_keys, make_key_host, make_resolver, names_of, policy_of
+from forwarder.app import (
+    StartError,
+    SystemClock,
+    lenient_of,
+    load_keys,
+    make_key_host,
+    make_resolver,
+    names_of,
+    policy_of,
+)
 from forwarder.auth.verify import verify
 from forwarder.cli.authenticate import verdict_fields
 from forwarder.cli.explaincontent import explain_content
 from forwarder.cli.explainfrom import explain_from
 from forwarder.config import ConfigError, Settings, load
 from forwarder.directory import StaticDirectory
-from forwarder.edge.data import refuse_bytes
+from forwarder.edge.data import MAX_LINE, STANDARD_LINE, refuse_bytes
 from forwarder.keys import KeyFileError
 from forwarder.mail.address import AddressError, parse_address, parse_from
 from forwarder.mail.header import MalformedMessage, parse_message
@@ -66,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
 async def _explain(settings: Settings, args: argparse.Namespace, raw: bytes) -> dict[str, Any]:
     raw = raw if b"\r\n" in raw else raw.replace(b"\n", b"\r\n")
     told: dict[str, Any] = {"recipient": args.rcpt_to, "sender": args.mail_from or "<>"}
-    refused = refuse_bytes(raw)
+    lenient = lenient_of(settings)
+    refused = refuse_bytes(raw, MAX_LINE if lenient.long_lines else STANDARD_LINE)
     if refused is not None:
         return told | {"route": "refuse", "reply": str(refused), "reason": "what SMTP does not allow in a message"}
     try:
@@ -88,8 +98,11 @@ async def _route(settings: Settings, envelope: Envelope, message: Message, *, as
     found = await directory.look_up(envelope.recipients[0].address)
     if not isinstance(found, AliasFound | MailboxFound):
         return {"route": "refuse", "reason": type(found).__name__, "reply": "550 at RCPT TO"}
-    author, keys = parse_from(message), load_keys(settings)
-    unfit = screen.screen_message(message, author) or screen.screen_loop(message, [found.alias], keys.srs_secrets())
+    lenient, keys = lenient_of(settings), load_keys(settings)
+    author = parse_from(message, loose_dots=lenient.dots)
+    unfit = screen.screen_message(message, author, lenient) or screen.screen_loop(
+        message, [found.alias], keys.srs_secrets()
+    )
     if unfit is not None:
         return {"route": "refuse", "reply": str(unfit.reply), "reason": unfit.reason}
     now, names = envelope.received_at, names_of(settings)

@@ -298,6 +298,17 @@ class Limits(_Table):
         return self
 
 
+class Smtp(_Table):
+    """What is taken of real senders that the RFCs do not allow."""
+
+    lenient_long_lines: bool = True
+    lenient_missing_date: bool = True
+    lenient_space: bool = True
+    lenient_brackets: bool = False
+    lenient_dots: bool = False
+    lenient_helo: bool = False
+
+
 RejectAt = Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=1000)]
 ListWeight = Annotated[float, BeforeValidator(values.not_bool), Field(ge=-1000, le=1000, allow_inf_nan=False)]
 
@@ -596,6 +607,7 @@ class Settings(_Table):
     relay: Relay = Field(default_factory=Relay)
     queue: Queue = Field(default_factory=Queue)
     limits: Limits = Limits()
+    smtp: Smtp = Smtp()
     policy: Policy = Policy()
     callers: Callers = Callers()
     # Each is a question for every client.

@@ -18,7 +18,17 @@ from forwarder.model import Content, Reply
 from forwarder.smtp import reply
 from forwarder.smtp.stuffing import NewlineCheck, has_bare_newline, has_dot_line
 
-__all__ = ["BLOCK", "MAX_LINE", "BadOctets", "Incoming", "find_end", "read_whole", "refuse_bytes", "unstuff"]
+__all__ = [
+    "BLOCK",
+    "MAX_LINE",
+    "STANDARD_LINE",
+    "BadOctets",
+    "Incoming",
+    "find_end",
+    "read_whole",
+    "refuse_bytes",
+    "unstuff",
+]
 
 #: Octets from which on a message is looked at before all of it is here.
 BLOCK = 64 * 1024
@@ -26,6 +36,8 @@ BLOCK = 64 * 1024
 #: Octets of one line. RFC 5321 section 4.5.3.1.6 says 1,000; real mail is longer, cutting it would break signatures, and
 #: what passes this bound is harmless to relay as it is.
 MAX_LINE = 64 * 1024
+#: The same where nothing longer than the standard has is taken.
+STANDARD_LINE = 1000
 
 _END = b"\r\n.\r\n"
 
@@ -62,32 +74,35 @@ def unstuff(data: bytes) -> bytes:
     return data[1:] if data.startswith(b".") else data
 
 
-def refuse_bytes(data: bytes) -> Reply | None:
-    """Why these octets are no message of SMTP, or ``None``."""
+def refuse_bytes(data: bytes, max_line: int = MAX_LINE) -> Reply | None:
+    """Why these octets, without dots for transparency, are no message of SMTP, or ``None``."""
     if b"\0" in data:
         return reply.NUL_IN_MESSAGE
     if has_bare_newline(data):
         return reply.BARE_NEWLINE
-    if _has_long_line(data):
+    if _has_long_line(data, max_line):
         return reply.LINE_IN_MESSAGE_TOO_LONG
     return None
 
 
-def read_whole(raw: bytes, *, stuffed: bool) -> Content | BadOctets:
+def read_whole(raw: bytes, *, stuffed: bool, max_line: int = MAX_LINE) -> Content | BadOctets:
     """A message that is here."""
-    refused = refuse_bytes(raw)
-    return BadOctets(refused) if refused is not None else split_content(unstuff(raw) if stuffed else raw)
+    # RFC 5321 section 4.5.3.1.6: the dot for transparency does not count for the length of its line.
+    data = unstuff(raw) if stuffed else raw
+    refused = refuse_bytes(data, max_line)
+    return BadOctets(refused) if refused is not None else split_content(data)
 
 
 class Incoming:
     """A message as it comes, in blocks that are cut anywhere. ``refused`` says that it is none, as soon as that is known: then
     the rest need not be given."""
 
-    def __init__(self, *, stuffed: bool) -> None:
+    def __init__(self, *, stuffed: bool, max_line: int = MAX_LINE) -> None:
         self.size = 0
         self.refused: BadOctets | None = None
         self._stuffed = stuffed
         self._newlines = NewlineCheck()
+        self._max_line = max_line
         self._line = 0
         self._tail = b"\r\n"
         self._head = bytearray()
@@ -105,6 +120,9 @@ class Incoming:
             return
         if self._stuffed:
             block = self._unstuff(block)
+        if self._is_long(block):
+            self._spoil(reply.LINE_IN_MESSAGE_TOO_LONG)
+            return
         if self._body is None:
             block = self._split(block)
         if self._body is not None:
@@ -133,13 +151,14 @@ class Incoming:
             return reply.NUL_IN_MESSAGE
         if self._newlines.is_bare(block):
             return reply.BARE_NEWLINE
-        # A line may go on over many blocks.
+        return None
+
+    def _is_long(self, block: bytes) -> bool:
+        """Has a line of it, or one that goes on over many blocks, become too long?"""
         first, last = block.find(b"\n"), block.rfind(b"\n")
         begun = self._line + (len(block) if first < 0 else first + 1)
-        if begun > MAX_LINE or _has_long_line(block):
-            return reply.LINE_IN_MESSAGE_TOO_LONG
         self._line = begun if last < 0 else len(block) - last - 1
-        return None
+        return begun > self._max_line or _has_long_line(block, self._max_line)
 
     def _unstuff(self, block: bytes) -> bytes:
         """As ``unstuff``; a line may begin where a block ends."""
@@ -165,11 +184,11 @@ class Incoming:
         return body
 
 
-def _has_long_line(data: bytes) -> bool:
-    """Jumps from line end to line end in steps of MAX_LINE, so that a megabyte takes 16 looks."""
+def _has_long_line(data: bytes, max_line: int) -> bool:
+    """Jumps from line end to line end in steps of ``max_line``, so that a megabyte takes 16 looks."""
     at = 0
-    while len(data) - at > MAX_LINE:
-        end = data.rfind(b"\n", at, at + MAX_LINE)
+    while len(data) - at > max_line:
+        end = data.rfind(b"\n", at, at + max_line)
         if end < 0:
             return True
         at = end + 1

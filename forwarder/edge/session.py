@@ -27,7 +27,7 @@ from aiosmtpd.smtp import SMTP
 
 from forwarder import srs
 from forwarder.edge.budget import Budget
-from forwarder.edge.data import BLOCK, BadOctets, Incoming, find_end, read_whole
+from forwarder.edge.data import BLOCK, MAX_LINE, STANDARD_LINE, BadOctets, Incoming, find_end, read_whole
 from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
 from forwarder.edge.overlimit import OverLimit
@@ -41,6 +41,7 @@ from forwarder.route import Resolved, ToAlias, ToNowhere, ToSender
 from forwarder.screen import Door, screen_caller
 from forwarder.smtp import reply
 from forwarder.smtp.commands import CommandError, MailCommand, parse_helo, parse_mail, parse_rcpt
+from forwarder.smtp.lenient import STANDARD, Lenient
 from forwarder.smtp.xclient import NO_CLAIM, XCLIENT, XFORWARD, parse_claim
 
 __all__ = ["Acceptor", "EdgeSettings", "Session", "commands_of", "peer_ip"]
@@ -107,6 +108,12 @@ class EdgeSettings:
     #: Who is asked about clients; ``None``: nobody.
     callers: Callers | None = None
     door: Door = field(default_factory=Door)
+    lenient: Lenient = STANDARD
+
+    @property
+    def max_line(self) -> int:
+        """Octets of one line of a message, with its CRLF."""
+        return MAX_LINE if self.lenient.long_lines else STANDARD_LINE
 
     def limits_for(self, ip: IPv4Address | IPv6Address) -> Limits:
         """Of a client that comes from there."""
@@ -522,13 +529,13 @@ class Session(SMTP):
     async def smtp_HELO(self, argument: bytes) -> None:
         if self._is_early():
             return
-        self._greet(parse_helo(argument), esmtp=False)
+        self._greet(argument, esmtp=False)
         self.say(Reply(250, None, self._settings.hostname))
 
     async def smtp_EHLO(self, argument: bytes) -> None:
         if self._is_early():
             return
-        self._greet(parse_helo(argument), esmtp=True)
+        self._greet(argument, esmtp=True)
         lines = [self._settings.hostname, *self._keywords()]
         self._out += [f"250-{one}\r\n".encode() for one in lines[:-1]] + [f"250 {lines[-1]}\r\n".encode()]
 
@@ -560,7 +567,9 @@ class Session(SMTP):
             keywords.append(" ".join(("XFORWARD", *XFORWARD)))
         return keywords
 
-    def _greet(self, helo: str, *, esmtp: bool) -> None:
+    def _greet(self, argument: bytes, *, esmtp: bool) -> None:
+        # RFC 5321 section 4.1.3: what has no name is called by its address.
+        helo = parse_helo(argument, self._settings.lenient) or _literal(self.ip)
         # RFC 5321 section 4.1.4: a second EHLO is as good as RSET.
         self._forget()
         self._peer = self._claimed.applied(Peer(self.ip, helo, esmtp, self._tls))
@@ -572,7 +581,9 @@ class Session(SMTP):
             self._refuse(reply.NESTED_MAIL)
         else:
             offered = self.offered | _OFFERED_IN_TLS if self._tls is not None else self.offered
-            mail = parse_mail(argument, max_size=self.limits.message_size, offered=offered)
+            mail = parse_mail(
+                argument, max_size=self.limits.message_size, offered=offered, lenient=self._settings.lenient
+            )
             if (refused := self._refuse_sender(mail.sender)) is not None:
                 self._refuse(refused)
                 return
@@ -598,6 +609,7 @@ class Session(SMTP):
             smtputf8=transaction.mail.smtputf8,
             postmaster_domain=self._settings.default_domain,
             offered=self.offered,
+            lenient=self._settings.lenient,
         )
         if len(transaction.recipients) >= self.limits.recipients:
             self._over_limit.tell("recipients", self.ip, self.loop.time())
@@ -700,7 +712,7 @@ class Session(SMTP):
             if await self._skip(size):
                 self.say(reply.NO_ROOM)
             return
-        chunks = transaction.chunks = transaction.chunks or Incoming(stuffed=False)
+        chunks = transaction.chunks = transaction.chunks or Incoming(stuffed=False, max_line=self._settings.max_line)
         await self._read_into(chunks, size)
         if last:
             await self._finish(transaction, chunks.finish())
@@ -732,7 +744,7 @@ class Session(SMTP):
                 incoming = None
                 del self._buffer[:-4]
             elif here >= BLOCK:
-                incoming = incoming or Incoming(stuffed=True)
+                incoming = incoming or Incoming(stuffed=True, max_line=self._settings.max_line)
                 # The end may be cut in two.
                 incoming.take(self._cut(here - 4))
                 refused = incoming.refused
@@ -754,7 +766,7 @@ class Session(SMTP):
             incoming.take(self._cut(end))
             content = incoming.finish()
         else:
-            content = read_whole(self._cut(end), stuffed=True)
+            content = read_whole(self._cut(end), stuffed=True, max_line=self._settings.max_line)
         del self._buffer[:3]
         return content
 
@@ -984,6 +996,10 @@ def commands_of(session: type[Session]) -> dict[str, _Method]:
 
 
 Session.commands = commands_of(Session)
+
+
+def _literal(ip: IPv4Address | IPv6Address) -> str:
+    return f"[{ip}]" if ip.version == 4 else f"[IPv6:{ip}]"
 
 
 def peer_ip(text: str) -> IPv4Address | IPv6Address:

@@ -60,6 +60,8 @@ _DOT_ATOM = rf"{_ATEXT}+(?:\.{_ATEXT}+)*"
 # RFC 5321 section 4.1.2 QcontentSMTP: no control characters, not even behind a backslash.
 _QUOTED = r'"(?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~])*"'
 _LOCAL = re.compile(rf"{_DOT_ATOM}|{_QUOTED}")
+#: The same, with dots wherever they are.
+_LOOSE_LOCAL = re.compile(rf"\.*{_ATEXT}(?:{_ATEXT}|\.)*|{_QUOTED}")
 # A-d-l of RFC 5321 section 4.1.2; the domains are looked at no closer, as nothing is done with them.
 _ROUTE = re.compile(r"@[A-Za-z0-9._\[\]-]+(?:,@[A-Za-z0-9._\[\]-]+)*:")
 _LITERAL = re.compile(r"\[(?:(?P<v4>[0-9.]+)|[Ii][Pp][Vv]6:(?P<v6>[0-9A-Fa-f:.]+))\]\Z")
@@ -89,11 +91,11 @@ class Path:
     rest: str
 
 
-def parse_path(text: bytes, *, smtputf8: bool, postmaster_domain: str | None = None) -> Path:
+def parse_path(text: bytes, *, smtputf8: bool, postmaster_domain: str | None = None, loose_dots: bool = False) -> Path:
     """The ``<...>`` at the start of ``text``. Raises AddressError.
 
     ``postmaster_domain``: where given, ``<postmaster>`` without a domain is taken and gets it (RFC 5321 section
-    4.1.1.3).
+    4.1.1.3). ``loose_dots``: see ``parse_address``.
     """
     decoded = _decode(text)
     if not decoded.startswith("<"):
@@ -108,7 +110,7 @@ def parse_path(text: bytes, *, smtputf8: bool, postmaster_domain: str | None = N
         raise AddressError("the local part is empty")
     if postmaster_domain is not None and decoded[start : start + 11].lower() == "postmaster>":
         return Path(Address(decoded[start : start + 10], postmaster_domain), decoded[start + 11 :])
-    local, domain, end = _split_mailbox(decoded, start)
+    local, domain, end = _split_mailbox(decoded, start, loose_dots=loose_dots)
     if not decoded.startswith(">", end):
         raise AddressError("the path does not end with >")
     if len(decoded[: end + 1].encode()) > MAX_PATH:
@@ -119,15 +121,19 @@ def parse_path(text: bytes, *, smtputf8: bool, postmaster_domain: str | None = N
     return Path(address, decoded[end + 1 :])
 
 
-def parse_address(text: str) -> Address:
-    """``local@domain`` as an operator writes it, without brackets. Raises AddressError."""
+def parse_address(text: str, *, loose_dots: bool = False) -> Address:
+    """``local@domain`` as an operator writes it, without brackets. Raises AddressError.
+
+    ``loose_dots``: a local part that begins or ends with a dot, or has several in a row, is taken for the same in quotes, which
+    is what it has to be written as (RFC 5321 section 4.1.2) and how it leaves us.
+    """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_PATH - 2:
         raise AddressError(f"the address is longer than {MAX_PATH - 2} octets")
     if not text:
         raise AddressError("the address is empty")
     if text.startswith("@"):
         raise AddressError("the local part is empty")
-    local, domain, end = _split_mailbox(text, 0)
+    local, domain, end = _split_mailbox(text, 0, loose_dots=loose_dots)
     if end != len(text):
         raise AddressError("an address is local@domain and nothing else")
     return _address(local, domain)
@@ -166,16 +172,17 @@ def _decode(text: bytes) -> str:
         raise AddressError("the address is not UTF-8") from error
 
 
-def _split_mailbox(text: str, start: int) -> tuple[str, str, int]:
+def _split_mailbox(text: str, start: int, *, loose_dots: bool) -> tuple[str, str, int]:
     """Local part, domain, and where the domain ends, which is at the end of the text or before a ``>`` or a space."""
-    local = _LOCAL.match(text, start)
+    local = (_LOOSE_LOCAL if loose_dots else _LOCAL).match(text, start)
     if local is None:
         raise AddressError("the local part is neither a dot-atom nor a quoted string")
     at = local.end()
     if not text.startswith("@", at):
         raise AddressError("the domain is missing" if text[at : at + 1] in ("", ">") else "the local part is malformed")
     end = min((where for where in (text.find(">", at), text.find(" ", at)) if where >= 0), default=len(text))
-    return local[0], text[at + 1 : end], end
+    spelled = f'"{local[0]}"' if loose_dots and not _LOCAL.fullmatch(local[0]) else local[0]
+    return spelled, text[at + 1 : end], end
 
 
 def _address(local: str, domain: str) -> Address:
@@ -239,8 +246,8 @@ class FromHeader:
         return self.addresses[0] if len(self.addresses) == 1 else None
 
 
-def parse_from(message: Message) -> FromHeader:
-    """The one From field of the message. Never raises."""
+def parse_from(message: Message, *, loose_dots: bool = False) -> FromHeader:
+    """The one From field of the message. Never raises. ``loose_dots``: see ``parse_address``."""
     fields = message.all(b"from")
     if len(fields) != 1:
         # RFC 5322 section 3.6: exactly one. With two, one reader takes the first and the next the last.
@@ -251,8 +258,8 @@ def parse_from(message: Message) -> FromHeader:
     try:
         text = _unfolded(value)
         if simple := _SIMPLE.match(text):
-            return FromHeader((parse_address(simple[1]),))
-        return FromHeader(tuple(_parse_address_list(_tokens(text))))
+            return FromHeader((parse_address(simple[1], loose_dots=loose_dots),))
+        return FromHeader(tuple(_parse_address_list(_tokens(text), loose_dots=loose_dots)))
     except AddressError as error:
         return FromHeader(reason=str(error))
 
@@ -267,7 +274,8 @@ class Author:
 
 def parse_author(message: Message) -> Author | None:
     """The author, where there is exactly one, and not in a group (RFC 6854). Never raises."""
-    author = parse_from(message).author
+    # Whether such dots are taken at all was decided when the message came.
+    author = parse_from(message, loose_dots=True).author
     if author is None:
         return None
     name: list[_Token] = []
@@ -356,7 +364,7 @@ def _skip_comment(text: str, at: int) -> int:
     return at
 
 
-def _parse_address_list(tokens: Iterator[_Token]) -> Iterator[Address]:
+def _parse_address_list(tokens: Iterator[_Token], *, loose_dots: bool) -> Iterator[Address]:
     """RFC 5322 section 3.4 address-list, RFC 6854 groups. Cut at the commas, then each mailbox by itself."""
     element: list[_Token] = []
     angle = False
@@ -381,7 +389,7 @@ def _parse_address_list(tokens: Iterator[_Token]) -> Iterator[Address]:
                 raise AddressError("malformed group in From")
             # RFC 5322 section 4.4 lets a list hold empty elements; they name nobody.
             if any(one.kind != _SPACE for one in element):
-                yield _parse_mailbox(element)
+                yield _parse_mailbox(element, loose_dots=loose_dots)
                 elements += 1
                 if elements > _MAX_AUTHORS:
                     raise AddressError("too many addresses in From")
@@ -392,26 +400,26 @@ def _parse_address_list(tokens: Iterator[_Token]) -> Iterator[Address]:
         raise AddressError("From is empty")
 
 
-def _parse_mailbox(element: list[_Token]) -> Address:
+def _parse_mailbox(element: list[_Token], *, loose_dots: bool) -> Address:
     """``name <addr-spec>`` or ``addr-spec``, with nothing around it that another reader could prefer."""
     opening = next((at for at, one in enumerate(element) if one == _Token(_SPECIAL, "<")), None)
     if opening is None:
-        return _parse_addr_spec(element)
+        return _parse_addr_spec(element, loose_dots=loose_dots)
     closing = next(at for at, one in enumerate(element) if one == _Token(_SPECIAL, ">"))
     if any(one.kind != _SPACE for one in element[closing + 1 :]):
         raise AddressError("text behind the address in From")
     name = element[:opening]
-    address = _parse_addr_spec(element[opening + 1 : closing])
+    address = _parse_addr_spec(element[opening + 1 : closing], loose_dots=loose_dots)
     if _Token(_SPECIAL, "@") in name:
         # Software writes 'From: a@b <a@b>'. Read either way that is one address; anything else would be two.
-        if _parse_addr_spec(name) != address:
+        if _parse_addr_spec(name, loose_dots=loose_dots) != address:
             raise AddressError("an unquoted address as the display name in From")
     elif any((one.kind == _SPECIAL and one.text != ".") or one.kind == _BRACKETED for one in name):
         raise AddressError("malformed display name in From")
     return address
 
 
-def _parse_addr_spec(element: list[_Token]) -> Address:
+def _parse_addr_spec(element: list[_Token], *, loose_dots: bool) -> Address:
     start = 0
     end = len(element)
     while start < end and element[start].kind == _SPACE:
@@ -428,7 +436,7 @@ def _parse_addr_spec(element: list[_Token]) -> Address:
     if text.startswith("@"):
         raise AddressError("a route in the From address")
     try:
-        return parse_address(text)
+        return parse_address(text, loose_dots=loose_dots)
     except AddressError as error:
         raise AddressError(f"From: {error}") from error
 

@@ -40,6 +40,7 @@ from forwarder.ports import (
 )
 from forwarder.rates import RateMemory, Rates
 from forwarder.smtp import reply
+from forwarder.smtp.lenient import STANDARD, Lenient
 from forwarder.standing import Patience, Scale
 
 __all__ = ["DEFAULT_WEIGHTS", "ContentPolicy", "Doors", "Greylisting", "Settings", "Teller"]
@@ -83,6 +84,7 @@ class Settings:
     #: By alias domain, where it differs from the above or not.
     domain_policies: Mapping[str, route.Policy] = field(default_factory=dict)
     trusted_sealers: frozenset[str] = frozenset()
+    lenient: Lenient = STANDARD
     lifetime: timedelta = timedelta(days=5)
     #: May mail be kept here? Overall, and by alias domain where that differs.
     hold: Hold = Hold.AUTO

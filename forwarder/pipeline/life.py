@@ -116,8 +116,9 @@ class Pipeline:
             return self._tell.refused(envelope, Refuse(reply.malformed(str(error)), str(error)))
         if isinstance(resolved[0], route.ToNowhere):
             return self._tell.discarded(envelope, Discard("report to a one-way address: its sender was never verified"))
-        author = parse_from(message)
-        unfit = None if isinstance(resolved[0], route.ToSender) else screen.screen_message(message, author)
+        lenient = self._settings.lenient
+        author = parse_from(message, loose_dots=lenient.dots)
+        unfit = None if isinstance(resolved[0], route.ToSender) else screen.screen_message(message, author, lenient)
         if unfit is not None:
             return self._tell.refused(envelope, unfit)
         too_much = self._metering.refuse_client(envelope) if isinstance(resolved[0], route.ToAlias) else None

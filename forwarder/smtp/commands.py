@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from forwarder.mail.address import AddressError, NonAsciiAddress, Path, parse_path
 from forwarder.model import Address, BodyKind, Reply
+from forwarder.smtp.lenient import STANDARD, Lenient
 
 __all__ = [
     "MAX_ORCPT",
@@ -48,8 +50,8 @@ _NOT_IN_CLEAR = Reply(530, "5.7.10", "REQUIRETLS is for encrypted sessions: STAR
 _TOO_LARGE = Reply(552, "5.3.4", "message too large")
 _NON_ASCII = Reply(553, "5.6.7", "the address needs SMTPUTF8")
 
-_FROM = re.compile(rb"FROM: *", re.IGNORECASE)
-_TO = re.compile(rb"TO: *", re.IGNORECASE)
+_FROM = re.compile(rb"FROM:( *)", re.IGNORECASE)
+_TO = re.compile(rb"TO:( *)", re.IGNORECASE)
 # RFC 5321 section 4.1.2 esmtp-param; RFC 6531 section 3.3 adds UTF-8 to the value.
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\x80-\U0010ffff]+))?\Z")
 # RFC 3461 section 4: xtext.
@@ -92,12 +94,17 @@ class RcptCommand:
     orcpt: str | None = None
 
 
-def parse_helo(argument: bytes) -> str:
-    """The name behind EHLO or HELO; raises CommandError.
+def parse_helo(argument: bytes, lenient: Lenient = STANDARD) -> str | None:
+    """The name behind EHLO or HELO; raises CommandError. ``None``: what came is no name, and is taken for the want of one
+    (``lenient.helo``).
 
     Underscores, single labels and a final dot pass, since real hosts are called so. Nothing passes that could end or
     mark up a Received field, a log line or a page.
     """
+    if lenient.helo and _is_text(argument):
+        with suppress(CommandError):
+            return parse_helo(argument)
+        return None
     try:
         name = argument.decode("ascii").rstrip(" ")
     except UnicodeDecodeError as error:
@@ -108,13 +115,14 @@ def parse_helo(argument: bytes) -> str:
     raise CommandError(_BAD_HELO)
 
 
-def parse_mail(argument: bytes, *, max_size: int, offered: frozenset[str]) -> MailCommand:
+def parse_mail(argument: bytes, *, max_size: int, offered: frozenset[str], lenient: Lenient = STANDARD) -> MailCommand:
     """The argument of MAIL, ``FROM:<...> parameters``; raises CommandError.
 
     ``offered`` holds the EHLO keywords of this session ("SIZE", "8BITMIME", "SMTPUTF8", "DSN", "AUTH", "REQUIRETLS"): empty after
     HELO. ``max_size`` is what SIZE announces; 0 means no limit.
     """
-    path = _path(_behind(argument, _FROM, _SYNTAX_MAIL), "5.1.7", smtputf8=True)
+    text = _behind(argument, _FROM, _SYNTAX_MAIL, lenient)
+    path = _path(text, "5.1.7", smtputf8=True, loose_dots=lenient.dots)
     parameters = _parameters(path.rest, _MAIL_PARAMETERS, offered)
     smtputf8 = "SMTPUTF8" in parameters
     if path.address is not None and not smtputf8 and not str(path.address).isascii():
@@ -134,13 +142,20 @@ def parse_mail(argument: bytes, *, max_size: int, offered: frozenset[str]) -> Ma
     )
 
 
-def parse_rcpt(argument: bytes, *, smtputf8: bool, postmaster_domain: str, offered: frozenset[str]) -> RcptCommand:
+def parse_rcpt(
+    argument: bytes,
+    *,
+    smtputf8: bool,
+    postmaster_domain: str,
+    offered: frozenset[str],
+    lenient: Lenient = STANDARD,
+) -> RcptCommand:
     """The argument of RCPT, ``TO:<...> parameters``; raises CommandError.
 
     ``smtputf8``: the MAIL of this transaction asked for it. ``postmaster_domain`` is what ``<postmaster>`` without a
     domain gets (RFC 5321 section 4.1.1.3).
     """
-    text = _behind(argument, _TO, _SYNTAX_RCPT)
+    text = _behind(argument, _TO, _SYNTAX_RCPT, lenient)
     path = _path(text, "5.1.3", smtputf8=smtputf8, postmaster_domain=postmaster_domain)
     if path.address is None:
         raise CommandError(_NULL_RECIPIENT)
@@ -151,20 +166,26 @@ def parse_rcpt(argument: bytes, *, smtputf8: bool, postmaster_domain: str, offer
     return RcptCommand(path.address, parameters.get("NOTIFY"), orcpt)
 
 
-def _behind(argument: bytes, prefix: re.Pattern[bytes], syntax: Reply) -> bytes:
+def _behind(argument: bytes, prefix: re.Pattern[bytes], syntax: Reply, lenient: Lenient) -> bytes:
     """What follows ``FROM:`` or ``TO:``, from the opening bracket on."""
     begin = prefix.match(argument)
-    if begin is None or begin.end() == len(argument):
+    if begin is None or begin.end() == len(argument) or (begin[1] and not lenient.space):
         raise CommandError(syntax)
     text = argument[begin.end() :]
-    if not text.startswith(b"<"):
+    if text.startswith(b"<"):
+        return text
+    if not lenient.brackets:
         raise CommandError(_NO_BRACKETS)
-    return text
+    # A bracket or a space in it is found by whoever reads it next: the path ends there, and the rest is no parameter.
+    address, space, rest = text.partition(b" ")
+    return b"<" + address + b">" + space + rest
 
 
-def _path(text: bytes, bad_address: str, *, smtputf8: bool, postmaster_domain: str | None = None) -> Path:
+def _path(
+    text: bytes, bad_address: str, *, smtputf8: bool, postmaster_domain: str | None = None, loose_dots: bool = False
+) -> Path:
     try:
-        return parse_path(text, smtputf8=smtputf8, postmaster_domain=postmaster_domain)
+        return parse_path(text, smtputf8=smtputf8, postmaster_domain=postmaster_domain, loose_dots=loose_dots)
     except NonAsciiAddress as error:
         raise CommandError(_NON_ASCII) from error
     except AddressError as error:
@@ -302,6 +323,11 @@ def _rendered(*parameters: tuple[str, str | None]) -> bytes:
 
 
 # --- HELO -------------------------------------------------------------------------------------------------------------
+
+
+def _is_text(argument: bytes) -> bool:
+    """Something, and nothing in it that a terminal, a log or a header would obey."""
+    return 0 < len(argument) <= _MAX_HELO and all(0x20 <= one != 0x7F for one in argument)
 
 
 def _is_literal(name: str) -> bool:

@@ -29,6 +29,7 @@ def test_a_good_configuration_is_summed_up(config: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out == (
         f"{config}: ok\n"
         "  listens on 0.0.0.0:25 as mx.example.org\n"
+        "  is lenient about long lines, missing date, space\n"
         "  takes mail for example.org (1 alias)\n"
         "  mints reversible addresses under example.org, signed with mailkey and DKIM\n"
         "  signs its own reports under the mailkey of mx.example.org\n"

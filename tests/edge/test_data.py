@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwarder.auth.canonical import body_hash, relaxed_body, simple_body
-from forwarder.edge.data import MAX_LINE, BadOctets, Incoming, find_end, read_whole
+from forwarder.edge.data import MAX_LINE, STANDARD_LINE, BadOctets, Incoming, find_end, read_whole
 from forwarder.mail.header import parse_content
 from forwarder.model import Content
 from forwarder.smtp import reply
@@ -106,3 +106,19 @@ def test_the_end_is_found_wherever_the_search_goes_on(data: bytes, start: int) -
     if 0 <= whole < start - 4:
         return  # then it was found before
     assert find_end(data, start, begun=True) == (whole + 2 if whole >= 0 else -1)
+
+
+@pytest.mark.parametrize(("line", "taken"), [(b"x" * 998, True), (b"x" * 999, False), (b".." + b"x" * 997, True)])
+@pytest.mark.parametrize("cut", [None, 1, 500, 700])
+def test_where_only_lines_of_the_standard_are_taken_its_998_octets_are(
+    line: bytes, taken: bool, cut: int | None
+) -> None:
+    raw = HEADER + b"\r\n" + line + b"\r\n"
+    if cut is None:
+        found = read_whole(raw, stuffed=True, max_line=STANDARD_LINE)
+    else:
+        incoming = Incoming(stuffed=True, max_line=STANDARD_LINE)
+        for at in range(0, len(raw), cut):
+            incoming.take(raw[at : at + cut])
+        found = incoming.finish()
+    assert isinstance(found, Content) is taken

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forwarder.mail.address import wire
 from forwarder.model import Address, BodyKind, Reply
 from forwarder.smtp.commands import (
     CommandError,
@@ -20,6 +21,7 @@ from forwarder.smtp.commands import (
     render_mail_dsn,
     render_rcpt_dsn,
 )
+from forwarder.smtp.lenient import Lenient
 
 ALL = frozenset({"SIZE", "8BITMIME", "SMTPUTF8", "DSN"})
 BOB = Address("bob", "sender.test")
@@ -264,3 +266,66 @@ def test_an_orcpt_in_utf_8_is_written_without_it_and_left_out_where_it_grows_too
     parsed = rcpt(rb"TO:<a@b.test> ORCPT=utf-8;j\x{FC}rgen@c.test")
     assert parsed.orcpt == r"utf-8;j\x{FC}rgen@c.test"
     assert render_rcpt_dsn("NEVER", "utf-8;" + "ü" * 100) == b" NOTIFY=NEVER"
+
+
+# --- what real senders write ------------------------------------------------------------------------------------------
+
+STRICT = Lenient(space=False)
+LOOSE = Lenient(brackets=True, dots=True, helo=True)
+
+
+def test_a_space_behind_the_colon_is_taken_or_not() -> None:
+    assert mail(b"FROM:  <bob@sender.test>").sender == BOB
+    with pytest.raises(CommandError):
+        parse_mail(b"FROM: <bob@sender.test>", max_size=0, offered=ALL, lenient=STRICT)
+    assert parse_mail(b"FROM:<bob@sender.test>", max_size=0, offered=ALL, lenient=STRICT).sender == BOB
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        (b"FROM:bob@sender.test", MailCommand(BOB)),
+        (b"FROM: bob@sender.test SIZE=10", MailCommand(BOB, size=10)),
+        (b"FROM:bob@sender.test>", None),
+        (b"FROM:bob@sender.test> SIZE=10", None),
+        (b"FROM:bob@sender.test <eve@sender.test>", None),
+        (b"FROM:bob@sender.test eve@sender.test", None),
+        (b"FROM:bob", None),
+        (b"FROM:", None),
+    ],
+)
+def test_without_brackets_an_address_ends_at_the_first_space(argument: bytes, expected: MailCommand | None) -> None:
+    found: MailCommand | int
+    try:
+        found = parse_mail(argument, max_size=1000, offered=ALL, lenient=LOOSE)
+    except CommandError as error:
+        found = error.reply.code
+    assert found == (expected or 501)
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [(b"bob.", b'"bob."'), (b".bob", b'".bob"'), (b"b..ob", b'"b..ob"'), (b"b.ob", b"b.ob"), (b'"b. ob"', b'"b. ob"')],
+)
+def test_dots_that_no_dot_atom_has_are_written_in_quotes(local: bytes, expected: bytes) -> None:
+    found = parse_mail(b"FROM:<" + local + b"@sender.test>", max_size=0, offered=ALL, lenient=LOOSE)
+    assert wire(found.sender) == b"<" + expected + b"@sender.test>"
+
+
+@pytest.mark.parametrize("local", [b".", b"..", b"a.(b)", b"a b", b""])
+def test_dots_alone_are_no_local_part(local: bytes) -> None:
+    with pytest.raises(CommandError):
+        parse_mail(b"FROM:<" + local + b"@sender.test>", max_size=0, offered=ALL, lenient=LOOSE)
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        (b"mx.sender.test", "mx.sender.test"),
+        (b"Bobs Rechner", None),
+        (b"[1.2.3", None),
+        (b"b\xfcro", None),
+    ],
+)
+def test_where_a_name_is_none_there_is_none(argument: bytes, expected: str | None) -> None:
+    assert parse_helo(argument, LOOSE) == expected
