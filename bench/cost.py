@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,15 +46,24 @@ def files(pid: int) -> int:
     return 0
 
 
-def cpu_ms(root: int) -> float:
-    """Milliseconds on a processor so far, of every thread of the tree. Those of threads that have ended are not in it."""
-    total = 0
-    for pid in tree(root):
-        with suppress(OSError):
-            for thread in (_PROC / str(pid) / "task").iterdir():
-                with suppress(OSError):
-                    total += int((thread / "schedstat").read_text().split()[0])
-    return total / 1e6
+def cpu_ms(*roots: int) -> float:
+    """Milliseconds on a processor so far, of every thread of these trees and of the children that they had and waited for. Those
+    of threads that have ended are not in it."""
+    total = 0.0
+    for root in roots:
+        for pid in tree(root):
+            with suppress(OSError):
+                for thread in (_PROC / str(pid) / "task").iterdir():
+                    with suppress(OSError):
+                        total += int((thread / "schedstat").read_text().split()[0]) / 1e6
+                total += _reaped_ms(pid)
+    return total
+
+
+def _reaped_ms(pid: int) -> float:
+    """What the children of a process that are no more have used, and theirs: cutime and cstime of proc(5)."""
+    fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mb(root: int, pids: list[int] | None = None) -> float:

@@ -17,10 +17,11 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ class Ground:
     folder: Path
     dns: str
     port: int
+    #: The key records, by name.
+    records: Mapping[str, str] = field(default_factory=dict)
 
     def pool(self, workload: str) -> Path:
         return self.folder / f"{workload.removesuffix('1')}.pool"
@@ -104,7 +107,7 @@ async def ground(folder: Path, workloads: list[str]) -> AsyncIterator[Ground]:
     # Signed by DKIM and vouched for by SPF, as most mail is; without a mailkey, as most mail still is.
     zone = {name: types for name, types in zone.items() if name != "mailkey.sender.test"}
     async with run_dns_server(zone_text(zone)) as dns:
-        yield Ground(folder, dns.address, free_port(FORWARDER, SENDER, SINK))
+        yield Ground(folder, dns.address, free_port(FORWARDER, SENDER, SINK), records)
 
 
 def _mailkey(keys: Keys, domain: str) -> str:
@@ -161,49 +164,83 @@ async def service(checkout: Path, at: Ground, *, config: str = CONFIG, workers: 
             await process.wait()
 
 
-async def measure(process: Process, at: Ground, workload: str, seconds: float, rate: float = 0) -> dict[str, Any]:
-    """One round of one workload."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is measured: where it listens (the port is that of its ground), and its processes, their children not named."""
+
+    host: str
+    roots: tuple[int, ...]
+
+
+#: Seconds without an arrival after which what has not come is lost.
+PATIENCE = 20
+
+
+async def measure(
+    at: Ground, target: Target, workload: str, seconds: float, rate: float = 0, *, keep: Path | None = None
+) -> dict[str, Any]:
+    """One round of one workload, from the first message to the last arrival. ``keep``: the first that arrives goes there."""
     each = WORKLOADS[workload][2]
+    kept = ("--keep", str(keep)) if keep is not None else ()
     sink = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.sink", f"{SINK}:{at.port}"), cwd=ROOT, stdin=PIPE, stdout=PIPE
+        *(sys.executable, "-m", "bench.sink", f"{SINK}:{at.port}", *kept), cwd=ROOT, stdin=PIPE, stdout=PIPE
     )
     assert sink.stdout is not None
     await sink.stdout.readline()
-    before = cpu_ms(process.pid)
+    before = cpu_ms(*target.roots)
     sender = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.sender", str(at.pool(workload)), f"{FORWARDER}:{at.port}", SENDER),
+        *(sys.executable, "-m", "bench.sender", str(at.pool(workload)), f"{target.host}:{at.port}", SENDER),
         *("--seconds", str(seconds), "--each", str(each), "--rate", str(rate)),
         cwd=ROOT,
         stdout=PIPE,
     )
     sent = json.loads((await sender.communicate())[0])
-    after = cpu_ms(process.pid)
+    ended = time.monotonic()
+    last = await _drained(sink, sent["accepted"])
+    after = cpu_ms(*target.roots)
     arrived = json.loads((await sink.communicate(b""))[0])
     count = max(1, sent["accepted"])
     return {
         "workload": workload,
         "cpu_ms": (after - before) / count,
-        "rate": sent["accepted"] / sent["seconds"],
+        "rate": sent["accepted"] / (sent["seconds"] + max(0, last - ended)),
         "ms_p50": sent["ms_p50"],
         "ms_p99": sent["ms_p99"],
-        "memory_mb": memory_mb(process.pid),
+        "memory_mb": sum(memory_mb(root) for root in target.roots),
         "lost": sent["accepted"] - arrived["arrived"],
         "unsealed": arrived["arrived"] - arrived["sealed"],
         "refused": sent["refused"],
         "why": sent["why"],
+        "arrived": arrived,
     }
+
+
+async def _drained(sink: Process, accepted: int) -> float:
+    """When the last had arrived. A mail system with a queue still has some when the sender has done."""
+    assert sink.stdin is not None
+    assert sink.stdout is not None
+    arrived, last = -1, time.monotonic()
+    while arrived < accepted and time.monotonic() < last + PATIENCE:
+        sink.stdin.write(b"?\n")
+        now = json.loads(await sink.stdout.readline())["arrived"]
+        if now > arrived:
+            arrived, last = now, time.monotonic()
+        if arrived < accepted:
+            await asyncio.sleep(0.02)
+    return last
 
 
 async def rounds(checkout: Path, at: Ground, args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Every workload of one service, and its latency when it is not busy."""
     found: dict[str, list[dict[str, Any]]] = {}
     async with service(checkout, at, workers=args.workers) as process:
-        await measure(process, at, args.workload[0], 1)  # caches, connections
+        target = Target(FORWARDER, (process.pid,))
+        await measure(at, target, args.workload[0], 1)  # caches, connections
         for name in args.workload:
-            found[name] = [await measure(process, at, name, args.seconds) for _ in range(args.rounds)]
+            found[name] = [await measure(at, target, name, args.seconds) for _ in range(args.rounds)]
         if "4k" in found:
             rate = QUIET * statistics.median(one["rate"] for one in found["4k"])
-            found["quiet"] = [await measure(process, at, "4k", args.seconds, rate) for _ in range(args.rounds)]
+            found["quiet"] = [await measure(at, target, "4k", args.seconds, rate) for _ in range(args.rounds)]
     return found
 
 

@@ -1,17 +1,25 @@
-"""A destination that takes everything at once and counts what it got: one JSON line when its standard input ends.
+"""A destination that takes everything at once and counts what it got: a JSON line for each line of its standard input, and one
+when that ends.
 
-python -m bench.sink 127.0.0.50:2525 [--until RECIPIENTS]     with it, also a line once so many have their message
+python -m bench.sink 127.0.0.50:2525 [--until RECIPIENTS] [--keep FILE]
+
+``--until``: also a line once so many recipients have their message. ``--keep``: the first message goes there, its MAIL command
+above it.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import cast
 
 import uvloop
+
+from forwarder.edge.data import unstuff
 
 __all__ = ["Session"]
 
@@ -21,9 +29,10 @@ _END = b"\r\n.\r\n"
 
 
 class Session(asyncio.Protocol):
-    def __init__(self, counts: Counter[str], until: int = 0) -> None:
+    def __init__(self, counts: Counter[str], until: int = 0, keep: Path | None = None) -> None:
         self._counts = counts
         self._until = until
+        self._keep = keep
         self._buffer = bytearray()
         self._in_data = False
         self._sender = b""
@@ -78,16 +87,22 @@ class Session(asyncio.Protocol):
 
     def take(self, message: bytes) -> None:
         """Another sink may do something else with it."""
+        if self._keep is not None and not self._counts["arrived"]:
+            self._keep.write_bytes(self._sender + b"\r\n" + unstuff(message + b"\r\n"))
         header = message.partition(b"\r\n\r\n")[0]
         self._counts["arrived"] += 1
-        sealed = (
-            b"<SRS0=" in self._sender
-            and b"\r\nMailkey-Signature:" in b"\r\n" + header
-            and header.count(b"DKIM-Signature:") >= 2
-            and all(one in header for one in (b"ARC-Seal:", b"ARC-Message-Signature:", b"ARC-Authentication-Results:"))
-            and b"dkim=pass" in header
-        )
-        self._counts["sealed"] += sealed
+        marks = {
+            "srs": b"<SRS0=" in self._sender,
+            "mailkey": b"\r\nMailkey-Signature:" in b"\r\n" + header,
+            "dkim": header.count(b"DKIM-Signature:") >= 2,
+            "arc": all(
+                one in header for one in (b"ARC-Seal:", b"ARC-Message-Signature:", b"ARC-Authentication-Results:")
+            ),
+            "results": b"dkim=pass" in header,
+        }
+        for mark, found in marks.items():
+            self._counts[mark] += found
+        self._counts["sealed"] += all(marks.values())
         self._counts["recipients"] += self._recipients
         if self._until and self._counts["recipients"] >= self._until:
             self._until = 0
@@ -103,16 +118,21 @@ class Session(asyncio.Protocol):
         self._transport.abort()
 
 
-async def _main(host: str, port: int, until: int) -> None:
+async def _main(args: argparse.Namespace) -> None:
+    host, _, port = args.address.rpartition(":")
     counts: Counter[str] = Counter(arrived=0, sealed=0, connections=0, recipients=0)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Session(counts, until), host, port, backlog=1024)
+    server = await loop.create_server(lambda: Session(counts, args.until, args.keep), host, int(port), backlog=1024)
     print("ready", flush=True)
-    await asyncio.to_thread(sys.stdin.buffer.read)
+    while await asyncio.to_thread(sys.stdin.buffer.readline):
+        print(json.dumps(counts), flush=True)
     server.close()
     print(json.dumps(counts), flush=True)
 
 
 if __name__ == "__main__":
-    _host, _, _port = sys.argv[1].rpartition(":")
-    uvloop.run(_main(_host, int(_port), int(sys.argv[3]) if "--until" in sys.argv else 0))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("address")
+    parser.add_argument("--until", type=int, default=0)
+    parser.add_argument("--keep", type=Path)
+    uvloop.run(_main(parser.parse_args()))

@@ -8,6 +8,9 @@ import sys
 from asyncio.subprocess import PIPE
 from typing import Any
 
+from tests.peers.postfix import needs_postfix, needs_root
+from tests.peers.postsrsd import needs_postsrsd
+from tests.peers.rspamd import needs_rspamd
 from tests.suites import ROOT
 
 
@@ -38,3 +41,14 @@ async def test_a_soak_has_faults_and_loses_nothing() -> None:
     assert found["taken"] > 0
     assert found["given_up"] == 0
     assert found["lost"] == found["doubled"] == 0
+
+
+@needs_root
+@needs_postfix
+@needs_postsrsd
+@needs_rspamd
+async def test_what_postfix_rspamd_and_postsrsd_put_on_a_message_is_there_and_holds() -> None:
+    row = (await bench("bench.peers", "--who", "stack", "--seconds", "0.2", "--rounds", "1"))["rounds"]["stack"][0]
+    assert row["faults"] == []
+    assert row["holds"] == ["arc", "dkim", "srs", "theirs"]
+    assert row["cpu_ms"] > 0

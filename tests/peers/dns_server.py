@@ -176,6 +176,8 @@ async def run_dns_server(zone: str = "") -> AsyncIterator[DnsServer]:
             for octets in await server.answer(await reader.readexactly(size), "tcp"):
                 writer.write(len(octets).to_bytes(2, "big") + octets)
             await writer.drain()
+        except asyncio.IncompleteReadError:
+            pass  # it asked nothing (more)
         finally:
             writer.close()
 

@@ -84,6 +84,11 @@ class Postfix:
     folder: Path
 
     @property
+    def pid(self) -> int:
+        """Of its master, whose children all others are."""
+        return int((self.folder / "queue/pid/master.pid").read_text())
+
+    @property
     def log(self) -> str:
         """What it logged so far, but for what it thinks of its folder."""
         if not (file := self.folder / "log").exists():
@@ -92,7 +97,9 @@ class Postfix:
 
 
 @asynccontextmanager
-async def postfix(host: str, port: int, hostname: str, settings: Mapping[str, str]) -> AsyncIterator[Postfix]:
+async def postfix(
+    host: str, port: int, hostname: str, settings: Mapping[str, str], *, show_log: bool = True
+) -> AsyncIterator[Postfix]:
     """Postfix at ``host:port`` while the context lasts, ``settings`` in its main.cf. A test that fails shows its log."""
     # Its programs give up root, and could not enter pytest's own folders then.
     with tempfile.TemporaryDirectory(prefix="postfix", ignore_cleanup_errors=True) as name:
@@ -104,7 +111,8 @@ async def postfix(host: str, port: int, hostname: str, settings: Mapping[str, st
             yield running
         finally:
             await run("postfix", "-c", name, "stop")
-            print(printed, running.log)
+            if show_log:
+                print(printed, running.log)
 
 
 def _write(folder: Path, host: str, port: int, hostname: str, settings: Mapping[str, str]) -> Postfix:
@@ -117,7 +125,10 @@ def _write(folder: Path, host: str, port: int, hostname: str, settings: Mapping[
     trustme.CA().issue_cert(hostname).private_key_and_cert_chain_pem.write_to_path(str(pem))
     pem.chmod(0o600)
     main = _MAIN.format(folder=folder, host=host, hostname=hostname)
-    (folder / "main.cf").write_text(main + "".join(f"{key} = {value}\n" for key, value in settings.items()))
+    # Each process of Postfix would complain of what is there twice.
+    lines = [line for line in main.splitlines() if line.partition(" =")[0] not in settings]
+    lines += [f"{key} = {value}" for key, value in settings.items()]
+    (folder / "main.cf").write_text("\n".join(lines) + "\n")
     (folder / "master.cf").write_text(_MASTER.format(host=host, port=port))
     return Postfix(folder)
 

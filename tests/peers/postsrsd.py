@@ -18,19 +18,20 @@ needs_postsrsd = needs("postsrsd")
 
 
 class PostSrsd:
-    """Its two look-up tables, as Postfix asks them (tcp_table(5))."""
+    """Its two look-up tables, as Postfix asks them (tcp_table(5)): TCP ports of 127.0.0.1."""
 
-    def __init__(self, forward: int, reverse: int) -> None:
-        self._forward = forward
-        self._reverse = reverse
+    def __init__(self, forward: int, reverse: int, pid: int) -> None:
+        self.forward = forward
+        self.reverse = reverse
+        self.pid = pid
 
     async def mint(self, sender: str) -> str:
         """The reversible address."""
-        return await _ask(self._forward, sender)
+        return await _ask(self.forward, sender)
 
     async def open(self, address: str) -> str:
         """The sender behind a reversible address."""
-        return await _ask(self._reverse, address)
+        return await _ask(self.reverse, address)
 
 
 async def _ask(port: int, key: str) -> str:
@@ -59,7 +60,7 @@ async def run_postsrsd(secret_file: Path, domain: str, *, days_ago: int = 0) -> 
     process = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=DEVNULL)
     try:
         await until(lambda: _listens(forward) and _listens(reverse))
-        yield PostSrsd(forward, reverse)
+        yield PostSrsd(forward, reverse, process.pid)
     finally:
         process.terminate()
         await process.wait()

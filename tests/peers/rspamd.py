@@ -18,7 +18,7 @@ from pathlib import Path
 from forwarder.cli.demo_lab import free_port
 from tests.peers.programs import find, needs
 
-__all__ = ["GTUBE", "Rspamd", "needs_rspamd", "rspamd"]
+__all__ = ["GTUBE", "Rspamd", "needs_rspamd", "rspamd", "run_rspamd"]
 
 needs_rspamd = needs("rspamd")
 
@@ -90,36 +90,43 @@ class Rspamd:
 @contextmanager
 def rspamd() -> Iterator[Rspamd]:
     """While the context lasts."""
-    path = find("rspamd")
-    assert path is not None
     with tempfile.TemporaryDirectory(prefix="rspamd", ignore_cleanup_errors=True) as name:
         folder, port = Path(name), free_port("127.0.0.1")
-        folder.chmod(0o777)
-        (folder / "tld").write_text("test\n")
         (folder / "test.lua").write_text(_RULE)
-        (folder / "rspamd.conf").write_text(_CONFIG.format(folder=folder, port=port))
-        user = ["-u", "nobody", "-g", "nogroup"] if os.geteuid() == 0 else []
-        # -i: it minds running as whom it is told to.
-        command = [path, "-f", "-i", "-c", str(folder / "rspamd.conf"), *user]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        assert process.stdout is not None
-        said: list[bytes] = []
+        with run_rspamd(folder, _CONFIG.format(folder=folder, port=port)) as process:
+            yield Rspamd(f"http://127.0.0.1:{port}", f"unix:{folder}/socket", process)
+
+
+@contextmanager
+def run_rspamd(folder: Path, config: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Its main process, with this configuration, in a folder that it may write to; it is as good as ready."""
+    path = find("rspamd")
+    assert path is not None
+    folder.chmod(0o777)
+    (folder / "tld").write_text("test\n")
+    (folder / "rspamd.conf").write_text(config)
+    user = ["-u", "nobody", "-g", "nogroup"] if os.geteuid() == 0 else []
+    # -i: it minds running as whom it is told to.
+    command = [path, "-f", "-i", "-c", str(folder / "rspamd.conf"), *user]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    said: list[bytes] = []
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if b"listening for control commands" in line:
+                break
+        else:
+            raise AssertionError(b"".join(said).decode("utf-8", "replace"))
+        # A full pipe would stop it.
+        reading = threading.Thread(target=process.stdout.read)
+        reading.start()
         try:
-            for line in process.stdout:
-                said.append(line)
-                if b"listening for control commands" in line:
-                    break
-            else:
-                raise AssertionError(b"".join(said).decode("utf-8", "replace"))
-            # A full pipe would stop it.
-            reading = threading.Thread(target=process.stdout.read)
-            reading.start()
-            try:
-                yield Rspamd(f"http://127.0.0.1:{port}", f"unix:{folder}/socket", process)
-            finally:
-                process.terminate()
-                reading.join(20)
+            yield process
         finally:
-            process.kill()
-            process.wait(20)
-            process.stdout.close()
+            process.terminate()
+            reading.join(20)
+    finally:
+        process.kill()
+        process.wait(20)
+        process.stdout.close()
