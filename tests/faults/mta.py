@@ -39,7 +39,9 @@ class Never(Exception):
 
 @dataclass
 class Mta:
-    """``workers`` messages at once, one a connection. ``recipient`` is an address, or gives that of a message by its name."""
+    """``workers`` messages at once, one a connection. ``recipient`` is an address, or gives that of a message by its name.
+    ``others``: further MX hosts of the same preference. Each message begins at another one of them, and each further try of it
+    is at the next (RFC 5321 section 5.1)."""
 
     host: str
     port: int
@@ -47,6 +49,7 @@ class Mta:
     sender: str = "bob@sender.test"
     recipient: str | Callable[[str], str] = "alias@fwd.test"
     workers: int = 10
+    others: tuple[str, ...] = ()
     books: Books = field(default_factory=Books)
 
     async def send_all(self, names: Iterable[str], body: bytes = b"Hello.\r\n") -> None:
@@ -72,12 +75,14 @@ class Mta:
         return names
 
     async def _send(self, name: str, body: bytes) -> None:
-        books = self.books
+        books, hosts = self.books, (self.host, *self.others)
+        first = len(books.tries)
         while True:
+            host = hosts[(first + books.tries.get(name, 0)) % len(hosts)]
             books.tries[name] = books.tries.get(name, 0) + 1
             try:
                 async with asyncio.timeout(PATIENCE):
-                    await self._offer(name, body)
+                    await self._offer(host, name, body)
                 books.acknowledged.add(name)
                 return
             except NotNow:
@@ -89,10 +94,10 @@ class Mta:
                 books.broken += 1
             await asyncio.sleep(PAUSE)
 
-    async def _offer(self, name: str, body: bytes) -> None:
+    async def _offer(self, host: str, name: str, body: bytes) -> None:
         recipient = self.recipient if isinstance(self.recipient, str) else self.recipient(name)
         rcpt = f"RCPT TO:<{recipient}>".encode()
-        reader, writer = await asyncio.open_connection(self.host, self.port, local_addr=(self.source, 0))
+        reader, writer = await asyncio.open_connection(host, self.port, local_addr=(self.source, 0))
         try:
             await _answer(reader)
             for command in (b"EHLO mx.sender.test", f"MAIL FROM:<{self.sender}>".encode(), rcpt, b"DATA"):

@@ -19,7 +19,7 @@ from tests.suites import ROOT
 LISTEN, SINK, SOURCE = "127.0.0.25", "127.0.0.50", "127.0.0.10"
 
 CONFIG = """\
-hostname = "mx.fwd.test"
+hostname = "{hostname}"
 listen = ["{listen}:{port}"]
 state_dir = "state"
 store = "{store}"
@@ -59,6 +59,7 @@ class Service:
 
     folder: Path
     port: int
+    host: str = LISTEN
     process: asyncio.subprocess.Process | None = None
     kills: int = 0
     log: list[Path] = field(default_factory=list)
@@ -86,7 +87,7 @@ class Service:
 
     async def _listens(self) -> bool:
         try:
-            _, writer = await asyncio.open_connection(LISTEN, self.port)
+            _, writer = await asyncio.open_connection(self.host, self.port)
         except OSError:
             return False
         writer.close()
@@ -131,14 +132,20 @@ async def service(
     lease: float = 2,
     retry: tuple[float, float] = (0.2, 1),
     start: bool = True,
+    hostname: str = "mx.fwd.test",
+    host: str = LISTEN,
+    port: int | None = None,
 ) -> AsyncIterator[Service]:
-    """Configured and started; ended with the block. ``retry``: seconds until the first, and between any two at most."""
-    demo_lab.make_keys(folder / "keys")
-    port = demo_lab.free_port(LISTEN, SINK, SOURCE)
+    """Configured and started; ended with the block. ``retry``: seconds until the first, and between any two at most. Keys that
+    are there are used."""
+    if not (folder / "keys").exists():
+        demo_lab.make_keys(folder / "keys")
+    port = port or demo_lab.free_port(host, SINK, SOURCE)
     (folder / "zone.json").write_text(json.dumps(ZONE))
     (folder / "forwarder.toml").write_text(
         CONFIG.format(
-            listen=LISTEN,
+            hostname=hostname,
+            listen=host,
             port=port,
             store=store,
             relay=relay,
@@ -148,7 +155,7 @@ async def service(
             retry=retry,
         )
     )
-    it = Service(folder, port)
+    it = Service(folder, port, host)
     if start:
         await it.start()
     try:
