@@ -156,9 +156,9 @@ async def service(
         )
     )
     it = Service(folder, port, host)
-    if start:
-        await it.start()
     try:
+        if start:
+            await it.start()
         yield it
     finally:
         await it.stop()
