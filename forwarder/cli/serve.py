@@ -104,7 +104,7 @@ def _supervise(
 
 
 async def _serve(app: App, log: EventLog, load: Load) -> int:
-    from forwarder.app.running import tell_of_loop, unless
+    from forwarder.app.running import freeze_what_stays, tell_of_loop, unless
     from forwarder.servicemanager import ServiceManager
 
     manager = ServiceManager(os.environ)
@@ -119,12 +119,14 @@ async def _serve(app: App, log: EventLog, load: Load) -> int:
     log.event("service.starting")
     if not await unless(stop, app.start()):
         return 0
+    freeze_what_stays()
     manager.ready()
     watching = asyncio.create_task(manager.watch())
     while await unless(stop, hup.wait()):
         hup.clear()
         manager.reloading()
         await unless(stop, app.reload(load))
+        freeze_what_stays()
         manager.ready()
     manager.stopping()
     await app.stop()
