@@ -41,12 +41,14 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The client at the other end. ``helo`` is what it called itself: syntactically checked, never believed."""
+    """The client at the other end. ``helo`` is what it called itself: syntactically checked, never believed. ``named``: it was
+    one; else this is the client's address."""
 
     ip: IPv4Address | IPv6Address
     helo: str
     esmtp: bool = True
     tls: Tls | None = None
+    named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +107,47 @@ class IprevCheck:
     reason: str | None = None
 
 
+class HeloFact(StrEnum):
+    """What is found out about the name behind EHLO or HELO."""
+
+    #: It leads to the client's address.
+    RESOLVES = "resolves"
+    #: It is a name, and does not.
+    ELSEWHERE = "elsewhere"
+    #: The look-up failed.
+    UNKNOWN = "unknown"
+    #: An address literal, which RFC 5321 section 4.1.3 leaves to those who have no name.
+    LITERAL = "literal"
+    #: A name of ours, and the client has not our address.
+    OURS = "ours"
+    #: Of one label.
+    SHORT = "short"
+    #: No name and no literal.
+    NAMELESS = "nameless"
+
+
+@dataclass(frozen=True, slots=True)
+class HeloCheck:
+    """``weight`` is what the operator has the fact count, as that of ``Listed``."""
+
+    fact: HeloFact
+    result: Result
+    reason: str | None = None
+    weight: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What others say of the client: facts, no advice. ``iprev`` is ``None`` where it was not asked."""
+    """What others say of the client: facts, no advice. ``iprev`` and ``helo`` are ``None`` where it was not asked."""
 
     listed: tuple[Listed, ...] = ()
     iprev: IprevCheck | None = None
+    helo: HeloCheck | None = None
 
     @property
     def score(self) -> float:
-        """What the lists say, together."""
-        return sum(one.weight for one in self.listed)
+        """What the lists say, and its name, together."""
+        return sum(one.weight for one in self.listed) + (self.helo.weight if self.helo is not None else 0)
 
 
 @dataclass(frozen=True, slots=True)

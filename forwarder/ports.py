@@ -19,8 +19,10 @@ from forwarder.model import (
     Delivery,
     Envelope,
     Finding,
+    HeloCheck,
     Message,
     Outcome,
+    Peer,
     TlsSession,
 )
 
@@ -102,6 +104,9 @@ class Callers(Protocol):
     def look_up(self, ip: IPv4Address | IPv6Address) -> Awaitable[Caller]:
         """Begin to ask, in the background; what comes can be awaited any number of times, behind ``asyncio.shield``. It has a
         time limit, and never raises."""
+
+    def look_up_helo(self, peer: Peer) -> Awaitable[HeloCheck | None]:
+        """The same about what it calls itself, as soon as it has; ``None``: that is not asked."""
 
 
 class ContentFilters(Protocol):

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from forwarder.loopmark import bears_mark
 from forwarder.mail.address import AddressError, FromHeader, parse_address
 from forwarder.mail.header import unfold
-from forwarder.model import Address, Caller, Message, Refuse
+from forwarder.model import Address, Caller, HeloFact, Message, Refuse
 from forwarder.smtp import reply
 from forwarder.smtp.lenient import STANDARD, Lenient
 
@@ -40,8 +40,23 @@ def screen_caller(alias: Address, ip: IPv4Address | IPv6Address, caller: Caller,
     reject_at = door.domains.get(alias.domain, door.reject_at)
     if not reject_at or caller.score < reject_at or alias.local.lower() in ALWAYS_OPEN:
         return None
-    worst = max(caller.listed, key=lambda one: one.weight)
+    worst = max(caller.listed, key=lambda one: one.weight, default=None)
+    helo = caller.helo
+    if helo is not None and (worst is None or helo.weight > worst.weight):
+        return Refuse(reply.helo_refused(_NAMES[helo.fact]), f"EHLO: {helo.fact}, score {caller.score:g}")
+    assert worst is not None
     return Refuse(reply.listed(str(ip), worst.zone), f"listed by {worst.zone}, score {caller.score:g}")
+
+
+_NAMES = {
+    HeloFact.RESOLVES: "leads to your address",
+    HeloFact.ELSEWHERE: "does not lead to your address",
+    HeloFact.UNKNOWN: "cannot be looked up",
+    HeloFact.LITERAL: "is an address literal",
+    HeloFact.OURS: "is ours",
+    HeloFact.SHORT: "is not fully qualified",
+    HeloFact.NAMELESS: "is no host name",
+}
 
 
 def screen_message(message: Message, author: FromHeader, lenient: Lenient = STANDARD) -> Refuse | None:

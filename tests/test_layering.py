@@ -22,6 +22,7 @@ LAYERS = {
     "milter": 1,
     "auth": 2,
     "dnslist": 2,
+    "helo": 2,
     "iprev": 2,
     "srs": 2,
     "srslegacy": 2,

@@ -31,8 +31,9 @@ from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.https import HttpsSettings
 from forwarder.keyhost import KeyHostClient
 from forwarder.keys import KeyFile, KeyFileError, Keys, LegacyFile, mailkey_record, read_private
+from forwarder.mail.address import ascii_domain
 from forwarder.mail.reasons import MAX_FILE, Rules, parse_rules, standard_rules
-from forwarder.model import Identity
+from forwarder.model import HeloFact, Identity
 from forwarder.mtasts import StsClient
 from forwarder.pipeline import Settings as PipelineSettings
 from forwarder.pipeline.doors import Greylisting
@@ -256,14 +257,17 @@ def make_key_host(settings: Settings, resolver: DnsResolver | ZoneResolver, jour
 
 def make_callers(settings: Settings, resolver: DnsResolver | ZoneResolver, journal: Journal) -> DnsCallers | None:
     """Who is asked about clients; ``None``: nobody."""
-    if not (settings.dnsbl or settings.callers.iprev):
+    told = settings.callers
+    if not (settings.dnsbl or told.iprev or told.helo):
         return None
     return DnsCallers(
         resolver,
         [DnsList(one.zone, one.weight, one.codes or None) for one in settings.dnsbl],
         journal,
-        timeout=settings.callers.timeout,
-        iprev=settings.callers.iprev,
+        timeout=told.timeout,
+        iprev=told.iprev,
+        helo={HeloFact(fact): weight for fact, weight in told.helo_weights.items()} if told.helo else None,
+        ours=frozenset(map(ascii_domain, (settings.hostname, settings.srs.domain, *settings.domains))),
         skip=[(one.network, frozenset(one.skip)) for one in settings.networks],
     )
 

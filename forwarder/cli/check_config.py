@@ -256,6 +256,9 @@ def _callers(settings: Settings) -> Iterator[str]:
         )
         limit = settings.callers.reject_at
         yield f"asks {lists} about clients, and refuses {f'from {limit:g} on' if limit else 'nobody for it'}"
+    if settings.callers.helo:
+        counts = ", ".join(f"{fact} {weight:g}" for fact, weight in settings.callers.helo_weights.items())
+        yield f"looks whether names given with EHLO lead back to their clients: {counts or 'which counts nothing'}"
     if settings.greylist.enabled:
         score = settings.greylist.from_score
         who = f"whom DNS lists give {score:g}" if score else "whom no check vouches for"

@@ -372,12 +372,23 @@ class DnsBl(_Table):
     codes: Annotated[dict[IPv4Address, ListWeight], AfterValidator(values.frozen)] = Field(default_factory=dict)
 
 
+HeloWord = Literal["resolves", "elsewhere", "literal", "ours", "short", "nameless"]
+
+
 class Callers(_Table):
     """What is found out about clients, and what follows."""
 
     reject_at: RejectAt = 1.0
     timeout: Annotated[float, BeforeValidator(values.not_bool), Field(gt=0, le=30)] = 5.0
     iprev: bool = False
+    helo: bool = False
+    helo_weights: Annotated[dict[HeloWord, ListWeight], AfterValidator(values.frozen)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _somebody_asks(self) -> Callers:
+        if self.helo_weights and not self.helo:
+            raise ValueError("helo_weights count nothing without helo = true")
+        return self
 
 
 class Greylist(_Table):
@@ -401,7 +412,9 @@ class CallerNetwork(_Table):
 
     network: Network
     skip: Annotated[
-        tuple[Literal["dnsbl", "greylist", "iprev", "content"], ...], BeforeValidator(values.split), Field(min_length=1)
+        tuple[Literal["dnsbl", "greylist", "iprev", "helo", "content"], ...],
+        BeforeValidator(values.split),
+        Field(min_length=1),
     ]
 
 
@@ -609,7 +622,7 @@ class Settings(_Table):
     limits: Limits = Limits()
     smtp: Smtp = Smtp()
     policy: Policy = Policy()
-    callers: Callers = Callers()
+    callers: Callers = Field(default_factory=Callers)
     # Each is a question for every client.
     dnsbl: Annotated[tuple[DnsBl, ...], Field(max_length=20)] = ()
     networks: tuple[CallerNetwork, ...] = ()

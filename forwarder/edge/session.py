@@ -35,7 +35,7 @@ from forwarder.edge.proxy import ProxyError, parse_proxy
 from forwarder.edge.shaking import Shaking
 from forwarder.edge.trust import NOBODY, Trust, within
 from forwarder.edge.unread import Unread
-from forwarder.model import Address, BodyKind, Caller, Content, Envelope, Peer, Recipient, Refuse, Reply, Tls
+from forwarder.model import Address, BodyKind, Caller, Content, Envelope, HeloCheck, Peer, Recipient, Refuse, Reply, Tls
 from forwarder.ports import Callers, Clock, Journal
 from forwarder.route import Resolved, ToAlias, ToNowhere, ToSender
 from forwarder.screen import Door, screen_caller
@@ -184,6 +184,7 @@ class Session(SMTP):
         self._high_water = HIGH_WATER_BETWEEN
         #: What is asked about a client, and about which.
         self._asked: tuple[IPv4Address | IPv6Address, Awaitable[Caller]] | None = None
+        self._asked_name: tuple[Peer, Awaitable[HeloCheck | None]] | None = None
         self._deadline = 0.0
         #: What is said when it has passed.
         self._late = reply.TIMED_OUT
@@ -434,8 +435,21 @@ class Session(SMTP):
 
     async def _caller(self) -> Caller | None:
         """What was found out about it."""
-        asked = self._ask()
-        return await asyncio.shield(asked) if asked is not None else None
+        asked, named = self._ask(), self._ask_name()
+        if asked is None:
+            return None
+        caller = await asyncio.shield(asked)
+        helo = await asyncio.shield(named) if named is not None else None
+        return caller if helo is None else replace(caller, helo=helo)
+
+    def _ask_name(self) -> Awaitable[HeloCheck | None] | None:
+        """About what it calls itself, in the background and once; ``None``: nobody is asked, or it has not said."""
+        if self._settings.callers is None or self._peer is None:
+            return None
+        peer = self._forwarded.applied(self._peer)
+        if self._asked_name is None or self._asked_name[0] != peer:
+            self._asked_name = peer, self._settings.callers.look_up_helo(peer)
+        return self._asked_name[1]
 
     async def _speaks_first(self) -> bool:
         # RFC 5321 section 3.1: the server speaks first. Whoever does not wait for it hears nobody, and is no mail server.
@@ -569,10 +583,12 @@ class Session(SMTP):
 
     def _greet(self, argument: bytes, *, esmtp: bool) -> None:
         # RFC 5321 section 4.1.3: what has no name is called by its address.
-        helo = parse_helo(argument, self._settings.lenient) or _literal(self.ip)
+        helo = parse_helo(argument, self._settings.lenient)
         # RFC 5321 section 4.1.4: a second EHLO is as good as RSET.
         self._forget()
-        self._peer = self._claimed.applied(Peer(self.ip, helo, esmtp, self._tls))
+        peer = Peer(self.ip, helo or _literal(self.ip), esmtp, self._tls, named=helo is not None)
+        self._peer = self._claimed.applied(peer)
+        self._ask_name()
 
     async def smtp_MAIL(self, argument: bytes) -> None:
         if self._peer is None:
@@ -904,6 +920,7 @@ class Session(SMTP):
         else:
             self._forwarded = parse_claim(argument, XFORWARD).over(self._forwarded)
             self._ask()
+            self._ask_name()
             self.say(reply.OK)
 
     async def smtp_RSET(self, argument: bytes) -> None:

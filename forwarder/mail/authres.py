@@ -121,6 +121,10 @@ def _caller(envelope: Envelope) -> list[MethodResult]:
     if caller.iprev is not None:
         name = (("policy.name", caller.iprev.name),) if caller.iprev.name else ()
         results.append(MethodResult("iprev", caller.iprev.result, (("policy.iprev", ip), *name), caller.iprev.reason))
+    if caller.helo is not None:
+        # RFC 8601 section 2.7.6: a method of our own.
+        what = (("smtp.helo", envelope.peer.helo), ("policy.helo", str(caller.helo.fact)))
+        results.append(MethodResult("x-helo", caller.helo.result, what, caller.helo.reason))
     for one in caller.listed:
         # RFC 8904 has a method for lists of the good. Of the others RFC 8601 section 2.7.6 allows names that begin with x-.
         method, result = ("dnswl", Result.PASS) if one.weight < 0 else ("x-dnsbl", Result.FAIL)

@@ -13,6 +13,7 @@ from forwarder.dispatch import Fate, Hold
 from forwarder.mail.reasons import Reason, Rules, standard_rules
 from forwarder.mail.report import RecipientStatus, message_id_of
 from forwarder.model import (
+    Caller,
     Discard,
     Envelope,
     Message,
@@ -174,6 +175,7 @@ class Teller:
             arc=verdict.arc.result,
             dmarc=verdict.dmarc.result,
             sender_verified_by=verdict.sender_verified_by,
+            **_caller(envelope.caller),
         )
 
     def matched(
@@ -218,3 +220,17 @@ class Teller:
                 code=answer.code if answer is not None else None,
                 text=str(answer) if answer is not None else getattr(outcome, "reason", None),
             )
+
+
+def _caller(caller: Caller | None) -> dict[str, str | list[str]]:
+    """What was asked about the client and found out."""
+    told: dict[str, str | list[str]] = {}
+    if caller is None:
+        return told
+    if caller.listed:
+        told["listed"] = [f"{one.zone} {one.weight:g}" for one in caller.listed]
+    if caller.iprev is not None:
+        told["iprev"] = str(caller.iprev.result)
+    if caller.helo is not None:
+        told["helo_name"] = str(caller.helo.fact)
+    return told

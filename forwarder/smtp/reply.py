@@ -168,6 +168,11 @@ def listed(ip: str, zone: str) -> Reply:
     return Reply(550, "5.7.1", f"{ip} is listed by {zone}: ask there to be taken off, or write to postmaster")
 
 
+def helo_refused(what: str) -> Reply:
+    """The operator has such names count so much. ``what``: a text of ours."""
+    return Reply(550, "5.7.1", f"the name that you gave with EHLO {what}; write to postmaster if it is right")
+
+
 def greylisted(seconds: float) -> Reply:
     """RFC 6647 section 5: temporary, and how long."""
     return Reply(451, "4.7.1", f"we do not know you yet; try again in {max(1, round(seconds))} seconds")

@@ -49,7 +49,8 @@ class Claim:
         if self == NO_CLAIM:
             return peer
         esmtp = peer.esmtp if self.esmtp is None else self.esmtp
-        return replace(peer, ip=self.ip or peer.ip, helo=self.helo or peer.helo, esmtp=esmtp)
+        named = peer.named or self.helo is not None
+        return replace(peer, ip=self.ip or peer.ip, helo=self.helo or peer.helo, esmtp=esmtp, named=named)
 
 
 NO_CLAIM = Claim()

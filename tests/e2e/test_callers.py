@@ -136,6 +136,32 @@ async def test_without_lists_nobody_is_asked(tmp_path: Path) -> None:
         assert b"x-dnsbl" not in (await it.next(it.sink)).data
 
 
+async def test_what_a_client_calls_itself_is_told_and_nothing_follows(tmp_path: Path) -> None:
+    async with lab(tmp_path, top="[callers]\nhelo = true") as it:
+        assert (await it.send(it.signed())).startswith("250")
+        results = b" ".join((await it.next(it.sink)).data.partition(b"Received:")[0].split())
+        assert b"x-helo=pass smtp.helo=mx.sender.test policy.helo=resolves" in results
+        assert (await it.send(it.signed(MESSAGE.replace(b"<one@", b"<two@")), helo="localhost")).startswith("250")
+        results = b" ".join((await it.next(it.sink)).data.partition(b"Received:")[0].split())
+        assert b"x-helo=fail" in results
+        assert b"policy.helo=short" in results
+        assert [one["helo_name"] for one in it.events("message.verified")] == ["resolves", "short"]
+        assert not it.events("caller.helo")
+
+
+async def test_what_it_calls_itself_counts_as_a_list_does_where_the_operator_says_so(tmp_path: Path) -> None:
+    top = DNSBL.replace("[callers]", "[callers]\nhelo = true\nhelo_weights = { ours = 0.6, short = 0.4 }")
+    top = top.replace('zone = "bl.test"', 'zone = "bl.test"\nweight = 0.5')
+    async with lab(tmp_path, top=top, zone=LISTED) as it:
+        assert (await it.send(it.signed(), helo="localhost")).startswith("250")
+        answer = await it.send(it.signed(), helo="mx.fwd.test")
+        assert answer.startswith("550 5.7.1 the name that you gave with EHLO is ours"), answer
+        assert it.events("rcpt.refused")[0]["reason"] == "EHLO: ours, score 1.1"
+        assert (await it.send(it.signed(recipients=(POSTMASTER,)), recipient=POSTMASTER, helo="fwd.test")).startswith(
+            "250"
+        )
+
+
 GREYLIST = "[greylist]\nenabled = true\ndelay = 0.3\n"
 #: Nothing vouches for bob.
 UNKNOWN: dict[str, dict[str, list[str]]] = {
