@@ -31,6 +31,7 @@ from forwarder.failpoints import reach
 from forwarder.heard import Heard
 from forwarder.model import Address, Deferred, Delivered, Delivery, Envelope, Failed, Outcome, Queued, RecipientOutcome
 from forwarder.ports import (
+    Begun,
     Charge,
     Claim,
     Forwarded,
@@ -56,6 +57,7 @@ __all__ = [
     "Settler",
     "Ticket",
     "UnderWay",
+    "begun_of",
     "fingerprint",
     "pick",
     "split",
@@ -297,12 +299,12 @@ class Dispatcher:
         self.under_way.heard.read(message)
 
     async def claim(
-        self, tickets: Sequence[Ticket], attempt: str, charges: Sequence[Charge] = ()
+        self, tickets: Sequence[Ticket], attempt: str, charges: Sequence[Charge] = (), begun: Sequence[Begun] = ()
     ) -> dict[Ticket, Claim]:
-        """Which of these are still to be delivered? Raises RateOver, and StoreAway; then ``take_back`` what is not delivered
-        without, and ``recall`` the rest."""
+        """Which of these are still to be delivered? ``begun``: as of ``Ledger.claim``. Raises RateOver, and StoreAway; then
+        ``take_back`` what is not delivered without, and ``recall`` the rest."""
         fingerprints = [one.fingerprint for one in tickets]
-        claims = self._unsettled.correct(fingerprints, await self._ledger.claim(fingerprints, attempt, charges))
+        claims = self._unsettled.correct(fingerprints, await self._ledger.claim(fingerprints, attempt, charges, begun))
         return dict(zip(tickets, claims, strict=True))
 
     def recall(self, tickets: Sequence[Ticket]) -> dict[Ticket, Claim]:
@@ -509,7 +511,7 @@ class Dispatcher:
             is_in = True
             if lease is not None:
                 # Its final dot may be on the way by now: after a crash this must not pass for a first attempt.
-                await self._queue.mark_dot(held[0].id, lease)
+                await self._queue.mark_dot(held[0].id, lease, begun_of(plans[0].forwards))
         except QueueFull as full:
             self._journal.event("queue.full", id=message, reason=str(full))
             return _Put.REFUSED
@@ -555,9 +557,10 @@ class Dispatcher:
         if not in_queue:
             # To claim again what is ours renews it (ports.Ledger).
             marks = [ticket.fingerprint for ticket in one.plan.tickets if one.recorded and ticket.fingerprint]
-            await self._ledger.claim(marks, one.attempt)
+            await self._ledger.claim(marks, one.attempt, begun=begun_of(one.plan.forwards))
         if one.handed is not None and self._queue is not None and one.plan.held is not None:
-            await self._queue.renew([one.plan.held.id], one.attempt, self._lease)
+            begun = begun_of(one.plan.forwards)
+            await self._queue.renew([one.plan.held.id], one.attempt, self._lease, begun)
 
     # --- what the store missed
 
@@ -618,6 +621,11 @@ class Dispatcher:
             await asyncio.sleep(pause)
             await self._tell_late()
         return len(self._running)
+
+
+def begun_of(forwards: Iterable[Forwarded | None]) -> list[Begun]:
+    """What a report of one of them could be about before it is on record."""
+    return [(one.reversible, one.message_id) for one in forwards if one is not None]
 
 
 def split(fates: Sequence[Fate]) -> tuple[list[Fate], list[Fate], list[Fate]]:

@@ -359,14 +359,27 @@ class RateOver(Exception):
         self.wait = wait
 
 
+#: What a report can be about before it is on record: a reversible address and a Message-ID.
+Begun = tuple[Address, str | None]
+
+
 class Ledger(Protocol):
     """What was delivered, and what it was. Every method raises ``StoreAway`` when the store is away."""
 
     async def claim(
-        self, fingerprints: Sequence[bytes], attempt: str, charges: Sequence[Charge] = ()
+        self,
+        fingerprints: Sequence[bytes],
+        attempt: str,
+        charges: Sequence[Charge] = (),
+        begun: Sequence[Begun] = (),
     ) -> Sequence[Claim]:
         """One trip: claim each 32-octet fingerprint for ``attempt`` (a unique id), or say who has it. Where one of them becomes
-        ours that was not, ``charges`` are taken too, all of them; or RateOver is raised. The same attempt is charged once."""
+        ours that was not, ``charges`` are taken too, all of them; or RateOver is raised. The same attempt is charged once.
+        ``begun``: what ``is_begun`` tells other hosts for as long as the lease, if one of them is ours."""
+
+    async def is_begun(self, one: Begun) -> bool:
+        """Has anybody such a message under way, or had within the last lease? No is no answer where the store is our own host's
+        alone, whose workers have a shorter way to know."""
 
     async def settle(
         self, attempt: str, delivered: Sequence[bytes], released: Sequence[bytes], forwards: Sequence[Forwarded]
@@ -617,11 +630,13 @@ class Queue(Protocol):
     async def next_due(self) -> float | None:
         """Seconds until something can be claimed (0: now); ``None``: the queue is empty or all of it is under lease."""
 
-    async def renew(self, ids: Sequence[str], lease: str, seconds: float) -> None:
-        """The attempts that hold ``lease`` go on: those of ``ids`` that it still has keep it for ``seconds`` from now."""
+    async def renew(self, ids: Sequence[str], lease: str, seconds: float, begun: Sequence[Begun] = ()) -> None:
+        """The attempts that hold ``lease`` go on: those of ``ids`` that it still has keep it for ``seconds`` from now. ``begun``:
+        as of ``Ledger.claim``."""
 
-    async def mark_dot(self, id: str, lease: str) -> bool:  # noqa: A002 - what Held calls it
-        """The final dot is about to leave: durable when it returns. False: the lease is not ours any more, do not send."""
+    async def mark_dot(self, id: str, lease: str, begun: Sequence[Begun] = ()) -> bool:  # noqa: A002 - what Held calls it
+        """The final dot is about to leave: durable when it returns. False: the lease is not ours any more, do not send.
+        ``begun``: as of ``Ledger.claim``."""
 
     async def settle(
         self,

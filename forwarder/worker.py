@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from forwarder.dispatch import ATTEMPT, CATCH_UP, LEASE, RENEWALS, Settler, UnderWay
+from forwarder.dispatch import ATTEMPT, CATCH_UP, LEASE, RENEWALS, Settler, UnderWay, begun_of
 from forwarder.failpoints import reach
 from forwarder.model import Deferred, Failed, Outcome, Reply
 from forwarder.ports import Claimed, Held, Journal, Queue, Relay, StoreAway
@@ -167,14 +167,15 @@ class Worker:
             renewals.cancel()
 
     async def _renew(self, held: Held, lease: str) -> None:
+        begun = begun_of(one.forwarded for one in held.waiting)
         while True:
             await asyncio.sleep(self._settings.lease / RENEWALS)
             with suppress(StoreAway):
-                await self._queue.renew([held.id], lease, self._settings.lease)
+                await self._queue.renew([held.id], lease, self._settings.lease, begun)
 
     async def _deliver(self, held: Held, lease: str) -> Outcome | None:
         """``None``: it was not sent, and goes back as it was."""
-        dotted = False
+        dotted, begun = False, begun_of(one.forwarded for one in held.waiting)
         task = asyncio.current_task()
         assert task is not None
 
@@ -182,7 +183,7 @@ class Worker:
             nonlocal dotted
             self._before_dot.discard(task)
             try:
-                if not await self._queue.mark_dot(held.id, lease):
+                if not await self._queue.mark_dot(held.id, lease, begun):
                     raise _LeaseLost
             except StoreAway:
                 if not dotted:

@@ -58,7 +58,7 @@ class FadingQueue:
     async def next_due(self) -> float | None:
         return None
 
-    async def mark_dot(self, id: str, lease: str) -> bool:  # noqa: A002 - as in ports
+    async def mark_dot(self, id: str, lease: str, begun: object) -> bool:  # noqa: A002 - as in ports
         self.dots += 1
         if self.dots > 1:
             raise StoreAway("no answer")

@@ -105,6 +105,7 @@ class Store:
             lease=math.ceil(settings.queue.lease),
             per_message=settings.bounces.per_message,
             per_day=settings.bounces.per_day,
+            shared=self._embedded is None,
         )
 
     def queue(self, settings: Settings, ledger: RedisLedger) -> RedisQueue:

@@ -34,6 +34,7 @@ from forwarder.pipeline.destinations import PAUSED, Destinations
 from forwarder.pipeline.doors import Doors, Settings, Teller
 from forwarder.pipeline.metering import Metering
 from forwarder.ports import (
+    Begun,
     Charge,
     Claim,
     Forwarded,
@@ -88,6 +89,7 @@ class Forwarding:
         signed = verdict.mailkey.result is Result.PASS
         tickets = self._dispatcher.tickets(envelope, ways, content, signed_once=signed)
         rewritten = self._rewritten(envelope, forwards, now)
+        begun = _begun(envelope, message, rewritten)
         authored = self._authored(envelope, message, forwards, now)
         tokens = [*(one.token for one in rewritten.values()), *(one.token for one in authored.values())]
         reach("K2")
@@ -99,7 +101,7 @@ class Forwarding:
             for author in authored.values():
                 if author.token is not None:
                     await self._doors.ledger.put_token(author.token, author.author)
-            claims = await self._dispatcher.claim(list(tickets.values()), envelope.id, charges)
+            claims = await self._dispatcher.claim(list(tickets.values()), envelope.id, charges, begun)
         except RateOver as over:
             return self._metering.over(envelope, over, now)
         except StoreAway as away:
@@ -320,6 +322,14 @@ class Forwarding:
             )
             for one in tickets
         )
+
+
+def _begun(envelope: Envelope, message: Message, rewritten: dict[Address, rewrite.Rewritten]) -> list[Begun]:
+    """What a report of one of the copies could be about. Nobody reports of a report."""
+    if envelope.sender is None:
+        return []
+    message_id = message_id_of(message)
+    return [(one.sender, message_id) for one in rewritten.values() if one.sender is not None]
 
 
 def _second_form(forward: Forward, verdict: Verdict, header_at: int) -> SecondForm | None:

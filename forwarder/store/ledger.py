@@ -6,6 +6,7 @@ Kinds of keys (names: ``forwarder.store.records``), each with an expiry, each to
     m  message   hash: destination -> Forwarded, at most 64 (10 days)            settle, find_forward
     f  forward   the latest Forwarded of (reversible address, destination)       settle, find_forward
     t  token     the sender behind an opaque reversible address (40 days)        put_token, look_up_token
+    p  begun     mark: a message is under way, its next hop has not answered (lease)      claim, queue_mark, queue_renew
     b  budget    reports of (reversible, Message-ID), and of reversible (1 day)  spend_bounce, refund_bounce
     r  replay    set: the recipients that a signature was seen for (its life)    count_recipients
     n  note      mark: the domain has had its note (1 day)                       take_note
@@ -23,7 +24,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from forwarder.model import Address
-from forwarder.ports import Charge, Claim, Forwarded, Journal, RateOver
+from forwarder.ports import Begun, Charge, Claim, Forwarded, Journal, RateOver
 from forwarder.store.client import Commands, load_script
 from forwarder.store.rates import SECOND, rate_keys, to_take
 from forwarder.store.records import (
@@ -75,7 +76,8 @@ _CLAIMS = {0: Claim.FRESH, 1: Claim.BUSY, 2: Claim.DELIVERED, _UNREADABLE: Claim
 
 
 class RedisLedger:
-    """``lease``: seconds after which an attempt that neither settled nor claimed again loses its claims."""
+    """``lease``: seconds after which an attempt that neither settled nor claimed again loses its claims. ``shared``: other hosts
+    have the same store, and are told what is under way."""
 
     def __init__(
         self,
@@ -86,10 +88,12 @@ class RedisLedger:
         forward_for: int = FORWARD_FOR,
         per_message: int = 10,
         per_day: int = 200,
+        shared: bool = False,
     ) -> None:
         self._client = client
         self._journal = journal
-        self._lease = lease
+        self.lease = lease
+        self._shared = shared
         self._forward_for = forward_for
         self._per_message = per_message
         self._per_day = per_day
@@ -100,16 +104,24 @@ class RedisLedger:
     # --- what was delivered ---
 
     async def claim(
-        self, fingerprints: Sequence[bytes], attempt: str, charges: Sequence[Charge] = ()
+        self,
+        fingerprints: Sequence[bytes],
+        attempt: str,
+        charges: Sequence[Charge] = (),
+        begun: Sequence[Begun] = (),
     ) -> Sequence[Claim]:
         """See ``ports.Ledger``. An unreadable mark is a fresh one: a second copy is better than none."""
         if not fingerprints:
             return []
         names = await self.names()
+        marks = self.begun_keys(names, begun)
         answers = await self._client.run(
             _CLAIM,
-            [*(claim_key(names, one) for one in fingerprints), *rate_keys(names, charges)],
-            (_UNDER_WAY, _octets(attempt), self._lease, DELIVERED_FOR, len(fingerprints), *to_take(charges)),
+            [*marks, *(claim_key(names, one) for one in fingerprints), *rate_keys(names, charges)],
+            (
+                *(_UNDER_WAY, _octets(attempt), self.lease, DELIVERED_FOR, len(fingerprints), len(marks)),
+                *to_take(charges),
+            ),
         )
         if answers[0] == _OVER:
             raise RateOver(charges[answers[1] - 1], answers[2] / SECOND)
@@ -119,6 +131,18 @@ class RedisLedger:
             # An attempt began and nobody recorded its end (a crash): what goes out now may be a second copy, on record.
             self._journal.event("claim.taken_over", id=attempt, destinations=left_behind, maybe_dup=True)
         return [_CLAIMS[one] for one in answers]
+
+    async def is_begun(self, one: Begun) -> bool:
+        """See ``ports.Ledger``."""
+        marks = self.begun_keys(await self.names(), [one])
+        return bool(marks and await self._client.command("EXISTS", *marks))
+
+    def begun_keys(self, names: Names, begun: Sequence[Begun]) -> list[bytes]:
+        """Where the marks of these lie, for a script that sets them; none where nobody would look."""
+        if not self._shared:
+            return []
+        each = ((_fold(reversible), _sane(message_id) or "") for reversible, message_id in begun)
+        return [names.key(b"p", *one) for one in dict.fromkeys(each)]
 
     async def settle(
         self, attempt: str, delivered: Sequence[bytes], released: Sequence[bytes], forwards: Sequence[Forwarded]

@@ -17,7 +17,7 @@ import idna
 
 from forwarder.auth.dnsname import dns_name
 from forwarder.dispatch import pick
-from forwarder.ports import Claim, Claimed, Forwarded, Held, Journal, QueueFull, QueueSize
+from forwarder.ports import Begun, Claim, Claimed, Forwarded, Held, Journal, QueueFull, QueueSize
 from forwarder.store.client import Commands, load_script
 from forwarder.store.disk import Disk
 from forwarder.store.ledger import DELIVERED_FOR, RedisLedger, claim_key
@@ -198,15 +198,18 @@ class RedisQueue:
         due = int(await self._client.run(_NEXT, _KEYS))
         return None if due < 0 else due / 1000
 
-    async def renew(self, ids: Sequence[str], lease: str, seconds: float) -> None:
+    async def renew(self, ids: Sequence[str], lease: str, seconds: float, begun: Sequence[Begun] = ()) -> None:
         """See ``ports.Queue``."""
         names = await self._ledger.names()
-        await self._client.run(_RENEW, _KEYS, (lease, _number(seconds), *(_item(names, one) for one in ids)))
+        keys = (*_KEYS, *self._ledger.begun_keys(names, begun))
+        items = (_item(names, one) for one in ids)
+        await self._client.run(_RENEW, keys, (lease, _number(seconds), self._ledger.lease, *items))
 
-    async def mark_dot(self, id: str, lease: str) -> bool:  # noqa: A002 - what Held calls it
+    async def mark_dot(self, id: str, lease: str, begun: Sequence[Begun] = ()) -> bool:  # noqa: A002 - what Held calls it
         """See ``ports.Queue``."""
         names = await self._ledger.names()
-        return bool(await self._client.run(_MARK, _KEYS, (_item(names, id), lease)))
+        keys = (*_KEYS, *self._ledger.begun_keys(names, begun))
+        return bool(await self._client.run(_MARK, keys, (_item(names, id), lease, self._ledger.lease)))
 
     async def settle(
         self,

@@ -24,8 +24,10 @@ from tests.faults.copies import count, dead_letters, name_of, settled, unflagged
 from tests.faults.mta import Mta
 from tests.faults.service import SINK, SOURCE, ZONE, Service, service
 from tests.faults.test_kills import BODY, moody
+from tests.faults.test_stop import HEADER, client
+from tests.faults.test_workers import report
 from tests.peers.smtp_sink import DEFAULT, HANG, SmtpSink
-from tests.peers.valkey import valkey
+from tests.peers.valkey import Valkey, valkey
 from tests.waiting import until
 
 MESSAGES = int(os.environ.get("FAULT_NODES_MESSAGES", "120"))
@@ -45,6 +47,7 @@ class Nodes:
     """As one service whose log can be asked."""
 
     each: list[Service]
+    store: Valkey
 
     @property
     def folder(self) -> Path:
@@ -87,7 +90,7 @@ async def nodes(folder: Path, *, lease: float = 2) -> AsyncIterator[Nodes]:
             )
             each.append(await stack.enter_async_context(node))
             (own / "zone.json").write_text(json.dumps(ZONE | {"paced.test": {"MX": ["10 mx.sink.test"]}}))
-        yield Nodes(each)
+        yield Nodes(each, store)
 
 
 def sender(it: Nodes, hosts: tuple[str, ...] = HOSTS) -> Mta:
@@ -178,3 +181,28 @@ async def test_what_a_dead_node_had_begun_another_takes_over_when_its_lease_ends
         assert len(second.events("queue.outcome")) == len(names) / 2
         # By the store's clock; the rest is what the machine takes.
         assert took < LEASE + 5
+
+
+@pytest.mark.timeout(RUN)
+async def test_a_report_that_comes_to_another_host_than_its_message_is_not_refused(tmp_path: Path) -> None:
+    """A next hop that forwards in session reports before it answers: in session, and to the queue."""
+    async with nodes(tmp_path) as it, SmtpSink({"DOT": [HANG, HANG, DEFAULT]}, host=SINK, port=it.port) as sink:
+        first, second = it.each[:2]
+        await asyncio.gather(first.start(), second.start())
+        # A store that began to remember today takes reports of what it does not know.
+        await it.store.ask("SET", "{fwd0}:birth", "\x0110000")
+        async with client(first) as one, client(first) as other:
+            for session, recipient in ((one, b"alias"), (other, b"paced")):
+                await session.say(b"MAIL FROM:<bob@sender.test>")
+                await session.say(b"RCPT TO:<%s@fwd.test>" % recipient)
+                await session.say(b"DATA")
+                session.writer.write(HEADER % recipient + b"Hello.\r\n.\r\n")
+                # The sink hangs at the dot of the one, then of the other.
+                async with asyncio.timeout(10):
+                    await sink.hanging.wait()
+                sink.hanging.clear()
+                mails = [line for _, line in sink.commands if line.upper().startswith(b"MAIL FROM:<S")]
+                reversible = mails[-1].partition(b"<")[2].partition(b">")[0]
+                answer = await report(second, reversible, 1, recipient)
+                assert answer.startswith(b"451 4.4.1"), recipient
+                assert (await report(second, reversible, 1, b"another")).startswith(b"550")

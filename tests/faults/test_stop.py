@@ -54,7 +54,7 @@ class Client:
 
 @asynccontextmanager
 async def client(it: Service, *, greeted: bool = True) -> AsyncIterator[Client]:
-    reader, writer = await asyncio.open_connection(LISTEN, it.port, local_addr=(SOURCE, 0))
+    reader, writer = await asyncio.open_connection(it.host, it.port, local_addr=(SOURCE, 0))
     one = Client(reader, writer)
     try:
         if greeted:

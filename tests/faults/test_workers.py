@@ -314,15 +314,15 @@ async def test_a_report_that_reaches_another_worker_than_its_message_is_not_refu
         assert {text[4:9] for text in answers if text.startswith(b"451")} == {b"4.4.1"}
 
 
-async def report(it: Service, reversible: bytes, number: int) -> bytes:
-    """What a report about the message ``one`` is answered."""
+async def report(it: Service, reversible: bytes, number: int, name: bytes = b"one") -> bytes:
+    """What a report about the message of this name is answered."""
     text = (
         b"From: MAILER-DAEMON@mx.sink.test\r\nTo: <%s>\r\nMessage-ID: <r%d@mx.sink.test>\r\nMIME-Version: 1.0\r\n"
         b'Content-Type: multipart/report; report-type=delivery-status; boundary="b"\r\n\r\n'
         b"--b\r\n\r\nNo.\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.sink.test\r\n\r\n"
         b"Final-Recipient: rfc822; dest@sink.test\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n"
         b"--b\r\nContent-Type: text/rfc822-headers\r\n\r\n%s--b--\r\n."
-    ) % (reversible, number, HEADER % b"one")
+    ) % (reversible, number, HEADER % name)
     async with client(it) as one:
         await one.say(b"MAIL FROM:<>")
         assert (await one.say(b"RCPT TO:<%s>" % reversible)).startswith(b"250")

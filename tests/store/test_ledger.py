@@ -160,6 +160,48 @@ async def test_nothing_to_ask_costs_no_command(ledger: RedisLedger, client: Stor
     assert await keys(client) == []
 
 
+# --- what is under way at another host ---
+
+
+@pytest.fixture
+def host(client: StoreClient, journal: MemoryJournal) -> RedisLedger:
+    return RedisLedger(client, journal=journal, lease=30, shared=True)
+
+
+async def test_other_hosts_see_what_is_under_way_for_as_long_as_the_lease(
+    host: RedisLedger, client: StoreClient
+) -> None:
+    about = (REVERSIBLE, "<1@sender.example>")
+    assert not await host.is_begun(about)
+    await host.claim([A], "one", begun=[about])
+    assert await host.is_begun(about)
+    assert await host.is_begun((Address(REVERSIBLE.local.upper(), "FWD.test"), "<1@sender.example>"))
+    assert not await host.is_begun((REVERSIBLE, "<2@sender.example>"))
+    assert not await host.is_begun((REVERSIBLE, None))
+    [mark] = [one for one in await keys(client) if one.startswith(b"{fwd0}:p:")]
+    assert 0 < await client.command("TTL", mark) <= 30
+    await client.command("EXPIRE", mark, 5)
+    await host.claim([A], "one", begun=[about])
+    assert await client.command("TTL", mark) > 5, "who still works claims again"
+
+
+async def test_what_another_has_is_not_told_and_without_a_message_id_it_is(host: RedisLedger) -> None:
+    await host.claim([A], "one")
+    await host.settle("one", [A], [], [])
+    await host.claim([B], "one")
+    assert await host.claim([A, B], "two", begun=[(REVERSIBLE, "<1@sender.example>")]) == [Claim.DELIVERED, Claim.BUSY]
+    assert not await host.is_begun((REVERSIBLE, "<1@sender.example>"))
+    await host.claim([C], "two", begun=[(REVERSIBLE, None)])
+    assert await host.is_begun((REVERSIBLE, None))
+
+
+async def test_on_a_store_of_one_host_nothing_is_told(ledger: RedisLedger, client: StoreClient) -> None:
+    about = (REVERSIBLE, "<1@sender.example>")
+    await ledger.claim([A], "one", begun=[about])
+    assert not await ledger.is_begun(about)
+    assert not [one for one in await keys(client) if one.startswith(b"{fwd0}:p:")]
+
+
 # --- find_forward ---
 
 

@@ -170,6 +170,13 @@ local function add(one, keep)
   end
 end
 
+-- Other hosts can see that these are under way.
+local function tell(seconds)
+  for i = 2, #KEYS do
+    redis.call('SET', KEYS[i], '\1', 'EX', seconds)
+  end
+end
+
 -- It is nobody's turn any more.
 local function bury(item, reason, by)
   redis.call('HSET', item, 'r', reason, 's', by)

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- The final dot is about to leave. ARGV: item, lease. Answer: 1, or 0 when the lease is not ours.
+-- The final dot is about to leave. KEYS: the tag, then what is told to be under way (see claim.lua). ARGV: item, lease, seconds to
+-- tell it. Answer: 1, or 0 when the lease is not ours.
 if redis.call('HGET', ARGV[1], 'l') ~= ARGV[2] then
   return 0
 end
@@ -8,4 +9,5 @@ if redis.call('HGET', ARGV[1], 'y') ~= ARGV[2] then
   redis.call('HINCRBY', ARGV[1], 'x', 1)
   redis.call('HSET', ARGV[1], 'y', ARGV[2])
 end
+tell(ARGV[3])
 return 1
