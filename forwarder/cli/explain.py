@@ -34,10 +34,10 @@ from forwarder.cli.explaincontent import explain_content
 from forwarder.cli.explainfrom import explain_from
 from forwarder.config import ConfigError, Settings, load
 from forwarder.directory import StaticDirectory
-from forwarder.edge.data import MAX_LINE, STANDARD_LINE, refuse_bytes
+from forwarder.edge.data import MAX_LINE, STANDARD_LINE, refuse_bytes, refuse_header
 from forwarder.keys import KeyFileError
 from forwarder.mail.address import AddressError, parse_address, parse_from
-from forwarder.mail.header import MalformedMessage, parse_message
+from forwarder.mail.header import MalformedMessage, parse_content, parse_message, split_content
 from forwarder.model import Envelope, Forward, Message, Peer, Recipient, Refuse
 from forwarder.ports import AliasFound, MailboxFound
 from forwarder.telemetry import EventLog
@@ -79,8 +79,12 @@ async def _explain(settings: Settings, args: argparse.Namespace, raw: bytes) -> 
     refused = refuse_bytes(raw, MAX_LINE if lenient.long_lines else STANDARD_LINE)
     if refused is not None:
         return told | {"route": "refuse", "reply": str(refused), "reason": "what SMTP does not allow in a message"}
+    content = split_content(raw)
+    over = refuse_header(content.header, settings.limits.header_size, settings.limits.header_fields)
+    if over is not None:
+        return told | {"route": "refuse", "reply": str(over), "reason": "limits.header_size, limits.header_fields"}
     try:
-        message = parse_message(raw)
+        message = parse_content(content)
     except MalformedMessage as error:
         return told | {"route": "refuse", "reply": "550 5.6.0", "reason": str(error)}
     envelope = Envelope(

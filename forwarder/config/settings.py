@@ -241,6 +241,9 @@ class Queue(_Table):
 MessageSize = Annotated[int, BeforeValidator(values.not_bool), Field(ge=65536)]
 # RFC 5321 section 4.5.3.1.8: a server must take 100 recipients.
 Recipients = Annotated[int, BeforeValidator(values.not_bool), Field(ge=1, le=10000)]
+# No more than mail.header takes: MAX_HEADER, MAX_FIELDS.
+HeaderSize = Annotated[int, BeforeValidator(values.not_bool), Field(ge=16384, le=1048576)]
+HeaderFields = Annotated[int, BeforeValidator(values.not_bool), Field(ge=100, le=5000)]
 Rate = Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, allow_inf_nan=False)]
 
 
@@ -249,6 +252,8 @@ class NetworkLimits(_Table):
 
     network: Network
     message_size: MessageSize | None = None
+    header_size: HeaderSize | None = None
+    header_fields: HeaderFields | None = None
     recipients: Recipients | None = None
     sessions_per_address: Count | None = None
     sessions_per_network: Count | None = None
@@ -268,6 +273,8 @@ class Limits(_Table):
     """How much one client, and all of them, may take."""
 
     message_size: MessageSize = 36700160
+    header_size: HeaderSize = 262144
+    header_fields: HeaderFields = 1000
     recipients: Recipients = 100
     sessions: Count = 4000
     sessions_per_address: Count = 50

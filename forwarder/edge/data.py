@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from forwarder.auth.ahead import HashedAhead
-from forwarder.mail.header import split_content
+from forwarder.mail.header import count_fields, split_content
 from forwarder.model import Content, Reply
 from forwarder.smtp import reply
 from forwarder.smtp.stuffing import NewlineCheck, has_bare_newline, has_dot_line
@@ -27,6 +27,7 @@ __all__ = [
     "find_end",
     "read_whole",
     "refuse_bytes",
+    "refuse_header",
     "unstuff",
 ]
 
@@ -91,6 +92,13 @@ def read_whole(raw: bytes, *, stuffed: bool, max_line: int = MAX_LINE) -> Conten
     data = unstuff(raw) if stuffed else raw
     refused = refuse_bytes(data, max_line)
     return BadOctets(refused) if refused is not None else split_content(data)
+
+
+def refuse_header(header: bytes, max_size: int, max_fields: int) -> Reply | None:
+    """Before any of it is looked at closer; ``None``: neither its octets nor its fields are too many."""
+    if len(header) > max_size:
+        return reply.HEADER_TOO_LARGE
+    return reply.TOO_MANY_FIELDS if count_fields(header) > max_fields else None
 
 
 class Incoming:

@@ -13,6 +13,10 @@ class Limits:
     """Octets, counts and seconds. Over a limit is 421 or 452, never a stall."""
 
     message_size: int = 36_700_160
+    #: Octets of the header. RFC 5322 sets no limit; Postfix takes 100 KiB, Exim 1 MiB.
+    header_size: int = 262_144
+    #: 50 ARC sets are 150 fields and 100 hops another 100; real mail stays below 200.
+    header_fields: int = 1000
     recipients: int = 100
     #: Sessions of this process; of them those of one IPv4 address or IPv6 /64, and of one IPv4 /24 or IPv6 /48.
     sessions: int = 4000

@@ -27,7 +27,7 @@ from aiosmtpd.smtp import SMTP
 
 from forwarder import srs
 from forwarder.edge.budget import Budget
-from forwarder.edge.data import BLOCK, MAX_LINE, STANDARD_LINE, BadOctets, Incoming, find_end, read_whole
+from forwarder.edge.data import BLOCK, MAX_LINE, STANDARD_LINE, BadOctets, Incoming, find_end, read_whole, refuse_header
 from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
 from forwarder.edge.overlimit import OverLimit
@@ -864,6 +864,9 @@ class Session(SMTP):
             # What follows a message with a bare newline may be smuggled commands: they are not obeyed.
             self._end_with(content.reply)
             return
+        if (over := self._refuse_header(content.header)) is not None:
+            self.say(over)
+            return
         envelope = self._envelope(transaction)
         if self._settings.callers is not None:
             envelope = replace(envelope, caller=await self._caller())
@@ -878,6 +881,14 @@ class Session(SMTP):
                 # Past a proxy, its own acknowledgement and end are what is seen here.
                 self._unread.said(envelope.id)
         self.say(replace(answer, text=f"{answer.text} ({envelope.id})"))
+
+    def _refuse_header(self, header: bytes) -> Reply | None:
+        refused = refuse_header(header, self.limits.header_size, self.limits.header_fields)
+        if refused is not None:
+            limit = "header_size" if refused is reply.HEADER_TOO_LARGE else "header_fields"
+            self._over_limit.tell(limit, self.ip, self.loop.time())
+            self._journal.event("data.refused", ip=str(self.ip), reason=refused.text)
+        return refused
 
     def _envelope(self, transaction: _Transaction) -> Envelope:
         assert self._peer is not None

@@ -10,12 +10,20 @@ import re
 
 from forwarder.model import Content, Field, Message
 
-__all__ = ["MAX_FIELDS", "MAX_HEADER", "MalformedMessage", "parse_content", "parse_message", "split_content", "unfold"]
+__all__ = [
+    "MAX_FIELDS",
+    "MAX_HEADER",
+    "MalformedMessage",
+    "count_fields",
+    "parse_content",
+    "parse_message",
+    "split_content",
+    "unfold",
+]
 
-#: Octets of header. RFC 5322 sets no limit; Postfix takes 100 KiB, Exim 1 MiB. Parsing is linear, so this bounds memory.
-MAX_HEADER = 256 * 1024
-#: Header fields. 50 ARC sets are 150 fields and 100 hops another 100; real mail stays below 200.
-MAX_FIELDS = 1000
+#: Octets of header, and fields, whatever the operator allows (``[limits]``): parsing is linear, so this bounds time and memory.
+MAX_HEADER = 1024 * 1024
+MAX_FIELDS = 5000
 
 # RFC 5322 section 2.2: a field name is printable US-ASCII except colon.
 _NAME = re.compile(rb"[!-9;-~]+\Z")
@@ -28,6 +36,11 @@ class MalformedMessage(ValueError):
 def parse_message(raw: bytes) -> Message:
     """Split ``raw`` (CRLF line ends, no bare CR or LF) into a Message. Raises MalformedMessage."""
     return parse_content(split_content(raw))
+
+
+def count_fields(header: bytes) -> int:
+    """How many there are, if it can be split at all: lines that go on nothing. In a fraction of the time that splitting takes."""
+    return header.count(b"\n") - header.count(b"\n ") - header.count(b"\n\t")
 
 
 def split_content(raw: bytes) -> Content:
@@ -46,6 +59,8 @@ def parse_content(content: Content) -> Message:
         raise MalformedMessage("the message does not end with CRLF")
     if len(header) > MAX_HEADER:
         raise MalformedMessage(f"header larger than {MAX_HEADER} octets")
+    if count_fields(header) > MAX_FIELDS:
+        raise MalformedMessage(f"more than {MAX_FIELDS} header fields")
     return Message(header, content.separator, content.body, _split_fields(header), content.body_hashes)
 
 
@@ -64,8 +79,6 @@ def _split_fields(header: bytes) -> tuple[Field, ...]:
             current = [line]
     if current:
         fields.append(_field(current))
-    if len(fields) > MAX_FIELDS:
-        raise MalformedMessage(f"more than {MAX_FIELDS} header fields")
     return tuple(fields)
 
 

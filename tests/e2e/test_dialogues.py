@@ -73,7 +73,9 @@ CONTENTS = [
     ("a subject of no UTF-8", GOOD + b"Subject: \xff\xfe\r\n\r\nx\r\n", "250"),
     ("a line of 998 octets", GOOD + b"\r\n" + b"y" * 998 + b"\r\n", "250"),
     ("a line of 70,000 octets", GOOD + b"\r\n" + b"y" * 70_000 + b"\r\n", r"554 5\.6\.0"),
-    ("a field of 1 MiB", GOOD + b"X: y\r\n" + b" yyyyyyyy\r\n" * 104_858 + b"\r\nx\r\n", r"55[024] 5\."),
+    ("a field of 1 MiB", GOOD + b"X: y\r\n" + b" yyyyyyyy\r\n" * 104_858 + b"\r\nx\r\n", r"552 5\.3\.4"),
+    ("1,000 fields", GOOD + b"X: y\r\n" * 998 + b"\r\nx\r\n", "250"),
+    ("1,001 fields", GOOD + b"X: y\r\n" * 999 + b"\r\nx\r\n", r"552 5\.3\.4"),
     ("5,000 parentheses", b"From: " + b"(" * 5000 + b"\r\n\r\nx\r\n", r"550 5\.6\.0"),
 ]
 

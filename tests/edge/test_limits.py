@@ -27,6 +27,43 @@ from tests.waiting import until
 TURNED_AWAY = f"{reply.TOO_MANY_SESSIONS}"
 
 
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+
+def header_of(octets: int) -> bytes:
+    """So many, folded."""
+    begun = b"From: a@b.example\r\nX: y\r\n"
+    rest = octets - len(begun)
+    return begun + b" " + b"y" * (rest % 100 + 97) + b"\r\n" + (b" " + b"y" * 97 + b"\r\n") * (rest // 100 - 1)
+
+
+@pytest.mark.parametrize(
+    ("raw", "limit"),
+    [
+        (header_of(20_000), None),
+        (header_of(20_001), "header_size"),
+        (b"From: a@b.example\r\n" + b"X: y\r\n z\r\n\tz\r\n" * 119, None),
+        (b"From: a@b.example\r\n" + b"X: y\r\n z\r\n\tz\r\n" * 120, "header_fields"),
+    ],
+    ids=["all octets", "one octet more", "all fields", "one field more"],
+)
+async def test_a_header_is_taken_up_to_its_limits_and_refused_beyond_them(raw: bytes, limit: str | None) -> None:
+    async with edge(header_size=20_000, header_fields=120) as (client, it):
+        await client.ready()
+        answer = await client.data(raw + b"\r\nx\r\n.\r\n")
+        if limit is None:
+            assert answer.startswith("250")
+            assert it.acceptor.accepted[0][1] == raw + b"\r\nx\r\n"
+        else:
+            assert answer.startswith("552 5.3.4")
+            assert it.acceptor.accepted == []
+            assert [one["limit"] for one in it.journal.named("limits.over")] == [limit]
+        # The session goes on, and so does its budget.
+        await client.ready()
+        assert (await client.data(HEADER + b"x\r\n.\r\n")).startswith("250")
+        assert it.settings.budget.held == 0
+
+
 # --- who counts as one -------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from forwarder.mail.address import parse_author, parse_from
 from forwarder.mail.author import replace_author
-from forwarder.mail.header import parse_message
+from forwarder.mail.header import MAX_FIELDS, MAX_HEADER, parse_message
 from forwarder.model import Address, Message
 from tests.fakes import message
 
@@ -123,8 +123,9 @@ def test_a_line_that_would_become_too_long_is_not_made() -> None:
 
 
 def test_a_header_that_would_become_too_large_is_not_made() -> None:
-    assert replace_author(with_from(b" bob@author.example", b"X: y\r\n" * 997), TOKEN, TEAM) is None
-    large = (b"X: " + b"y" * 900 + b"\r\n") * 289 + b"X: " + b"y" * 530 + b"\r\n"
+    assert replace_author(with_from(b" bob@author.example", b"X: y\r\n" * (MAX_FIELDS - 3)), TOKEN, TEAM) is None
+    lines, rest = divmod(MAX_HEADER - 64, 905)
+    large = (b"X: " + b"y" * 900 + b"\r\n") * lines + b"X: " + b"y" * (rest - 5) + b"\r\n"
     assert replace_author(with_from(b" bob@author.example", large), TOKEN, TEAM) is None
 
 
