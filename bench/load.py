@@ -1,11 +1,14 @@
 """What does a forwarded message cost, and how many a second? A real service under real load; a benchmark, no test.
 
-    ./scripts/bench load                         4k, 4k1, 50k, 1m, and the latency at 30 % load
+    ./scripts/bench load                         4k, 4k1 (one a connection), 50k, 1m, and 4k at 30 % load (quiet)
     ./scripts/bench load --workload 4k,1m --seconds 5 --rounds 3
     ./scripts/bench load --compare HEAD~20       two revisions in turns, in one run: the ratio is what to read
+    ./scripts/bench load --compare-workers 2 --workload 4k     one worker and two, in turns
 
 The service runs as it would (its embedded store with it), takes signed mail from ``bench.sender``, asks a name server on
-loopback, and delivers to ``bench.sink``, which looks at every message. CPU is that of the service's whole process tree.
+loopback, and delivers to ``bench.sink``, which looks at every message. CPU and MB (PSS) are those of the service's whole process
+tree, "one" is the largest process of ours in it. "cores" is how much of the machine the service had, and then sender, sink and
+name server, which run beside it: where both together have all there is, more workers cannot bring more messages.
 """
 
 from __future__ import annotations
@@ -26,8 +29,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bench.cost import cpu_ms, memory_mb
-from bench.kernels import HEADER, text
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from bench.cost import cpu_ms, memory_mb, without_store
+from bench.kernels import HEADER, cost, text
 from forwarder.auth import canonical
 from forwarder.auth.dkim import build_dkim_signature
 from forwarder.cli import demo_lab
@@ -187,7 +193,7 @@ async def measure(
     )
     assert sink.stdout is not None
     await sink.stdout.readline()
-    before = cpu_ms(*target.roots)
+    before, names_before = cpu_ms(*target.roots), time.process_time()
     sender = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.sender", str(at.pool(workload)), f"{target.host}:{at.port}", SENDER),
         *("--seconds", str(seconds), "--each", str(each), "--rate", str(rate)),
@@ -197,16 +203,24 @@ async def measure(
     sent = json.loads((await sender.communicate())[0])
     ended = time.monotonic()
     last = await _drained(sink, sent["accepted"])
-    after = cpu_ms(*target.roots)
+    after, names_after = cpu_ms(*target.roots), time.process_time()
     arrived = json.loads((await sink.communicate(b""))[0])
     count = max(1, sent["accepted"])
+    elapsed = sent["seconds"] + max(0, last - ended)
+    # The name server is in this process.
+    beside = sent["cpu_ms"] + arrived["cpu_ms"] + (names_after - names_before) * 1000
     return {
         "workload": workload,
         "cpu_ms": (after - before) / count,
-        "rate": sent["accepted"] / (sent["seconds"] + max(0, last - ended)),
+        "rate": sent["accepted"] / elapsed,
+        "cores": (after - before) / 1000 / elapsed,
+        "cores_beside": beside / 1000 / elapsed,
         "ms_p50": sent["ms_p50"],
         "ms_p99": sent["ms_p99"],
         "memory_mb": sum(memory_mb(root) for root in target.roots),
+        "memory_mb_one": max(
+            (memory_mb(pid, [pid]) for root in target.roots for pid in without_store(root)), default=0.0
+        ),
         "lost": sent["accepted"] - arrived["arrived"],
         "unsealed": arrived["arrived"] - arrived["sealed"],
         "refused": sent["refused"],
@@ -230,10 +244,10 @@ async def _drained(sink: Process, accepted: int) -> float:
     return last
 
 
-async def rounds(checkout: Path, at: Ground, args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+async def rounds(checkout: Path, at: Ground, args: argparse.Namespace, workers: int) -> dict[str, list[dict[str, Any]]]:
     """Every workload of one service, and its latency when it is not busy."""
     found: dict[str, list[dict[str, Any]]] = {}
-    async with service(checkout, at, workers=args.workers) as process:
+    async with service(checkout, at, workers=workers) as process:
         target = Target(FORWARDER, (process.pid,))
         await measure(at, target, args.workload[0], 1)  # caches, connections
         for name in args.workload:
@@ -246,31 +260,42 @@ async def rounds(checkout: Path, at: Ground, args: argparse.Namespace) -> dict[s
 
 # --- the report ---------------------------------------------------------------------------------------------------------
 
-_COLUMNS = ("cpu_ms", "rate", "ms_p50", "ms_p99", "memory_mb", "lost", "unsealed", "refused")
+_HEADS = (
+    f"{'':<18}{'CPU ms':>8}{'msg/s':>7}{'p50 ms':>8}{'p99 ms':>8}{'MB':>6}{'one':>5}{'cores':>12}"
+    f"{'lost':>6}{'unsealed':>9}{'refused':>8}"
+)
 
 
-def _row(name: str, results: list[dict[str, Any]]) -> str:
-    middle = {key: statistics.median(one[key] for one in results) for key in _COLUMNS}
+def _median(rows: list[dict[str, Any]], key: str) -> float:
+    return statistics.median(one[key] for one in rows)
+
+
+def _row(name: str, rows: list[dict[str, Any]]) -> str:
+    cores = f"{_median(rows, 'cores'):.2f} + {_median(rows, 'cores_beside'):.2f}"
     return (
-        f"{name:<16}{middle['cpu_ms']:>8.2f}{middle['rate']:>8.0f}{middle['ms_p50']:>9.1f}{middle['ms_p99']:>9.1f}"
-        f"{middle['memory_mb']:>8.0f}{middle['lost']:>6.0f}{middle['unsealed']:>9.0f}{middle['refused']:>8.0f}"
+        f"{name:<18}{_median(rows, 'cpu_ms'):>8.2f}{_median(rows, 'rate'):>7.0f}{_median(rows, 'ms_p50'):>8.1f}"
+        f"{_median(rows, 'ms_p99'):>8.1f}{_median(rows, 'memory_mb'):>6.0f}{_median(rows, 'memory_mb_one'):>5.0f}{cores:>12}"
+        f"{sum(one['lost'] for one in rows):>6}{sum(one['unsealed'] for one in rows):>9}{sum(one['refused'] for one in rows):>8}"
     )
 
 
 def _report(results: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
-    print(
-        f"{'':<16}{'CPU ms':>8}{'msg/s':>8}{'p50 ms':>9}{'p99 ms':>9}{'MB':>8}{'lost':>6}{'unsealed':>9}{'refused':>8}"
-    )
+    print(_HEADS)
     for label, found in results.items():
         for name, rows in found.items():
             print(_row(f"{label} {name}".strip(), rows))
     if len(results) == 2:
-        old, new = results.values()
+        (before, old), (after, new) = results.items()
         for name in old:
-            ratio = statistics.median(one["cpu_ms"] for one in new[name]) / statistics.median(
-                one["cpu_ms"] for one in old[name]
-            )
-            print(f"{name}: CPU here / there {ratio:.3f}")
+            cpu, rate = (_median(new[name], key) / _median(old[name], key) for key in ("cpu_ms", "rate"))
+            print(f"{name}, {after} / {before}: CPU {cpu:.3f}, rate {rate:.2f}")
+    print(f"CPU of an RSA-2048 signature: {signature_ms():.2f} ms; a message has three")
+
+
+def signature_ms() -> float:
+    """CPU of an RSA-2048 signature, by the library that the service signs with."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return cost(lambda: key.sign(b"x" * 500, padding.PKCS1v15(), hashes.SHA256()), 0.1)
 
 
 @asynccontextmanager
@@ -299,9 +324,14 @@ async def main(args: argparse.Namespace) -> int:
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         async with ground(Path(folder), args.workload) as at, checkout_of(args.compare) as other:
-            turns = [("there", other), ("here", ROOT)] * 2 if other is not None else [("", ROOT)]
-            for label, tree in turns:
-                for name, rows in (await rounds(tree, at, args)).items():
+            turns = [("", ROOT, args.workers)]
+            if other is not None:
+                turns = [("there", other, args.workers), ("here", ROOT, args.workers)] * args.turns
+            elif args.compare_workers:
+                turns = [(f"{count} worker{'s' * (count > 1)}", ROOT, count) for count in (1, args.compare_workers)]
+                turns *= args.turns
+            for label, tree, workers in turns:
+                for name, rows in (await rounds(tree, at, args, workers)).items():
                     results.setdefault(label, {}).setdefault(name, []).extend(rows)
     if args.json:
         print(json.dumps(results))
@@ -319,6 +349,9 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1, help="of the service (default: 1)")
-    parser.add_argument("--compare", metavar="REV", help="another revision, in turns with this one")
+    turns = parser.add_mutually_exclusive_group()
+    turns.add_argument("--compare", metavar="REV", help="another revision, in turns with this one")
+    turns.add_argument("--compare-workers", type=int, metavar="N", help="N workers, in turns with one")
+    parser.add_argument("--turns", type=int, default=2, help="how often each is started, to compare (default: 2)")
     parser.add_argument("--json", action="store_true")
     sys.exit(asyncio.run(main(parser.parse_args())))

@@ -30,8 +30,7 @@ from typing import Any
 
 import dkim
 
-from bench.kernels import Bench, cost
-from bench.load import ROOT, Ground, Target, ground, measure, service
+from bench.load import ROOT, Ground, Target, ground, measure, service, signature_ms
 from forwarder.cli.demo_lab import FORWARDER, SINK
 from tests.peers.postfix import postfix
 from tests.peers.postsrsd import run_postsrsd
@@ -200,22 +199,19 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
     """All rounds, by name, and what an RSA-2048 signature costs here (by ``cryptography``; rspamd has the system's OpenSSL)."""
     rows: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        kept, keys = Path(folder) / "kept", Path(folder) / "rsa"
-        keys.mkdir()
-        key = Bench(keys).ours.dkim("fwd.test")[0]
-        rsa = []
+        kept, signatures = Path(folder) / "kept", []
         async with ground(Path(folder), [WORKLOAD]) as at, contestants(at, args.who) as targets:
             for target in targets.values():
                 await measure(at, target, WORKLOAD, min(1, args.seconds))  # caches, connections, processes
             for _ in range(args.rounds):
-                rsa.append(cost(lambda: key.sign(b"x" * 500), 0.1))
+                signatures.append(signature_ms())
                 for who, target in targets.items():
                     row = await measure(at, target, WORKLOAD, args.seconds, keep=kept)
                     row["holds"] = sorted(holds(kept, at)) if kept.exists() else []
                     row["faults"] = faults(who, row)
                     kept.unlink(missing_ok=True)
                     rows.setdefault(who, []).append(row)
-    return {"rounds": rows, "rsa_ms": statistics.median(rsa)}
+    return {"rounds": rows, "rsa_ms": statistics.median(signatures)}
 
 
 def report(found: Mapping[str, Any]) -> None:

@@ -120,7 +120,7 @@ def read_pool(file: Path) -> list[bytes]:
 async def _main(args: argparse.Namespace) -> None:
     host, _, port = args.target.rpartition(":")
     sender = _Sender(read_pool(args.pool), (host, int(port)), args.source)
-    began = asyncio.get_running_loop().time()
+    began, used = asyncio.get_running_loop().time(), time.process_time()
     until = began + args.seconds
     if args.rate:
         await sender.keep_rate(until, args.rate, args.connections)
@@ -135,6 +135,7 @@ async def _main(args: argparse.Namespace) -> None:
                 "refused": len(sender.refused),
                 "why": sender.refused[:3],
                 "seconds": seconds,
+                "cpu_ms": (time.process_time() - used) * 1000,
                 "ms_p50": statistics.median(found) if found else 0.0,
                 "ms_p99": percentile(found, 0.99),
             }

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import cast
@@ -124,10 +125,12 @@ async def _main(args: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Session(counts, args.until, args.keep), host, int(port), backlog=1024)
     print("ready", flush=True)
-    while await asyncio.to_thread(sys.stdin.buffer.readline):
-        print(json.dumps(counts), flush=True)
+    used = time.process_time()
+    open_ = True
+    while open_:
+        open_ = bool(await asyncio.to_thread(sys.stdin.buffer.readline))
+        print(json.dumps({**counts, "cpu_ms": (time.process_time() - used) * 1000}), flush=True)
     server.close()
-    print(json.dumps(counts), flush=True)
 
 
 if __name__ == "__main__":

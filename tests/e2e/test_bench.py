@@ -17,7 +17,7 @@ from tests.suites import ROOT
 async def bench(*arguments: str) -> Any:
     """What it prints as JSON."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", *arguments, "--json", cwd=ROOT, stdout=PIPE)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         printed, _ = await process.communicate()
     assert process.returncode == 0
     return json.loads(printed)
@@ -28,6 +28,17 @@ async def test_load_is_sent_sealed_and_counted() -> None:
     assert rows["4k"][0]["cpu_ms"] > 0
     assert rows["4k"][0]["rate"] > 0
     assert rows["4k"][0]["lost"] == rows["4k"][0]["unsealed"] == rows["4k"][0]["refused"] == 0
+
+
+async def test_one_worker_and_two_are_measured_in_turns() -> None:
+    found = await bench(
+        *("bench.load", "--workload", "4k1", "--seconds", "0.1", "--rounds", "1"),
+        *("--compare-workers", "2", "--turns", "1"),
+    )
+    assert [*found] == ["1 worker", "2 workers"]
+    for rows in found.values():
+        assert [(one["lost"], one["unsealed"], one["refused"]) for one in rows["4k1"]] == [(0, 0, 0)]
+        assert all(one["memory_mb_one"] < one["memory_mb"] and one["cores_beside"] > 0 for one in rows["4k1"])
 
 
 async def test_every_message_of_a_cold_run_is_from_a_domain_that_passes() -> None:
