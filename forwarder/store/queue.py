@@ -269,7 +269,8 @@ class RedisQueue:
         names = await self._ledger.names()
         name = _named(names, id)
         record, head, body_name = await self._client.command("HMGET", name, "v", "h", "b")
-        body = await self._client.command("HGET", body_name, "o") if body_name else None
+        is_named = body_name is not None and body_name.startswith(HASH_TAG + b":")
+        body = await self._client.command("HGET", body_name, "o") if is_named else None
         return open_held(names, name, record or b"", (head or b"", body or b""))
 
     async def do(self, id: str, what: Do, operation: str | None = None) -> Did:  # noqa: A002 - what Held calls it
@@ -280,7 +281,8 @@ class RedisQueue:
 
     async def held_octets(self) -> int:
         """Octets held, bodies once."""
-        return int(await self._client.command("HGET", HASH_TAG + b":qn", "octets") or 0)
+        octets = await self._client.command("HGET", HASH_TAG + b":qn", "octets")
+        return int(octets) if octets is not None and octets.isdigit() else 0
 
     async def size(self) -> QueueSize:
         """How much there is. One trip, whatever that is."""

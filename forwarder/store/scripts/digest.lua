@@ -12,7 +12,9 @@ end
 if redis.call('HEXISTS', KEYS[2], ARGV[5]) == 1 then
   return 1
 end
-redis.call('HINCRBY', KEYS[2], '', 1)
+if type(redis.pcall('HINCRBY', KEYS[2], '', 1)) ~= 'number' then
+  redis.call('HSET', KEYS[2], '', redis.call('HLEN', KEYS[2])) -- it was damaged: as many as there are, and this one
+end
 if redis.call('HLEN', KEYS[2]) <= tonumber(ARGV[2]) then
   redis.call('HSET', KEYS[2], ARGV[5], ARGV[6])
 end

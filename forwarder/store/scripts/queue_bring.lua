@@ -11,7 +11,7 @@ if is_known(one.name) then
   return 'known'
 end
 local more = #one.head + (redis.call('EXISTS', one.body.name) == 0 and #one.body.octets or 0)
-if tonumber(redis.call('HGET', SIZES, 'octets') or '0') + more > most then
+if number(redis.call('HGET', SIZES, 'octets')) + more > most then
   return 'full'
 end
 if given_up == '1' then

@@ -13,14 +13,14 @@ local answer, names, octets = {}, {}, 0
 
 local function give(item)
   local facts = redis.call('HMGET', item, 'v', 'h', 'b', 'x', 'g')
-  local body = facts[3] and redis.call('HGET', facts[3], 'o')
+  local body = ours(facts[3]) and redis.call('HGET', facts[3], 'o')
   answer[#answer + 1] = { item, facts[1] or '', facts[2] or '', body or '', facts[4] or '0', facts[5] or '' }
   names[#answer] = item
   octets = octets + #(body or '')
 end
 
 for item in string.gmatch(redis.call('GET', given) or '', '%S+') do
-  if redis.call('HGET', item, 'l') == lease then
+  if ours(item) and redis.call('HGET', item, 'l') == lease then
     give(item)
   end
 end
@@ -29,14 +29,23 @@ if #answer > 0 then
 end
 
 for _, item in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 200)) do
-  local destination = lease_in(item)
+  local destination = ours(item) and lease_in(item)
   if destination then
     due_at(item, destination, now)
     schedule(destination)
+  elseif not ours(item) then
+    redis.call('ZREM', LEASES, item)
   end
 end
+if redis.call('EXISTS', LEASES) == 0 then
+  redis.call('DEL', COUNTS, HOLDERS)
+end
 for _, item in ipairs(redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - buried, 'LIMIT', 0, 10)) do
-  remove(item, 'old')
+  if ours(item) then
+    remove(item, 'old')
+  else
+    redis.call('ZREM', DEAD, item)
+  end
 end
 
 local differs = {}
@@ -52,7 +61,7 @@ end
 -- go at once, so that a high rate does not mean a look at the queue for each message.
 local function free_at(destination, per_minute)
   local between = 60000 / per_minute
-  local free = tonumber(redis.call('GET', paced(destination)) or '0') - math.max(0, 1000 - between)
+  local free = number(redis.call('GET', paced(destination))) - math.max(0, 1000 - between)
   if free <= now then
     return now
   end
@@ -60,8 +69,42 @@ local function free_at(destination, per_minute)
 end
 
 local function count_one(destination, per_minute)
-  local at = math.max(tonumber(redis.call('GET', paced(destination)) or '0'), now) + 60000 / per_minute
+  local at = math.max(number(redis.call('GET', paced(destination))), now) + 60000 / per_minute
   redis.call('SET', paced(destination), string.format('%.3f', at), 'PX', string.format('%.0f', math.ceil(at - now)))
+end
+
+local function serve(destination)
+  local at_once, per_minute = each, rate
+  if destination == GIVEN_UP then
+    per_minute = 0
+  elseif differs[destination] then
+    at_once, per_minute = differs[destination][1], differs[destination][2]
+  end
+  local free = per_minute > 0 and free_at(destination, per_minute) or now
+  local item = redis.call('ZRANGEBYSCORE', destination, '-inf', now, 'LIMIT', 0, 1)[1]
+  if number(redis.call('HGET', COUNTS, destination)) >= at_once then
+    -- Looked at again when one of its leases ends, or in a second.
+    schedule(destination, now + 1000)
+  elseif free > now then
+    schedule(destination, free)
+  elseif item and not ours(item) then
+    -- Told, and nobody's turn.
+    redis.call('ZREM', destination, item)
+    schedule(destination)
+    answer[#answer + 1] = { item, '', '', '', '0', '' }
+    names[#answer] = ''
+  elseif item then
+    lease_out(item, destination, lease, seconds)
+    if per_minute > 0 then
+      count_one(destination, per_minute)
+      free = free_at(destination, per_minute)
+    end
+    -- Behind those that wait longer.
+    schedule(destination, free)
+    give(item)
+  else
+    schedule(destination)
+  end
 end
 
 local looked = true
@@ -73,30 +116,10 @@ while looked and #answer < limit and octets < most do
     end
     -- Whichever way it goes, this next hop is behind the others now, so that a round ends.
     looked = true
-    local at_once, per_minute = each, rate
-    if destination == GIVEN_UP then
-      per_minute = 0
-    elseif differs[destination] then
-      at_once, per_minute = differs[destination][1], differs[destination][2]
-    end
-    local free = per_minute > 0 and free_at(destination, per_minute) or now
-    local item = redis.call('ZRANGEBYSCORE', destination, '-inf', now, 'LIMIT', 0, 1)[1]
-    if tonumber(redis.call('HGET', COUNTS, destination) or '0') >= at_once then
-      -- Looked at again when one of its leases ends, or in a second.
-      schedule(destination, now + 1000)
-    elseif free > now then
-      schedule(destination, free)
-    elseif item then
-      lease_out(item, destination, lease, seconds)
-      if per_minute > 0 then
-        count_one(destination, per_minute)
-        free = free_at(destination, per_minute)
-      end
-      -- Behind those that wait longer.
-      schedule(destination, free)
-      give(item)
+    if ours(destination) then
+      serve(destination)
     else
-      schedule(destination)
+      redis.call('ZREM', DESTINATIONS, destination)
     end
   end
 end

@@ -29,6 +29,26 @@ local REMEMBERED = 900
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
+-- One octet of whatever lies here may be another (a bad disk, a bad memory). The scripts read on: what is no number is 0, and what
+-- is no name of ours is none. A script that stopped there would stop every message that waits.
+local function number(value)
+  return tonumber(value or '0') or 0
+end
+
+local function ours(name)
+  return name and string.sub(name, 1, #tag + 1) == tag .. ':' and name
+end
+
+-- Returns the sum.
+local function add_to(hash, field, more)
+  local sum = redis.pcall('HINCRBY', hash, field, more)
+  if type(sum) ~= 'number' then
+    sum = more
+    redis.call('HSET', hash, field, sum)
+  end
+  return sum
+end
+
 local function tombstone(item)
   return tag .. ':qt:' .. string.sub(item, #tag + 5)
 end
@@ -50,7 +70,8 @@ local function schedule(destination, earliest)
     redis.call('HDEL', QUIET, destination)
     return
   end
-  local quiet = tonumber(redis.call('HGET', QUIET, destination) or '0')
+  -- No pause is longer than a day, whatever stands there.
+  local quiet = math.min(number(redis.call('HGET', QUIET, destination)), now + 86400000)
   local at = math.max(tonumber(first[2]), quiet, earliest or 0)
   redis.call('ZADD', DESTINATIONS, string.format('%.0f', at), destination)
 end
@@ -60,21 +81,23 @@ local function lease_out(item, destination, lease, seconds)
   redis.call('HSET', item, 'l', lease)
   redis.call('ZADD', LEASES, string.format('%.0f', now + seconds * 1000), item)
   if redis.call('HSET', HOLDERS, item, destination) == 1 then
-    redis.call('HINCRBY', COUNTS, destination, 1)
+    add_to(COUNTS, destination, 1)
   end
 end
 
 -- The lease is over; the item is nowhere until the caller puts it somewhere. Returns its next hop, false where nobody knows it.
 -- The lease is asked before the item: the counts stay right whatever became of that.
 local function lease_in(item)
-  local destination = redis.call('HGET', HOLDERS, item)
+  local destination = ours(redis.call('HGET', HOLDERS, item))
   redis.call('ZREM', LEASES, item)
-  redis.call('HSET', item, 'l', '')
-  if not destination then
-    return redis.call('HGET', item, 'd')
-  end
   redis.call('HDEL', HOLDERS, item)
-  if redis.call('HINCRBY', COUNTS, destination, -1) <= 0 then
+  if redis.call('EXISTS', item) == 1 then
+    redis.call('HSET', item, 'l', '')
+  end
+  if not destination then
+    return ours(redis.call('HGET', item, 'd'))
+  end
+  if add_to(COUNTS, destination, -1) <= 0 then
     redis.call('HDEL', COUNTS, destination)
   end
   return destination
@@ -94,7 +117,7 @@ end
 
 -- Gone, by this lease or operation.
 local function remove(item, by)
-  local body = redis.call('HGET', item, 'b')
+  local body = ours(redis.call('HGET', item, 'b'))
   local freed = redis.call('HSTRLEN', item, 'h')
   -- A count that cannot be read keeps its body: others may have it.
   local users = body and redis.pcall('HINCRBY', body, 'n', -1)
@@ -110,7 +133,10 @@ local function remove(item, by)
   redis.call('DEL', item)
   redis.call('ZREM', ALL, item)
   redis.call('ZREM', DEAD, item)
-  redis.call('HINCRBY', SIZES, 'octets', 0 - freed)
+  add_to(SIZES, 'octets', 0 - freed)
+  if redis.call('EXISTS', ALL) == 0 then
+    redis.call('DEL', SIZES)
+  end
   redis.call('SET', tombstone(item), by, 'EX', REMEMBERED)
 end
 
@@ -163,7 +189,7 @@ end
 
 local function add(one, keep)
   redis.call('HSET', one.name, 'v', one.record, 'h', one.head, 'b', one.body.name, 'd', one.destination, 'l', '', 'x', '0')
-  redis.call('HINCRBY', SIZES, 'octets', #one.head + add_body(one.body))
+  add_to(SIZES, 'octets', #one.head + add_body(one.body))
   redis.call('ZADD', ALL, string.format('%.0f', now), one.name)
   for _, mark in ipairs(one.marks) do
     redis.call('SET', mark, '\1D', 'EX', keep)

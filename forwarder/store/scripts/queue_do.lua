@@ -10,10 +10,10 @@ if was_done_by(item, operation) then
   return what == 'hold' and leased and 'later' or 'done'
 end
 -- A damaged item may have lost its next hop: it can be dropped still.
-if not facts[1] or (what ~= 'drop' and not facts[2]) then
+local destination = ours(facts[2])
+if not facts[1] or (what ~= 'drop' and not destination) then
   return 'missing'
 end
-local destination = facts[2]
 if what == 'hold' or what == 'release' then
   if facts[3] then
     return 'dead'

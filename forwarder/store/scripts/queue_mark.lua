@@ -6,7 +6,7 @@ if redis.call('HGET', ARGV[1], 'l') ~= ARGV[2] then
 end
 if redis.call('HGET', ARGV[1], 'y') ~= ARGV[2] then
   -- Once a lease: an attempt may be at the dot with one host after the other.
-  redis.call('HINCRBY', ARGV[1], 'x', 1)
+  add_to(ARGV[1], 'x', 1)
   redis.call('HSET', ARGV[1], 'y', ARGV[2])
 end
 tell(ARGV[3])

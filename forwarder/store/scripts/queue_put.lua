@@ -19,7 +19,7 @@ for _, body in ipairs(bodies) do
     more = more + #body.octets
   end
 end
-if more > 0 and tonumber(redis.call('HGET', SIZES, 'octets') or '0') + more > most then
+if more > 0 and number(redis.call('HGET', SIZES, 'octets')) + more > most then
   return 0
 end
 for _, one in ipairs(fresh) do

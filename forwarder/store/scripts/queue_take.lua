@@ -12,15 +12,16 @@ for i = 4, #ARGV do
     break
   end
   if facts[4] then
-    local body = facts[3] and redis.call('HGET', facts[3], 'o')
+    local body = ours(facts[3]) and redis.call('HGET', facts[3], 'o')
     local busy = facts[4] ~= '' and facts[4] ~= lease
-    local due = facts[9] and redis.call('ZSCORE', facts[9], item)
+    local destination = ours(facts[9])
+    local due = destination and redis.call('ZSCORE', destination, item)
     due = due and string.format('%.0f', math.max(0, tonumber(due) - now)) or ''
     local died = redis.call('ZSCORE', DEAD, item)
     died = died and string.format('%.0f', now - tonumber(died)) or ''
-    if lease ~= '' and not busy and facts[9] then
-      lease_out(item, facts[9], lease, seconds)
-      schedule(facts[9])
+    if lease ~= '' and not busy and destination then
+      lease_out(item, destination, lease, seconds)
+      schedule(destination)
     end
     answer[#answer + 1] = { item, facts[1] or '', facts[2] or '', body or '', busy and '1' or '', due, facts[5] or '0',
       facts[6] or '', died, facts[7] or '', facts[8] or '' }

@@ -12,7 +12,9 @@ end
 local left_out = 0
 for i = 5, #ARGV, 2 do
   if redis.call('HEXISTS', KEYS[2], ARGV[i]) == 1 or redis.call('HLEN', KEYS[2]) < most_kinds then
-    redis.call('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1])
+    if type(redis.pcall('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1])) ~= 'number' then
+      redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) -- what stood there was damaged
+    end
   else
     left_out = left_out + 1
   end
