@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Sequence
+from hashlib import sha256
 
 from forwarder.mail.received import MARK_SIGN
 from forwarder.model import Address, Message
@@ -28,7 +29,7 @@ def make_mark(secret: bytes, alias: Address, message: Message) -> str:
     """16 characters of an atom."""
     parts = (b"loop mark", f"{alias.local.lower()}@{alias.domain}".encode("utf-8", "surrogatepass"), _name(message))
     packed = b"".join(len(one).to_bytes(4, "big") + one for one in parts)
-    return base64.b32encode(hmac.digest(secret, packed, "sha256")[:_MAC]).decode("ascii")
+    return base64.b32encode(hmac.digest(secret, packed, sha256)[:_MAC]).decode("ascii")
 
 
 def bears_mark(message: Message, alias: Address, secrets: Sequence[bytes]) -> bool:

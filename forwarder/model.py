@@ -226,7 +226,10 @@ class Message:
 
     def first(self, name: bytes) -> Field | None:
         """The topmost field of this lower-cased name."""
-        return next((one for one in self.fields if one.name == name), None)
+        for one in self.fields:
+            if one.name == name:
+                return one
+        return None
 
     @property
     def size(self) -> int:

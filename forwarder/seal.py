@@ -196,11 +196,12 @@ def seal_submitted(
 
 def remove_forged_results(message: Message, authserv_id: str) -> Message:
     """RFC 8601 section 5: an Authentication-Results that bears our name did not come from us this time."""
+    claimed = [one for one in message.fields if one.name == b"authentication-results"]
+    if not claimed or not any(authres.claims(one, (authserv_id,)) for one in claimed):
+        return message
     kept = tuple(
         one
         for one in message.fields
         if one.name != b"authentication-results" or not authres.claims(one, (authserv_id,))
     )
-    if len(kept) == len(message.fields):
-        return message
     return Message(b"".join(one.raw for one in kept), message.separator, message.body, kept, message.body_hashes)

@@ -257,13 +257,13 @@ def _srs1(host: str, rest: str, domain: str, secret: bytes, day: str) -> str:
 
 def _token(sender: Address, domain: str, secret: bytes, purpose: str) -> str:
     """80 bits that stand for a sender: the same for the same sender, so that a thousand messages keep one entry."""
-    digest = hmac.digest(secret, _packed(("token", purpose, domain, sender.local, sender.domain)), "sha256")
+    digest = hmac.digest(secret, _packed(("token", purpose, domain, sender.local, sender.domain)), hashlib.sha256)
     return base64.b32encode(digest[:10]).decode()
 
 
 def _mac(fields: tuple[str, ...], day: str, secret: bytes) -> str:
     lowered = tuple(one.lower() for one in (*fields, _key_id(secret), day))
-    return base64.b32encode(hmac.digest(secret, _packed(lowered), "sha256")[:10])[:_MAC_LENGTH].decode()
+    return base64.b32encode(hmac.digest(secret, _packed(lowered), hashlib.sha256)[:10])[:_MAC_LENGTH].decode()
 
 
 def _packed(fields: Sequence[str]) -> bytes:

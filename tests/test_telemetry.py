@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -23,6 +24,26 @@ def test_an_event_is_one_json_line_with_its_time_and_fields() -> None:
     line = written(id="x1", count=3, absent=None)
     assert line.endswith("\n")
     assert json.loads(line) == {"time": "2026-11-23T12:30:00.000+00:00", "event": "a.name", "id": "x1", "count": 3}
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        datetime(2026, 11, 23, 12, 30, 0, 999_999, UTC),
+        datetime(2026, 11, 23, 12, 30, 1, 0, UTC),
+        datetime(2026, 11, 23, 12, 30, 1, 1_000, UTC),
+        datetime(2026, 11, 23, 12, 30, 0, 42_000, UTC),
+        datetime(2027, 1, 1, 0, 0, 0, 7_999, UTC),
+    ],
+)
+def test_the_time_is_right_whatever_was_written_before(at: datetime) -> None:
+    stream = io.StringIO()
+    clock = FixedClock(datetime(2026, 11, 23, 12, 30, 0, 500_000, UTC))
+    log = EventLog(stream, clock)
+    log.event("before")
+    clock.time = at
+    log.event("now")
+    assert json.loads(stream.getvalue().splitlines()[1])["time"] == at.isoformat(timespec="milliseconds")
 
 
 @pytest.mark.parametrize("pretty", [False, True])

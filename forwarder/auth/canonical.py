@@ -16,7 +16,7 @@ from typing import Literal
 
 from forwarder.model import Message
 
-__all__ = ["BodyHash", "Form", "body_hash", "body_size", "relaxed_body", "relaxed_field", "simple_body"]
+__all__ = ["BodyHash", "Form", "body_hash", "body_size", "relax_field", "relaxed_body", "relaxed_field", "simple_body"]
 
 Form = Literal["simple", "relaxed"]
 
@@ -41,10 +41,11 @@ def relaxed_field(raw: bytes) -> bytes:
 
     The fields of a message are asked for by every check and every signature, so short ones are remembered.
     """
-    return _kept_relaxed_field(raw) if len(raw) <= _KEPT_FIELD else _relaxed_field(raw)
+    return _kept_relaxed_field(raw) if len(raw) <= _KEPT_FIELD else relax_field(raw)
 
 
-def _relaxed_field(raw: bytes) -> bytes:
+def relax_field(raw: bytes) -> bytes:
+    """The same for a field that nobody asks for again, as a signature without its ``b=``."""
     name, _, value = raw.partition(b":")
     value = value.replace(_CRLF, b"")
     if len(value.translate(None, _OTHER_SPACE)) == len(value):
@@ -54,7 +55,7 @@ def _relaxed_field(raw: bytes) -> bytes:
     return b"%b:%b\r\n" % (name.rstrip(b" \t").lower(), value)
 
 
-_kept_relaxed_field = lru_cache(maxsize=_KEPT_FIELDS)(_relaxed_field)
+_kept_relaxed_field = lru_cache(maxsize=_KEPT_FIELDS)(relax_field)
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 
-from forwarder.auth.canonical import Form, relaxed_field
+from forwarder.auth.canonical import Form, relax_field, relaxed_field
 from forwarder.model import Field
 from forwarder.ports import SigningKey
 
@@ -22,14 +22,14 @@ __all__ = [
     "SIGNED_IF_PRESENT",
     "FieldIndex",
     "OpenField",
+    "Selected",
     "Tag",
     "fold_base64",
     "fold_list",
-    "fold_names",
     "header_digest",
     "index_fields",
-    "names_to_sign",
     "open_field",
+    "select_fields",
     "sign_field",
     "unsigned_field",
 ]
@@ -80,6 +80,9 @@ _VALUE_LINE = 72
 _B_TAG = re.compile(rb";[ \t\r\n]*b[ \t\r\n]*=")
 _B_TAG_FIRST = re.compile(rb"[^:]*:[ \t\r\n]*b[ \t\r\n]*=")
 
+#: Headers whose selection is remembered: a message's signatures are all made before another message's begin.
+_KEPT_SELECTIONS = 8
+
 _CRLF = b"\r\n"
 _FOLD = b"\r\n "
 
@@ -105,7 +108,7 @@ def header_digest(
     selected = _select(index, names, own)
     if form == "relaxed":
         selected = list(map(relaxed_field, selected))
-        field = relaxed_field(field)
+        field = relax_field(field)
     # RFC 6376 section 3.7: the signature field goes last and without its CRLF.
     return sha256(b"".join(selected) + field.removesuffix(_CRLF)).digest()
 
@@ -140,16 +143,42 @@ def unsigned_field(raw: bytes) -> bytes:
 Tag = tuple[bytes, bytes]
 
 
-def names_to_sign(index: FieldIndex, also: Iterable[bytes] = ()) -> tuple[bytes, ...]:
-    """The h= that we choose: what readers see and what binds the body, each once more than it occurs; the rest as
-    it is."""
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What a signature of ours signs of the header: the value of h=, in lines, and the octets it selects, in relaxed form."""
+
+    names: bytes
+    octets: bytes
+
+
+def select_fields(
+    fields: Sequence[Field], headers: Sequence[bytes] | None = None, *, also: tuple[bytes, ...] = ()
+) -> Selected:
+    """The h= that we choose: what readers see and what binds the body, each once more than it occurs; the rest, and ``also``, as
+    it is. Or ``headers``, an h= of the caller's own."""
+    if headers is None:
+        return _selected_by_us(tuple(fields), also)
+    names = tuple(name.lower() for name in headers)
+    raws = _select(index_fields(fields), names, None)
+    return Selected(_fold_names(names), b"".join(map(relaxed_field, raws)))
+
+
+# DKIM's signatures and each next hop's mailkey select the same of a message.
+@lru_cache(maxsize=_KEPT_SELECTIONS)
+def _selected_by_us(fields: tuple[Field, ...], also: tuple[bytes, ...]) -> Selected:
+    index = index_fields(fields)
     names: list[bytes] = []
+    raws: list[bytes] = []
     for name in OVERSIGNED:
-        names += [name] * (len(index.get(name, ())) + 1)
-    for name, raws in index.items():
+        found = index.get(name, ())
+        names += [name] * (len(found) + 1)
+        # RFC 6376 section 5.4.2: from the bottom up.
+        raws += found[::-1]
+    for name, found in index.items():
         if name in SIGNED_IF_PRESENT or name in also:
-            names += [name] * len(raws)
-    return tuple(names)
+            names += [name] * len(found)
+            raws += found[::-1]
+    return Selected(_fold_names(tuple(names)), b"".join(map(relaxed_field, raws)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +191,7 @@ class OpenField:
     @property
     def signed_form(self) -> bytes:
         """The last of what is signed: the field in relaxed form with an empty b=, without its CRLF."""
-        return relaxed_field(self.head + self.tail + _CRLF)[:-2]
+        return relax_field(self.head + self.tail + _CRLF)[:-2]
 
     def close(self, signature: bytes, *, folded: bool = True) -> bytes:
         """The whole field with its CRLF."""
@@ -176,28 +205,28 @@ def open_field(name: bytes, before: Iterable[Tag], after: Iterable[Tag] = ()) ->
     return OpenField(_write_tags(name + b":", before) + _FOLD + b"b=", b";" + _CRLF + tail if tail else b"")
 
 
-def sign_field(
-    index: FieldIndex, names: Iterable[bytes], field: OpenField, key: SigningKey, *, folded: bool = True
-) -> bytes:
-    """The whole field, signed over what ``names`` selects."""
+def sign_field(selected: Selected, field: OpenField, key: SigningKey, *, folded: bool = True) -> bytes:
+    """The whole field, signed over what is ``selected``."""
     # A SigningKey hashes by itself, so it gets the octets and not their digest.
-    data = b"".join(map(relaxed_field, _select(index, names, None))) + field.signed_form
-    return field.close(key.sign(data), folded=folded)
+    return field.close(key.sign(selected.octets + field.signed_form), folded=folded)
 
 
 def _write_tags(line: bytes, tags: Iterable[Tag]) -> bytes:
     lines: list[bytes] = []
-    for tag, value in tags:
-        piece = b" " + tag + b"=" + value + b";"
-        if _CRLF in value:
-            lines += [line, piece]
-            line = b""
-        elif len(line) + len(piece) <= _LINE:
+    for one in tags:
+        piece = b" %b=%b;" % one
+        if len(line) + len(piece) <= _LINE and _CRLF not in piece:
             line += piece
-        else:
+            continue
+        if line:
             lines.append(line)
-            line = piece
-    return _CRLF.join(filter(None, [*lines, line]))
+        line = piece
+        if _CRLF in piece:
+            lines.append(line)
+            line = b""
+    if line:
+        lines.append(line)
+    return _CRLF.join(lines)
 
 
 def fold_base64(text: bytes) -> bytes:
@@ -218,6 +247,6 @@ def fold_list(items: Iterable[bytes], separator: bytes) -> bytes:
 
 
 @lru_cache(maxsize=128)
-def fold_names(names: tuple[bytes, ...]) -> bytes:
+def _fold_names(names: tuple[bytes, ...]) -> bytes:
     """The value of h=. Most mail has one of a few sets of fields, so it is remembered."""
     return fold_list(names, b":")

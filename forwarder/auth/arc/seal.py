@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from forwarder.auth.arc.chain import MAX_SETS, BrokenChain, newest_instance, parse_chain
-from forwarder.auth.canonical import relaxed_field
-from forwarder.auth.signed import Tag, fold_names, index_fields, names_to_sign, open_field, sign_field
+from forwarder.auth.canonical import relax_field, relaxed_field
+from forwarder.auth.signed import Tag, open_field, select_fields, sign_field
 from forwarder.model import ArcCheck, Field, Result
 from forwarder.ports import SigningKey
 
@@ -53,7 +53,7 @@ def build_arc_set(
     message_signature = _build_message_signature(fields, body_hash, instance, key, now, headers)
     field = open_field(b"ARC-Seal", [_A], [(b"cv", _STATUS[chain.result]), *_owner(key, instance, now)])
     # RFC 8617 section 5.1.1
-    sealed = b"".join(map(relaxed_field, (*before, results, message_signature)))
+    sealed = b"".join((*map(relaxed_field, before), relax_field(results), relax_field(message_signature)))
     signature = key.sign(sealed + field.signed_form)
     return field.close(signature, folded=False), message_signature, results
 
@@ -75,19 +75,17 @@ def _build_message_signature(
     now: datetime,
     headers: Sequence[bytes] | None,
 ) -> bytes:
-    index = index_fields(fields)
     # RFC 8617 section 4.1.2: DKIM-Signature fields, but no ARC field and no Authentication-Results.
-    chosen = headers if headers is not None else names_to_sign(index, (b"dkim-signature",))
-    names = tuple(name.lower() for name in chosen)
+    selected = select_fields(fields, headers, also=(b"dkim-signature",))
     domain, *rest = _owner(key, instance, now)
     tags: list[Tag] = [
         (b"bh", b64encode(body_hash)),
         (b"c", b"relaxed/relaxed"),
         domain,
-        (b"h", fold_names(names)),
+        (b"h", selected.names),
         *rest,
     ]
-    return sign_field(index, names, open_field(b"ARC-Message-Signature", [_A], tags), key, folded=False)
+    return sign_field(selected, open_field(b"ARC-Message-Signature", [_A], tags), key, folded=False)
 
 
 def _sets_to_seal(fields: Sequence[Field], chain: ArcCheck) -> list[bytes] | None:

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from datetime import datetime
 
-from forwarder.auth.signed import Tag, fold_names, index_fields, names_to_sign, open_field, sign_field
+from forwarder.auth.signed import Tag, open_field, select_fields, sign_field
 from forwarder.model import Field
 from forwarder.ports import SigningKey
 
@@ -28,8 +28,7 @@ def build_dkim_signature(
     ``body_hash`` is ``canonical.body_hash(message, "relaxed")``; ``headers`` is an h= of the caller's own;
     ``expires_in`` are seconds for x=.
     """
-    index = index_fields(fields)
-    names = tuple(name.lower() for name in headers) if headers is not None else names_to_sign(index)
+    selected = select_fields(fields, headers)
     time = int(now.timestamp())
     tags: list[Tag] = [
         (b"v", b"1"),
@@ -41,5 +40,5 @@ def build_dkim_signature(
     ]
     if expires_in is not None:
         tags.append((b"x", b"%d" % (time + expires_in)))
-    tags += [(b"h", fold_names(names)), (b"bh", b64encode(body_hash))]
-    return sign_field(index, names, open_field(b"DKIM-Signature", tags), key)
+    tags += [(b"h", selected.names), (b"bh", b64encode(body_hash))]
+    return sign_field(selected, open_field(b"DKIM-Signature", tags), key)

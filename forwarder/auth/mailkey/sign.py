@@ -11,10 +11,8 @@ from forwarder.auth.signed import (
     Tag,
     fold_base64,
     fold_list,
-    fold_names,
-    index_fields,
-    names_to_sign,
     open_field,
+    select_fields,
     sign_field,
 )
 from forwarder.mail.address import wire
@@ -42,8 +40,7 @@ def build_mailkey_signature(
     ``body_hash`` is ``canonical.body_hash(message, "relaxed")``; ``recipients`` are those of one transaction and go
     into rt=, which is left out where there are none.
     """
-    index = index_fields(fields)
-    names = names_to_sign(index)
+    selected = select_fields(fields)
     time, expiry = b"%d" % int(now.timestamp()), b"%d" % int((now + lifetime).timestamp())
     body_hash_text = b64encode(body_hash)
     tags: list[Tag] = [(b"v", b"1"), (b"a", key.algorithm.encode()), (b"d", key.domain.encode())]
@@ -53,5 +50,5 @@ def build_mailkey_signature(
     if recipients:
         bindings = [b64encode(bind_recipient(time, body_hash_text, one)) for one in recipients]
         tags.append((b"rt", fold_list(bindings, b",")))
-    tags += [(b"h", fold_names(names)), (b"bh", body_hash_text)]
-    return sign_field(index, names, open_field(b"Mailkey-Signature", tags), key)
+    tags += [(b"h", selected.names), (b"bh", body_hash_text)]
+    return sign_field(selected, open_field(b"Mailkey-Signature", tags), key)
