@@ -47,6 +47,15 @@ async def test_every_message_of_a_cold_run_is_from_a_domain_that_passes() -> Non
     assert found["total"]["refused"] == found["total"]["lost"] == 0
 
 
+async def test_a_store_says_what_a_message_costs_and_leaves() -> None:
+    session, busy = await bench("bench.store", "--messages", "20", "--modes", "in session")
+    assert session["refused"] == 0
+    kinds = session["kinds"]
+    assert {kind: round(kinds[kind]["days"]) for kind in "cmfl"} == {"c": 2, "m": 10, "f": 10, "l": 7}
+    assert busy["scripts"] > 2
+    assert busy["cpu_us"] > 0
+
+
 async def test_a_soak_has_faults_and_loses_nothing() -> None:
     found = await bench("bench.soak", "--minutes", "0.03", "--probe", "0.3", "--faults", "0.05")
     assert found["taken"] > 0
