@@ -49,6 +49,8 @@ ED25519_ONLY = CONFIG[: CONFIG.index("[[keys.dkim]]")] + CONFIG[CONFIG.index("[r
 _PACE = '[queue.destinations."sink.test"]\nper_minute = 600000\n'
 MODES = ("in session", "by the queue", "waiting")
 _CALLERS = 200
+#: docs/scaling.md, "Settings of the servers".
+_SETTINGS = {"hash-max-listpack-value": "512", "hash-max-listpack-entries": "64"}
 _WARM = 100
 #: Seconds: within these the lives of messages are written behind the mail's back.
 _BEHIND = 1.5
@@ -124,7 +126,11 @@ async def measure(mode: str, count: int, folder: Path) -> tuple[dict[str, Any], 
     domains, port = Distinct(), free_port(FORWARDER, SENDER, SINK)
     folder.mkdir()  # noqa: ASYNC240 - nobody waits
     demo_lab.make_keys(folder / "keys")
-    async with valkey(folder / "valkey") as server, run_names(domains.look_up) as names, sink(port) as arrived:
+    async with (
+        valkey(folder / "valkey", _SETTINGS) as server,
+        run_names(domains.look_up) as names,
+        sink(port) as arrived,
+    ):
         store = StoreClient(server.url, journal=MemoryJournal(), timeout=_PATIENCE)
         config = ED25519_ONLY.replace("workers", f'store = "{server.url}"\nworkers', 1)
         if mode == "by the queue":
@@ -173,7 +179,7 @@ async def measure(mode: str, count: int, folder: Path) -> tuple[dict[str, Any], 
 async def measure_busy(count: int, folder: Path, life: Traced) -> dict[str, Any]:
     """So many messages, as fast as many callers can; their lives like this one."""
     folder.mkdir()  # noqa: ASYNC240 - nobody waits
-    async with valkey(folder) as server:
+    async with valkey(folder, _SETTINGS) as server:
         store = StoreClient(server.url, journal=MemoryJournal(), timeout=_PATIENCE)
         ledger = RedisLedger(store, journal=MemoryJournal(), shared=True)
         traces = RedisTraces(store, ledger, journal=MemoryJournal(), keep=7 * 86400)

@@ -86,10 +86,10 @@ class Valkey:
 
 
 @asynccontextmanager
-async def valkey(folder: Path) -> AsyncIterator[Valkey]:
+async def valkey(folder: Path, options: dict[str, str] | None = None) -> AsyncIterator[Valkey]:
     """Started; killed with the block."""
     os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - nothing to wait for
-    it = Valkey(folder, free_port("127.0.0.1"))
+    it = Valkey(folder, free_port("127.0.0.1"), options or {})
     await it.start()
     try:
         yield it

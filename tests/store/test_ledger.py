@@ -160,6 +160,13 @@ async def test_nothing_to_ask_costs_no_command(ledger: RedisLedger, client: Stor
     assert await keys(client) == []
 
 
+async def test_what_a_bounce_is_matched_against_lies_packed(ledger: RedisLedger, client: StoreClient) -> None:
+    """It is kept for ten days, and every message leaves one."""
+    await ledger.settle("one", [A], [], [FORWARDED])
+    [name] = [one for one in await keys(client) if one.startswith(b"{fwd0}:m:")]
+    assert await client.command("OBJECT", "ENCODING", name) == b"listpack"
+
+
 # --- what is under way at another host ---
 
 
