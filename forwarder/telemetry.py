@@ -19,7 +19,7 @@ import msgspec
 from forwarder.model import Address
 from forwarder.ports import Clock
 
-__all__ = ["Counters", "EventLog", "SilentJournal", "redact"]
+__all__ = ["Counters", "EventLog", "SilentJournal", "clean", "redact"]
 
 #: Lines that wait for a slow reader before new ones are dropped.
 MAX_BACKLOG = 10_000
@@ -100,7 +100,7 @@ class EventLog:
         said = self._always.copy()
         for key, value in fields.items():
             if value is not None:
-                said[key] = self._clean(value, key)
+                said[key] = clean(value, key, self._full)
         self._waiting.append(self._render(self._clock.now(), name, said))
         if self._loop is None:
             self.flush()
@@ -123,24 +123,6 @@ class EventLog:
             # A full disk or a closed pipe under the log must not stop the mail.
             self.counters.add("log.failed")
 
-    def _clean(self, value: Any, key: str) -> Any:
-        if isinstance(value, str) and len(value) <= MAX_FIELD and "@" not in value and value.isprintable():
-            return value
-        if isinstance(value, Address):
-            return str(value) if self._full else _redacted(value)
-        if isinstance(value, bytes):
-            value = value.decode("latin-1")
-        if isinstance(value, str):
-            value = value if len(value) <= MAX_FIELD else value[:MAX_FIELD] + "…"
-            value = value if self._full else redact(key, value)
-            # JSON leaves DEL, C1 controls (0x9B opens a terminal sequence) and bidi marks as they are.
-            return value if value.isprintable() else ascii(value)[1:-1]
-        if isinstance(value, int | float | bool):
-            return value
-        if isinstance(value, list | tuple):
-            return [self._clean(one, key) for one in value[:100]]
-        return str(value)[:MAX_FIELD]
-
 
 def _pieces(lines: Iterable[bytes], most: int) -> Iterator[bytes]:
     """As many lines together as have ``most`` octets; a longer one by itself."""
@@ -154,6 +136,26 @@ def _pieces(lines: Iterable[bytes], most: int) -> Iterator[bytes]:
         octets += len(line)
     if piece:
         yield b"".join(piece)
+
+
+def clean(value: Any, key: str, full: bool) -> Any:
+    """The value of a field as it may be told outside: short, printable, with addresses in part unless ``full``."""
+    if isinstance(value, str) and len(value) <= MAX_FIELD and "@" not in value and value.isprintable():
+        return value
+    if isinstance(value, Address):
+        return str(value) if full else _redacted(value)
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    if isinstance(value, str):
+        value = value if len(value) <= MAX_FIELD else value[:MAX_FIELD] + "…"
+        value = value if full else redact(key, value)
+        # JSON leaves DEL, C1 controls (0x9B opens a terminal sequence) and bidi marks as they are.
+        return value if value.isprintable() else ascii(value)[1:-1]
+    if isinstance(value, int | float | bool):
+        return value
+    if isinstance(value, list | tuple):
+        return [clean(one, key, full) for one in value[:100]]
+    return str(value)[:MAX_FIELD]
 
 
 def redact(key: str, text: str) -> str:

@@ -291,6 +291,28 @@ def test_a_store_has_one_password(folder: Path) -> None:
     assert "the embedded store takes no password" in told
 
 
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:4318", "http://localhost:4318", "http://[::1]:4318/otlp", "https://tempo.example", ""]
+)
+def test_spans_go_to_this_host_or_over_tls(folder: Path, url: str) -> None:
+    assert loaded(folder, LEAST, {"FORWARDER_OTEL__ENDPOINT": url}).otel.endpoint == url
+
+
+def test_spans_leave_in_clear_text_where_the_operator_says_so(folder: Path) -> None:
+    environ = {"FORWARDER_OTEL__ENDPOINT": "http://tempo.example:4318"}
+    [told] = mistakes(folder, LEAST, environ)
+    assert "endpoint needs https" in told
+    assert loaded(folder, LEAST, environ | {"FORWARDER_OTEL__INSECURE": "true"}).otel.insecure
+
+
+@pytest.mark.parametrize(
+    "url", ["tempo.example:4318", "grpc://127.0.0.1:4317", "http://", "http://u:p@127.0.0.1", "http://h?x"]
+)
+def test_a_collector_is_a_url_of_http(folder: Path, url: str) -> None:
+    [told] = mistakes(folder, LEAST, {"FORWARDER_OTEL__ENDPOINT": url})
+    assert "must be http://host:port or https://host" in told
+
+
 # --- the environment ---------------------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,7 @@ LAYERS = {
     "resolver": 5,
     "secrecy": 5,
     "servicemanager": 5,
+    "spans": 5,
     "sharedmarks": 5,
     "store": 5,
     "telemetry": 5,
@@ -85,6 +86,7 @@ SIDEWAYS = {
     ("web", "accepting"),
     ("edge", "handshakes"),
     ("web", "handshakes"),
+    ("spans", "telemetry"),  # both tell the outside, and addresses in part
     ("keyhost", "https"),  # both ask hosts that strangers name
     ("mtasts", "https"),
     ("tlsrpt", "https"),
@@ -106,6 +108,7 @@ OUTSIDE = {
     "hiredis",
     "http",
     "multiprocessing",
+    "opentelemetry",
     "os",
     "random",
     "redis",

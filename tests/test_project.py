@@ -113,7 +113,13 @@ def test_the_pinned_requirements_are_those_of_the_project() -> None:
     dev = {re.split(r"[<>=;~! ]", one)[0] for one in project["dependency-groups"]["dev"]}
 
     assert wanted <= pins("requirements.txt").keys(), "run scripts/lock"
-    assert wanted | dev <= pins("requirements-dev.txt").keys(), "run scripts/lock"
+    extras = {
+        re.split(r"[<>=;~! ]", one)[0]
+        for extra in project["project"]["optional-dependencies"].values()
+        for one in extra
+    }
+    assert wanted | dev | extras <= pins("requirements-dev.txt").keys(), "run scripts/lock"
+    assert not extras & pins("requirements.txt").keys()
     assert pins("requirements-fuzz.txt").keys() == {"atheris"}, "run scripts/lock"
 
 

@@ -27,6 +27,7 @@ _AT_START = (
     "log",
     "trace",
     "metrics",
+    "otel",
 )
 
 

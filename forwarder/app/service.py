@@ -14,12 +14,13 @@ that all of them do or none.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 
-from forwarder import https
+from forwarder import __version__, https
 from forwarder.app.activation import Passed
 from forwarder.app.clock import SystemClock
 from forwarder.app.errors import StartError
@@ -37,6 +38,7 @@ from forwarder.keys.watch import KeyWatch
 from forwarder.mailbox import MailboxFiles
 from forwarder.ports import Journal, StoreAway
 from forwarder.relay.tls import forget_roots
+from forwarder.spans import Exporter, ExportSettings, SpanJournal
 from forwarder.store.standings import RedisStandings
 from forwarder.tlsrpt import TlsTally
 from forwarder.tracing import Tracing
@@ -93,7 +95,18 @@ class App:
         if settings.metrics.listen:
             open_one = here if inherited is None else inherited.open_metrics
             self._measuring = Measuring(settings, journal, self._look, open_one, alone=alone)
-        self._journal = self._measuring.journal if self._measuring is not None else journal
+        self._journal: Journal = self._measuring.journal if self._measuring is not None else journal
+        self._spans: Exporter | None = None
+        if settings.otel.endpoint:
+            export = ExportSettings(settings.otel.endpoint, instance=settings.hostname, version=__version__)
+            self._spans = Exporter(export, self._journal)
+            self._journal = SpanJournal(
+                self._journal,
+                self._spans.tell,
+                time.time_ns,
+                share=settings.otel.share,
+                full_addresses=settings.log.full_addresses,
+            )
         self._store = Store(settings, self._journal, kept=not alone)
         self._mail = Sockets(here if inherited is None else inherited.open_mail)
         self._web = Sockets(here if inherited is None else inherited.open_web)
@@ -164,6 +177,13 @@ class App:
         material = read_material(settings, self.clock.now()) if inherited is None else inherited.material
         if self._measuring is not None:
             await self._measuring.listen()
+        if self._spans is not None:
+            try:
+                self._spans.start()
+            except ImportError as error:
+                raise StartError(
+                    f'otel.endpoint needs more: pip install "mailkey-forwarder[otel]" ({error})'
+                ) from error
         await self._store.open()
         if self._measuring is not None:
             self._measuring.start(self._store)
@@ -343,6 +363,8 @@ class App:
                 await self._ground.standings.flush()
         if self.tracing is not None:
             await self.tracing.close()
+        if self._spans is not None:
+            await self._spans.stop()
         if self._measuring is not None:
             await self._measuring.stop()
         await self._store.close()

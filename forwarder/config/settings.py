@@ -569,6 +569,22 @@ class Trace(_Table):
     keep: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, le=366)] = 7.0
 
 
+class Otel(_Table):
+    """Who gets traces of OpenTelemetry. Nobody, without ``endpoint``."""
+
+    endpoint: Annotated[str, AfterValidator(values.collector)] = ""
+    insecure: bool = False
+    share: Annotated[float, BeforeValidator(values.not_bool), Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _clear_text_at_home(self) -> Otel:
+        if not self.insecure and values.is_in_clear(self.endpoint):
+            raise ValueError(
+                "endpoint needs https: spans tell who writes to whom; insecure = true if nobody is in between"
+            )
+        return self
+
+
 class Alias(_Table):
     """Where one address leads. Written short: a target, a list of targets, or ``false``."""
 
@@ -645,6 +661,7 @@ class Settings(_Table):
     admin: Admin = Admin()
     log: Log = Log()
     trace: Trace = Trace()
+    otel: Otel = Otel()
     domains: Annotated[
         dict[DomainName, Domain], BeforeValidator(values.distinct_domains), AfterValidator(values.frozen)
     ] = Field(default_factory=dict)

@@ -40,9 +40,11 @@ __all__ = [
     "Selector",
     "Weight",
     "alias",
+    "collector",
     "distinct_aliases",
     "distinct_domains",
     "frozen",
+    "is_in_clear",
     "listener",
     "not_bool",
     "or_none",
@@ -134,6 +136,25 @@ def is_loopback(smarthost: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def collector(text: str) -> str:
+    if not text:
+        return text
+    try:
+        url = urlsplit(text)
+        fits = url.scheme in ("http", "https") and url.hostname and url.port != 0 and "@" not in url.netloc
+    except ValueError:
+        fits = False
+    if not fits or url.query or url.fragment:
+        raise ValueError("must be http://host:port or https://host, like http://127.0.0.1:4318")
+    return text.rstrip("/")
+
+
+def is_in_clear(url: str) -> bool:
+    """And leaves this host, as far as its name tells."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(f"{parts.hostname}:0")
 
 
 def store(text: str) -> str:

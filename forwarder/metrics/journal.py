@@ -76,6 +76,7 @@ class CountingJournal:
             "data.refused": self._octets_refused,
             "limits.over": self._over_limit,
             "rates.over": self._over_rate,
+            "spans.dropped": self._spans_dropped,
         }
 
     def event(self, name: str, /, **fields: Any) -> None:
@@ -203,6 +204,9 @@ class CountingJournal:
 
     def _over_rate(self, fields: _Fields) -> None:
         self._numbers.rates.add(str(fields["kind"]), by=1 + fields["others"])
+
+    def _spans_dropped(self, fields: _Fields) -> None:
+        self._numbers.spans_dropped.add(by=fields["count"])
 
 
 def _code(code: str) -> str:

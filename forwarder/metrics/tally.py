@@ -133,6 +133,7 @@ class Numbers:
         self.signatures = Counter("forwarder_signatures", "Signatures made.", ("kind", "algorithm"))
         self.limits = Counter("forwarder_limits_over", "Clients that came upon a limit.", ("limit",))
         self.rates = Counter("forwarder_rates_over", "Messages over a rate.", ("kind",))
+        self.spans_dropped = Counter("forwarder_spans_dropped", "Spans that no collector has.")
         self.events = Counter("forwarder_events", "Events in the log.", ("event",))
         self.stages = Histogram("forwarder_stage_seconds", "How long a stage of a message takes.", ("stage",))
         self.store = Histogram("forwarder_store_seconds", "How long the store takes.", ("operation",), _QUICK)

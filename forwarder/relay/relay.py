@@ -93,6 +93,8 @@ class SmtpRelay:
         cancellation of an attempt that takes too long, and then the message may have been delivered if ``before_dot`` was
         awaited."""
         attempt = Attempt(delivery, by_smarthost=bool(self._settings.smarthost))
+        now = asyncio.get_running_loop().time
+        began = now()
         if attempt.pending:
             try:
                 async with asyncio.timeout(self._settings.timeouts.attempt):
@@ -100,7 +102,7 @@ class SmtpRelay:
             except TimeoutError:
                 attempt.out_of_time()
         outcome = attempt.outcome()
-        self._tell(attempt, outcome)
+        self._tell(attempt, outcome, now() - began)
         return outcome
 
     async def close(self) -> None:
@@ -242,18 +244,18 @@ class SmtpRelay:
 
     # --- what the log gets
 
-    def _tell(self, attempt: Attempt, outcome: Outcome) -> None:
+    def _tell(self, attempt: Attempt, outcome: Outcome, took: float) -> None:
         """One event for each kind of answer: a list's recipients are counted, not named."""
         if len(outcome.results) == 1:
-            self._tell_one(attempt, outcome.results[0][1], 1)
+            self._tell_one(attempt, outcome.results[0][1], 1, took)
             return
         kinds: dict[tuple[type, str | None, int], list[RecipientOutcome]] = {}
         for _, result in outcome.results:
             kinds.setdefault((type(result), result.peer, result.reply.code if result.reply else 0), []).append(result)
         for same in kinds.values():
-            self._tell_one(attempt, same[0], len(same))
+            self._tell_one(attempt, same[0], len(same), took)
 
-    def _tell_one(self, attempt: Attempt, result: RecipientOutcome, count: int) -> None:
+    def _tell_one(self, attempt: Attempt, result: RecipientOutcome, count: int, took: float) -> None:
         name, reason = "relay.sent", None
         if not isinstance(result, Delivered):
             name = "relay.deferred" if isinstance(result, Deferred) else "relay.failed"
@@ -269,6 +271,7 @@ class SmtpRelay:
             text=reply.text[:200] if reply else None,
             tls=tls.version if tls else None,
             recipients=count,
+            took=round(took, 4),
             reason=reason,
         )
 

@@ -104,6 +104,12 @@ def test_a_message_counts_once_as_what_became_of_it(
     assert it.numbers.messages.values == {(want,): 1}
 
 
+def test_spans_that_were_lost_are_counted_one_by_one() -> None:
+    it = Watched()
+    it.tell("spans.dropped", count=5, endpoint="http://127.0.0.1:4318")
+    assert it.numbers.spans_dropped.values == {(): 5}
+
+
 def test_what_strangers_choose_is_no_label(tmp_path: Path) -> None:
     it, rng = Watched(), random.Random(3)
     for number in range(10_000):
