@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import chain, islice
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from forwarder.failpoints import reach
 from forwarder.heard import Heard
@@ -75,6 +75,9 @@ DEFAULT_IN_SESSION = 20.0
 #: Next hops of one message that are tried while the sender waits. Lists have more, and the queue comes first for them.
 MAX_IN_SESSION = 5
 
+#: Destinations that are dealt with in one go: ten thousand of a list take a hundred milliseconds for each thing done to all.
+A_TURN = 500
+
 #: Seconds between the tries to settle what is under a lease.
 CATCH_UP = (1.0, 4.0, 15.0, 60.0, 240.0)
 #: Seconds between the tries to tell the ledger what it missed, at first and at most, and how much it is told at once.
@@ -93,6 +96,9 @@ QUEUE_AWAY = "the queue cannot take it now"
 PUT_ASIDE = "put aside for the operator"
 
 
+T = TypeVar("T")
+
+
 class Hold(Enum):
     """May we keep mail? ``auto``: what cannot go at once; ``always``: everything, first; ``never``: nothing."""
 
@@ -108,6 +114,10 @@ class Ticket:
     alias: Address
     destination: Address
     fingerprint: bytes
+
+    def __hash__(self) -> int:
+        # It stands for all of them, and is quick.
+        return hash(self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +155,16 @@ class Settler(Protocol):
 
 def fingerprint(sender: Address | None, alias: Address, destination: Address, content: bytes) -> bytes:
     """32 octets for this message from this sender by this alias to this destination. ``content`` is a digest of its bytes."""
-    parts = (str(sender or "<>"), str(alias), str(destination))
-    packed = b"".join(len(one).to_bytes(4, "big") + one for one in (part.encode() for part in parts))
-    return hashlib.sha256(packed + content).digest()
+    return _fingerprint(_packed(sender or "<>") + _packed(alias), destination, content)
+
+
+def _fingerprint(begin: bytes, destination: Address, content: bytes) -> bytes:
+    return hashlib.sha256(begin + _packed(destination) + content).digest()
+
+
+def _packed(one: Address | str) -> bytes:
+    octets = str(one).encode()
+    return len(octets).to_bytes(4, "big") + octets
 
 
 class _Put(Enum):
@@ -284,15 +301,36 @@ class Dispatcher:
         self._unsettled = self.under_way.unsettled
         self._cut: asyncio.Future[None] | None = None
 
-    def tickets(
+    async def tickets(
         self, envelope: Envelope, ways: Iterable[tuple[Address, Address]], content: bytes, *, signed_once: bool = False
     ) -> dict[tuple[Address, Address], Ticket]:
         """One for each (alias, destination). Once its sender has provably read that we have it, the same ``content`` is another
         message; not where its sender signs each one anew (``signed_once``), as then only a thief sends those octets again."""
-        ways = list(dict.fromkeys(ways))
-        plain = [fingerprint(envelope.sender, alias, destination, content) for alias, destination in ways]
-        marks = plain if signed_once else self.under_way.heard.distinguish(envelope.id, plain)
-        return {way: Ticket(*way, mark) for way, mark in zip(ways, marks, strict=True)}
+        plain: dict[tuple[Address, Address], bytes] = {}
+        sender = _packed(envelope.sender or "<>")
+        async for some in self.in_turns(ways):
+            begins = {alias: sender + _packed(alias) for alias, _ in some}
+            plain |= {way: _fingerprint(begins[way[0]], way[1], content) for way in some}
+        # A list's are known by themselves: Heard tells few apart.
+        marks = plain.values() if signed_once else self.under_way.heard.distinguish(envelope.id, plain.values())
+        tickets: dict[tuple[Address, Address], Ticket] = {}
+        async for each in self.in_turns(zip(plain, marks, strict=True)):
+            tickets |= {way: Ticket(*way, mark) for way, mark in each}
+        return tickets
+
+    async def in_turns(self, things: Iterable[T]) -> AsyncIterator[list[T]]:
+        """These, some at a time; between them, everything else that is ready has its turn."""
+        rest = iter(things)
+        some = list(islice(rest, A_TURN))
+        while some:
+            yield some
+            some = list(islice(rest, A_TURN))
+            if some:
+                await self.let_others()
+
+    async def let_others(self) -> None:
+        """Everything else that is ready has its turn."""
+        await asyncio.sleep(0)
 
     def read(self, message: str) -> None:
         """The 250 to this message, by its id, was read."""
@@ -325,12 +363,16 @@ class Dispatcher:
     async def deliver(self, plans: Sequence[Plan], attempt: str, *, recorded: bool) -> tuple[Fate, ...]:
         """Deliver all plans at once; what is not done at the deadline is queued and goes on behind, or is Deferred.
         ``recorded``: the tickets were claimed under ``attempt``; if not, the ledger hears of them when it is back."""
-        first = [one for one in plans if self._queue_comes_first(one, len(plans))]
+        first: list[Plan] = []
+        now: list[Plan] = []
+        for plan in plans:
+            (first if self._queue_comes_first(plan, len(plans)) else now).append(plan)
         put = await self._put(first, [one.held for one in first if one.held is not None]) if first else False
-        now, fates = [one for one in plans if one not in first], []
+        fates: list[Fate] = []
+        queued = Queued(QUEUE_FIRST)
         for plan in first:
             if put is _Put.DONE:
-                fates += [Fate(ticket, Queued(QUEUE_FIRST)) for ticket in plan.tickets]
+                fates += [Fate(ticket, queued) for ticket in plan.tickets]
             elif put is _Put.REFUSED and plan.hold is Hold.AUTO:
                 now.append(plan)
             else:

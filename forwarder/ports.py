@@ -750,6 +750,10 @@ class TraceEvent(NamedTuple):
     fields: dict[str, Any]
 
 
+#: Addresses named among many that lead to a message, about.
+MAX_AMONG = 100
+
+
 @dataclass(slots=True)
 class Traced:
     """Part of a message's life, or all of it. ``dropped`` says how many events are missing."""
@@ -758,16 +762,20 @@ class Traced:
     events: list[TraceEvent] = field(default_factory=list)
     dropped: int = 0
 
-    def found_by(self) -> set[str]:
-        """The addresses (lower case), Message-IDs and queue items that lead to it."""
-        found: set[str] = set()
+    def found_by(self) -> list[str]:
+        """The addresses (lower case), Message-IDs and queue items that lead to it, each once; what is named among many, as the
+        destinations of a list are, comes last, and of it only the first MAX_AMONG."""
+        alone: dict[str, None] = {}
+        among: dict[str, None] = {}
         for event in self.events:
             for name, value in event.fields.items():
                 if isinstance(value, Address):
-                    found.add(f"{value.local}@{value.domain}".lower())
+                    alone[str(value).lower()] = None
+                elif isinstance(value, list | tuple) and len(among) < MAX_AMONG:
+                    among |= dict.fromkeys(str(one).lower() for one in value if isinstance(one, Address))
                 elif name in _FOUND_BY and value is not None:
-                    found.add(str(value))
-        return found
+                    alone[str(value)] = None
+        return list(alone | among)
 
 
 _FOUND_BY = frozenset({"message_id", "item", "about"})

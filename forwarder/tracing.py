@@ -17,9 +17,10 @@ __all__ = ["Tracing"]
 
 #: Seconds that events wait for others.
 PAUSE = 1.0
-#: Messages that wait for the store, and events of one of them. A bit over a second at the highest rate of one process.
+#: Messages that wait for the store. A bit over a second at the highest rate of one process.
 MAX_WAITING = 4000
-MAX_EVENTS = 100
+#: Events of one of them that do: what a list of ten thousand makes when it is queued.
+MAX_EVENTS = 500
 #: Messages of one trip.
 BATCH = 500
 #: What is said of every message in nearly the same words, or of a part of the program rather than of it.

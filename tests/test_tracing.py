@@ -44,7 +44,7 @@ async def test_events_of_a_message_are_kept_and_lead_to_it() -> None:
     it.event("relay.tls", peer="x")
     await it.close()
     assert [one.name for one in kept.lives["m1"].events] == ["message.received", "message.verified"]
-    assert kept.lives["m1"].found_by() == {"bob@sender.example", "<1@x>"}
+    assert kept.lives["m1"].found_by() == ["bob@sender.example", "<1@x>"]
     assert kept.lives["m1"].events[0].fields == {"sender": BOB, "size": 7}
     assert [name for name, _ in journal.events] == ["message.received", "message.verified", "relay.tls"]
 

@@ -144,7 +144,7 @@ class CountingJournal:
 
     def _delivered(self, fields: _Fields) -> None:
         outcome = str(fields["outcome"])
-        self._numbers.recipients.add("session", outcome)
+        self._numbers.recipients.add("session", outcome, by=_recipients(fields))
         one = self._open.get(fields["id"])
         if one is not None:
             one.outcomes.add(outcome)
@@ -188,7 +188,7 @@ class CountingJournal:
         self._numbers.connections.add("failed" if fields.get("error") else "opened")
 
     def _from_queue(self, fields: _Fields) -> None:
-        self._numbers.recipients.add("queue", str(fields["outcome"]))
+        self._numbers.recipients.add("queue", str(fields["outcome"]), by=_recipients(fields))
 
     # --- who is turned away
 
@@ -207,6 +207,12 @@ class CountingJournal:
 
     def _spans_dropped(self, fields: _Fields) -> None:
         self._numbers.spans_dropped.add(by=fields["count"])
+
+
+def _recipients(fields: _Fields) -> int:
+    """An event speaks for one destination, or for several that had the same."""
+    several = fields.get("destinations")
+    return len(several) if several else 1
 
 
 def _code(code: str) -> str:

@@ -32,11 +32,12 @@ from forwarder.model import (
     Finding,
     Message,
     Outcome,
+    Queued,
     RecipientOutcome,
     Reply,
 )
 from forwarder.pipeline.destinations import DISABLED, Destinations
-from forwarder.pipeline.doors import Doors, Settings
+from forwarder.pipeline.doors import Doors, Settings, alike, named
 from forwarder.pipeline.notes import note_for
 from forwarder.pipeline.owners import Owners
 from forwarder.pipeline.report import seal_report
@@ -324,13 +325,15 @@ class Aftermath:
             return
 
     def _tell(self, held: Held, results: Sequence[RecipientOutcome], delay: float | None, reports: int) -> None:
-        for waiting, address, one in zip(held.waiting, held.delivery.recipients, results, strict=True):
+        outcomes = zip((one.alias for one in held.waiting), held.delivery.recipients, results, strict=True)
+        for alias, one, destinations in alike(outcomes):
+            assert not isinstance(one, Queued)
             self._doors.journal.event(
                 "queue.outcome",
                 id=held.delivery.id,
                 item=held.id,
-                alias=waiting.alias,
-                destination=address,
+                alias=alias,
+                **named(destinations),
                 outcome=type(one).__name__.lower(),
                 attempt=held.delivery.attempts + 1,
                 maybe_dup=held.maybe_dup,

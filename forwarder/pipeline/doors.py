@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
 from forwarder import bounce, route, seal
 from forwarder.content import ContentRule
@@ -13,11 +14,13 @@ from forwarder.dispatch import Fate, Hold
 from forwarder.mail.reasons import Reason, Rules, standard_rules
 from forwarder.mail.report import RecipientStatus, message_id_of
 from forwarder.model import (
+    Address,
     Caller,
     Discard,
     Envelope,
     Message,
     Queued,
+    RecipientOutcome,
     Refuse,
     Reply,
     ReturnBounce,
@@ -44,7 +47,7 @@ from forwarder.smtp import reply
 from forwarder.smtp.lenient import STANDARD, Lenient
 from forwarder.standing import Patience, Scale
 
-__all__ = ["DEFAULT_WEIGHTS", "ContentPolicy", "Doors", "Greylisting", "Settings", "Teller"]
+__all__ = ["DEFAULT_WEIGHTS", "ContentPolicy", "Doors", "Greylisting", "Settings", "Teller", "alike", "named"]
 
 #: What a failure counts against its destination that is not hard. Of the other reasons, nothing.
 DEFAULT_WEIGHTS: Mapping[Reason, float] = {
@@ -53,6 +56,10 @@ DEFAULT_WEIGHTS: Mapping[Reason, float] = {
     Reason.DNS: 0.5,
     Reason.EXPIRED: 0.2,
 }
+
+
+#: Destinations that one event names: a line of the log is short enough then to be written whole where others write too.
+MAX_NAMED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +157,30 @@ class Doors:
     rates: RateMemory = field(default_factory=RateMemory)
 
 
+def alike(
+    outcomes: Iterable[tuple[Address, Address, RecipientOutcome | Queued]],
+) -> Iterator[tuple[Address, RecipientOutcome | Queued, list[Address]]]:
+    """From (alias, destination, outcome): the destinations of one alias for which all was the same, so many that one event names
+    them."""
+    together: dict[tuple[Address, RecipientOutcome | Queued], list[Address]] = {}
+    last: tuple[Address, RecipientOutcome | Queued] | None = None
+    destinations: list[Address] = []
+    for alias, destination, outcome in outcomes:
+        # What one transaction led to is one object, and is not compared.
+        if last is None or outcome is not last[1] or alias is not last[0]:
+            last = alias, outcome
+            destinations = together.setdefault(last, [])
+        destinations.append(destination)
+    for (alias, outcome), found in together.items():
+        for at in range(0, len(found), MAX_NAMED):
+            yield alias, outcome, found[at : at + MAX_NAMED]
+
+
+def named(destinations: Sequence[Address]) -> dict[str, Any]:
+    """The field of an event that names them."""
+    return {"destination": destinations[0]} if len(destinations) == 1 else {"destinations": list(destinations)}
+
+
 class Teller:
     """The events of a message's life."""
 
@@ -207,14 +238,15 @@ class Teller:
         )
 
     def delivered(self, envelope: Envelope, fates: Sequence[Fate]) -> None:
-        for one in fates:
-            outcome = one.outcome
+        for alias, outcome, destinations in alike(
+            (one.ticket.alias, one.ticket.destination, one.outcome) for one in fates
+        ):
             answer = None if isinstance(outcome, Queued) else outcome.reply
             self._journal.event(
                 "delivery.outcome",
                 id=envelope.id,
-                alias=one.ticket.alias,
-                destination=one.ticket.destination,
+                alias=alias,
+                **named(destinations),
                 outcome=type(outcome).__name__.lower(),
                 peer=None if isinstance(outcome, Queued) else outcome.peer,
                 code=answer.code if answer is not None else None,

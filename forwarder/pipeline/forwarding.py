@@ -23,6 +23,7 @@ from forwarder.model import (
     FromRewrite,
     Message,
     Notice,
+    Queued,
     Reply,
     Result,
     SecondForm,
@@ -48,6 +49,8 @@ from forwarder.smtp import reply
 __all__ = ["Forwarding", "content_of"]
 
 _NO_NOTICE = Notice()
+#: Plans that are made until others have their turn: a list of ten thousand has a hundred, and each takes a signature.
+PLANS_A_TURN = 4
 
 
 class Forwarding:
@@ -87,7 +90,7 @@ class Forwarding:
         )
         # A mailkey names the moment and the envelope: who sends twice on purpose has signed twice.
         signed = verdict.mailkey.result is Result.PASS
-        tickets = self._dispatcher.tickets(envelope, ways, content, signed_once=signed)
+        tickets = await self._dispatcher.tickets(envelope, ways, content, signed_once=signed)
         rewritten = self._rewritten(envelope, forwards, now)
         begun = _begun(envelope, message, rewritten)
         authored = self._authored(envelope, message, forwards, now)
@@ -119,7 +122,7 @@ class Forwarding:
                     self._dispatcher.take_back(list(tickets.values()), envelope.id)
                     return self._metering.over(envelope, over, now)
         reach("K3")
-        plans = self._plans(
+        plans = await self._plans(
             envelope, message, verdict, forwards, rewritten, authored, tickets, claims, now, paused, added
         )
         attempted = (
@@ -134,11 +137,14 @@ class Forwarding:
                 Fate(Ticket(one.alias, target, b""), Deferred(PAUSED))
                 for one in forwards
                 for target in one.targets
-                if (one.alias, target) not in tickets
+                if target in paused and (one.alias, target) not in tickets
             ),
         ]
-        self._tell.delivered(envelope, fates)
+        async for some in self._dispatcher.in_turns(fates):
+            self._tell.delivered(envelope, some)
         for one in attempted:
+            if isinstance(one.outcome, Queued):
+                continue
             await self._destinations.learn(envelope.id, one.ticket.alias, one.ticket.destination, one.outcome)
         return fates
 
@@ -197,7 +203,7 @@ class Forwarding:
                 )
         return found
 
-    def _plans(
+    async def _plans(
         self,
         envelope: Envelope,
         message: Message,
@@ -213,10 +219,13 @@ class Forwarding:
     ) -> list[Plan]:
         """One plan for each alias and next hop, over the destinations that nobody has delivered yet."""
         plans: list[Plan] = []
+        tls = tls_wish(envelope, message)
         for one in forwards:
-            mine = [tickets[one.alias, target] for target in one.targets if (one.alias, target) in tickets]
-            fresh = [ticket for ticket in mine if claims[ticket] is Claim.FRESH]
-            if not fresh:
+            by_destination: dict[Address, Ticket] = {}
+            async for targets in self._dispatcher.in_turns(one.targets):
+                mine = [ticket for ticket in (tickets.get((one.alias, target)) for target in targets) if ticket]
+                by_destination |= {ticket.destination: ticket for ticket in mine if claims[ticket] is Claim.FRESH}
+            if not by_destination:
                 continue
             sender = rewritten[one.alias].sender
             sealed = seal.seal_message(
@@ -231,11 +240,10 @@ class Forwarding:
                 added=added,
             )
             self._doors.journal.event("message.sealed", id=envelope.id, alias=one.alias, octets=len(sealed.prefix))
-            by_destination = {ticket.destination: ticket for ticket in fresh}
             may_hold = self._hold(one.alias)
             notice = _notice(envelope, one)
-            going = [address for address in by_destination if address not in paused]
-            waiting = [address for address in by_destination if address in paused]
+            going = [address for address in by_destination if address not in paused] if paused else list(by_destination)
+            waiting = [address for address in by_destination if address in paused] if paused else []
             for group in (*rewrite.group_by_next_hop(going), *rewrite.group_by_next_hop(waiting)):
                 hold = may_hold
                 if group.recipients[0] in paused or self._destinations.is_slowed(group.next_hop):
@@ -262,7 +270,7 @@ class Forwarding:
                     expires_at=now + self._settings.lifetime,
                     smtputf8=envelope.smtputf8,
                     body=envelope.body,
-                    tls=tls_wish(envelope, message),
+                    tls=tls,
                     notices=(notice,) * len(group.recipients) if notice != _NO_NOTICE else (),
                     envid=envelope.envid if notice.orcpt is not None else None,
                     # What comes back goes on as its header only: nobody needs to send us the rest.
@@ -288,6 +296,8 @@ class Forwarding:
                         queued_at=now,
                     )
                 plans.append(Plan(delivery, kept, remembered, held, hold))
+                if len(plans) % PLANS_A_TURN == 0:
+                    await self._dispatcher.let_others()
         return plans
 
     def _to_remember(
@@ -305,22 +315,26 @@ class Forwarding:
             return (None,) * len(tickets)
         message_id = message_id_of(message)
         asked = envelope.recipient(forward.alias)
+        wish, orcpt = (asked.notify, asked.orcpt) if asked is not None else (None, None)
+        client, verified = str(envelope.peer.ip), verdict.sender_verified_by is not None
         return tuple(
-            Forwarded(
-                sender,
-                envelope.sender,
-                one.alias,
-                one.destination,
-                message_id,
-                envelope.id,
-                now,
-                notify=asked.notify if asked is not None else None,
-                orcpt=asked.orcpt if asked is not None else None,
-                envid=envelope.envid,
-                client=str(envelope.peer.ip),
-                verified=verdict.sender_verified_by is not None,
-            )
-            for one in tickets
+            [
+                Forwarded(
+                    sender,
+                    envelope.sender,
+                    one.alias,
+                    one.destination,
+                    message_id,
+                    envelope.id,
+                    now,
+                    wish,
+                    orcpt,
+                    envelope.envid,
+                    client,
+                    verified,
+                )
+                for one in tickets
+            ]
         )
 
 

@@ -184,7 +184,7 @@ class Submission:
         alone: bool,
     ) -> list[Fate] | Reply:
         """With the sender's own address: what comes back goes to the sender's domain and not through us."""
-        made = self._dispatcher.tickets(envelope, ((one, one) for one in recipients), content)
+        made = await self._dispatcher.tickets(envelope, ((one, one) for one in recipients), content)
         tickets = {ticket.destination: ticket for ticket in made.values()}
         recorded = True
         try:

@@ -76,6 +76,7 @@ class Attempt:
         #: How the connection to each such host was protected.
         self.tls: dict[str, Tls | None] = {}
         self._results: list[RecipientOutcome | None] = [None] * len(delivery.recipients)
+        self._delivered: Delivered | None = None
         #: The last host that could not be used, and the last one that wants no mail at all.
         self._unusable: Deferred | None = None
         self._refused: Failed | None = None
@@ -126,7 +127,7 @@ class Attempt:
 
     def settle_misfits(self, extensions: Extensions) -> None:
         """Fail what this next hop cannot take. The message is never changed to fit."""
-        self._offers_dsn = extensions.dsn
+        self._offers_dsn, self._delivered = extensions.dsn, None
         if extensions.size and self._size > extensions.size:
             # RFC 1870 section 6.1.
             self.settle_all(_TOO_LARGE)
@@ -191,7 +192,10 @@ class Attempt:
         phase, reply = answer
         match reply.code // 100:
             case 2:
-                self._settle(index, Delivered(target.peer, reply, self._offers_dsn and bool(self._notices)))
+                if self._delivered is None or self._delivered.reply is not reply:
+                    # The answer to the final dot is one for all recipients, of whom there may be many.
+                    self._delivered = Delivered(target.peer, reply, self._offers_dsn and bool(self._notices))
+                self._settle(index, self._delivered)
             case 5 if not (too_many or (self._by_smarthost and reply.code in _WANTS_LOGIN)):
                 self._settle(index, Failed(_REASONS[phase], reply, target.peer))
             case _:

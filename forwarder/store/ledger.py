@@ -19,7 +19,7 @@ Kinds of keys (names: ``forwarder.store.records``), each with an expiry, each to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -65,6 +65,8 @@ MAX_MESSAGE_ID = 998
 _SALT_KEY = HASH_TAG + b":salt"
 _BIRTH_KEY = HASH_TAG + b":birth"
 _EPOCH = date(1970, 1, 1)
+#: Names that are made in one go.
+A_TURN = 1000
 #: Octets of a day as it lies there: version and five digits, until the year 2243.
 _MAX_DAY = 6
 _FIND, _SPEND, _REFUND, _REPLAY, _SALT = map(load_script, ("find", "spend", "refund", "replay", "salt"))
@@ -114,10 +116,15 @@ class RedisLedger:
         if not fingerprints:
             return []
         names = await self.names()
-        marks = self.begun_keys(names, begun)
+        marks, keys = self.begun_keys(names, begun), list[bytes]()
+        for at in range(0, len(fingerprints), A_TURN):
+            if at:
+                # A list has ten thousand, and others have work too.
+                await asyncio.sleep(0)
+            keys += [claim_key(names, one) for one in fingerprints[at : at + A_TURN]]
         answers = await self._client.run(
             _CLAIM,
-            [*marks, *(claim_key(names, one) for one in fingerprints), *rate_keys(names, charges)],
+            [*marks, *keys, *rate_keys(names, charges)],
             (
                 *(_UNDER_WAY, _octets(attempt), self.lease, DELIVERED_FOR, len(fingerprints), len(marks)),
                 *to_take(charges),
@@ -161,15 +168,14 @@ class RedisLedger:
             self._forward_for,
             MAX_DESTINATIONS,
         ]
-        for one in forwards:
-            message, latest, field, record = _to_remember(names, one)
+        for message, latest, field, record in _to_remember(names, forwards):
             keys += (message, latest)
             arguments += (field, record)
         await self._client.run(_SETTLE, keys, arguments, at_once=bool(delivered))
 
     def remembering(self, names: Names, forwards: Sequence[Forwarded]) -> list[bytes | int]:
         """For a script that remembers these in its own step: how many, how long, the most of one message, and each of them."""
-        each = [part for one in forwards for part in _to_remember(names, one)]
+        each = [part for one in _to_remember(names, forwards) for part in one]
         return [len(forwards), self._forward_for, MAX_DESTINATIONS, *each]
 
     # --- what it was ---
@@ -337,15 +343,23 @@ def _message_key(names: Names, reversible: str, message_id: str | None) -> bytes
     return names.key(b"m", reversible) if message_id is None else names.key(b"m", reversible, message_id)
 
 
-def _to_remember(names: Names, one: Forwarded) -> tuple[bytes, bytes, bytes, bytes]:
-    """Two names, a field and a record: see ``scripts/remember.lua``."""
-    reversible, destination, message_id = _fold(one.reversible), _fold(one.destination), _sane(one.message_id)
-    return (
-        _message_key(names, reversible, message_id),
-        names.key(b"f", reversible, destination),
-        names.field(destination) if message_id is not None else b"",
-        seal_forwarded(names, _of(names, reversible), one, message_id),
-    )
+def _to_remember(names: Names, forwards: Sequence[Forwarded]) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
+    """Of each two names, a field and a record: see ``scripts/remember.lua``. What is the same for all recipients of a message is
+    made once."""
+    message: tuple[Address, str | None] | None = None
+    folded, message_id, name, of = "", None, b"", b""
+    for one in forwards:
+        if (one.reversible, one.message_id) != message:
+            message = one.reversible, one.message_id
+            folded, message_id = _fold(one.reversible), _sane(one.message_id)
+            name, of = _message_key(names, folded, message_id), _of(names, folded)
+        destination = _fold(one.destination)
+        yield (
+            name,
+            names.key(b"f", folded, destination),
+            names.field(destination) if message_id is not None else b"",
+            seal_forwarded(names, of, one, message_id),
+        )
 
 
 def _of(names: Names, reversible: str) -> bytes:

@@ -7,6 +7,7 @@ noticed. Such an item becomes a dead letter, with an event, and is never deliver
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ DEAD_FOR = 30 * 86400
 MAX_CLAIMED = 16 * 1024 * 1024
 #: Items of one listing command.
 _PAGE = 200
+#: Items that are sealed in one go; each may have a hundred recipients.
+_A_TURN = 5
 
 _load = partial(load_script, behind=("queue_common",))
 _PUT, _CLAIM, _MARK = _load("queue_put"), _load("queue_claim"), _load("queue_mark")
@@ -166,7 +169,7 @@ class RedisQueue:
         names = await self._ledger.names()
         times = (_number(seconds), _number(delay), DELIVERED_FOR)
         arguments = (lease or "", *times, self._high_water, _octets(dead or ""))
-        if not await self._client.run(_PUT, _KEYS, (*arguments, *_items(names, held))):
+        if not await self._client.run(_PUT, _KEYS, (*arguments, *await _items(names, held))):
             raise QueueFull("the queue is at its high-water mark")
 
     async def claim(self, lease: str, *, seconds: float, limit: int, per_destination: int) -> Sequence[Claimed]:
@@ -228,7 +231,7 @@ class RedisQueue:
         record = b"" if left is None else seal_held(names, name, left)
         letters, reasons = [one for one, _ in dead], [_octets(reason) for _, reason in dead]
         arguments = (name, lease, record, _number(delay), DELIVERED_FOR, *self._ledger.remembering(names, forwards))
-        packed = (*arguments, *_items(names, reports), *_items(names, letters), *reasons)
+        packed = (*arguments, *await _items(names, reports), *await _items(names, letters), *reasons)
         return bool(await self._client.run(_SETTLE, _KEYS, packed, at_once=True))
 
     async def bury(self, held: Held, lease: str, reason: str) -> bool:
@@ -348,7 +351,7 @@ class RedisQueue:
             return lacking
         seconds = (_number(one.due_in), DELIVERED_FOR, self._high_water)
         facts = (one.dots, _octets(one.dead or ""), _number(one.dead_for), int(one.on_hold), int(one.given_up))
-        answer = await self._client.run(_BRING, _KEYS, (*seconds, *facts, *_items(names, [lacking])))
+        answer = await self._client.run(_BRING, _KEYS, (*seconds, *facts, *await _items(names, [lacking])))
         if answer == b"full":
             await self._ledger.settle(attempt, [], [each.fingerprint for each in lacking.waiting], [])
             raise QueueFull("the queue is at its high-water mark")
@@ -377,8 +380,9 @@ class RedisQueue:
         return found is not None and (found.envelope_id, found.destination) == (held.envelope.id, destination)
 
 
-def _items(names: Names, held: Sequence[Held]) -> list[bytes | str | int]:
-    """As ``read_items`` of the scripts reads them: each body once, and looked at once."""
+async def _items(names: Names, held: Sequence[Held]) -> list[bytes | str | int]:
+    """As ``read_items`` of the scripts reads them: each body once, and looked at once. Of many items some at a time: others have
+    work too."""
     # Of one message all items have the same body, and it may be large. By identity: all of them are alive here.
     digests: dict[int, bytes] = {}
     bodies: dict[bytes, tuple[int, bytes]] = {}
@@ -391,7 +395,9 @@ def _items(names: Names, held: Sequence[Held]) -> list[bytes | str | int]:
     for found, (_, octets) in bodies.items():
         packed += [names.key(b"qb", found), octets]
     packed.append(len(held))
-    for one in held:
+    for number, one in enumerate(held):
+        if number and number % _A_TURN == 0:
+            await asyncio.sleep(0)
         name, (head, octets) = _item(names, one.id), one.delivery.data
         found = digests[id(octets)]
         marks = [claim_key(names, each.fingerprint) for each in one.waiting if each.fingerprint]

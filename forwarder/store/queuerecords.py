@@ -8,6 +8,7 @@ each version.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from datetime import datetime
 from hashlib import blake2b
 from ipaddress import ip_address
@@ -161,11 +162,10 @@ def unpack_held(content: bytes, data: tuple[bytes, bytes] | None) -> Held | None
 
 def _held(found: _Held, data: tuple[bytes, ...]) -> Held:
     envelope = _open_envelope(found.envelope)
-    notices = tuple(Notice(one.notify, one.orcpt) for one in found.waiting)
     delivery = Delivery(
         id=found.delivery_id,
         sender=_address(found.sender),
-        recipients=tuple(_needed(one.destination) for one in found.waiting),
+        recipients=tuple([_needed(one.destination) for one in found.waiting]),
         next_hop=found.next_hop,
         data=data,
         expires_at=found.expires_at,
@@ -173,7 +173,7 @@ def _held(found: _Held, data: tuple[bytes, ...]) -> Held:
         body=BodyKind(found.body),
         attempts=found.attempts,
         tls=TlsWish(found.tls),
-        notices=notices if any(one != _NOTHING for one in notices) else (),
+        notices=_notices(found),
         envid=found.envid,
         ret=found.ret,
         second=_second(found),
@@ -181,7 +181,7 @@ def _held(found: _Held, data: tuple[bytes, ...]) -> Held:
     return Held(
         id=found.id,
         delivery=delivery,
-        waiting=tuple(_open_waiting(one, envelope, found) for one in found.waiting),
+        waiting=_open_waiting(found, envelope, delivery.recipients),
         envelope=envelope,
         report_to=_address(found.report_to),
         srs_domain=found.srs_domain,
@@ -190,6 +190,12 @@ def _held(found: _Held, data: tuple[bytes, ...]) -> Held:
         maybe_dup=found.maybe_dup,
         delay_told=found.delay_told,
     )
+
+
+def _notices(found: _Held) -> tuple[Notice, ...]:
+    if all(one.notify is None and one.orcpt is None for one in found.waiting):
+        return ()
+    return tuple([Notice(one.notify, one.orcpt) for one in found.waiting])
 
 
 def _second(found: _Held) -> SecondForm | None:
@@ -214,25 +220,40 @@ def _waiting(destination: Address, one: Waiting, notice: Notice) -> _Waiting:
     )
 
 
-def _open_waiting(one: _Waiting, envelope: Envelope, found: _Held) -> Waiting:
-    alias, forwarded = _needed(one.alias), None
-    asked = envelope.recipient(alias)
-    if one.reversible is not None and one.sender is not None:
-        forwarded = Forwarded(
-            reversible=_needed(one.reversible),
-            sender=_needed(one.sender),
-            alias=alias,
-            destination=_needed(one.destination),
-            message_id=_text(one.message_id) if one.message_id is not None else None,
-            envelope_id=envelope.id,
-            at=found.queued_at,
-            notify=asked.notify if asked is not None else None,
-            orcpt=asked.orcpt if asked is not None else None,
-            envid=envelope.envid,
-            client=str(envelope.peer.ip),
-            verified=found.report_to is not None,
-        )
-    return Waiting(alias, one.fingerprint, forwarded)
+def _open_waiting(found: _Held, envelope: Envelope, destinations: Sequence[Address]) -> tuple[Waiting, ...]:
+    # Nearly all of it is the same for each recipient, and there are many: each thing is made once.
+    addresses: dict[_Path, Address] = {}
+    asked: dict[Address, Recipient | None] = {}
+    client, verified, waiting = str(envelope.peer.ip), found.report_to is not None, []
+
+    def known(path: _Path) -> Address:
+        address = addresses.get(path)
+        if address is None:
+            address = addresses[path] = _needed(path)
+        return address
+
+    for one, destination in zip(found.waiting, destinations, strict=True):
+        alias, forwarded = known(one.alias), None
+        if one.reversible is not None and one.sender is not None:
+            if alias not in asked:
+                asked[alias] = envelope.recipient(alias)
+            named = asked[alias]
+            forwarded = Forwarded(
+                known(one.reversible),
+                known(one.sender),
+                alias,
+                destination,
+                _text(one.message_id) if one.message_id is not None else None,
+                envelope.id,
+                found.queued_at,
+                named.notify if named is not None else None,
+                named.orcpt if named is not None else None,
+                envelope.envid,
+                client,
+                verified,
+            )
+        waiting.append(Waiting(alias, one.fingerprint, forwarded))
+    return tuple(waiting)
 
 
 def _envelope(envelope: Envelope) -> _Envelope:

@@ -17,7 +17,6 @@ import hmac
 import secrets
 from binascii import b2a_base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from typing import TypeVar
@@ -170,31 +169,48 @@ def _text(raw: bytes) -> str:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Names:
     """Makes the names of keys, and the tags of values, from the salt."""
 
-    salt: bytes
+    __slots__ = ("_kinds", "_tags", "salt")
+
+    def __init__(self, salt: bytes) -> None:
+        self.salt = salt
+        #: Of each kind, what a name begins with, and a hash that has the salt: to copy one costs half of making it.
+        self._kinds: dict[bytes, tuple[bytes, blake2b]] = {}
+        self._tags = blake2b(digest_size=_TAG, key=salt, person=b"value")
 
     def key(self, kind: bytes, *parts: bytes | str) -> bytes:
         """The name for these parts: every kind its own names, and ("ab", "c") is not ("a", "bc")."""
-        return b"%b:%b:%b" % (HASH_TAG, kind, b2a_base64(self._digest(kind, parts), newline=False))
+        begin, salted = self._kinds.get(kind) or self._kind(kind)
+        return begin + b2a_base64(_digest(salted, parts), newline=False)
 
     def field(self, *parts: bytes | str) -> bytes:
         """A name inside a hash."""
-        return self._digest(b"field", parts)[:12]
+        _, salted = self._kinds.get(b"field") or self._kind(b"field")
+        return _digest(salted, parts)[:12]
 
     def tag(self, name: bytes, content: bytes) -> bytes:
         """What shows that ``content`` was put under ``name`` by us and is whole."""
-        return blake2b(name + content, digest_size=_TAG, key=self.salt, person=b"value").digest()
-
-    def _digest(self, kind: bytes, parts: Sequence[bytes | str]) -> bytes:
-        state = blake2b(digest_size=_DIGEST, key=self.salt, person=kind)
-        for part in parts:
-            raw = _bytes(part) if isinstance(part, str) else part
-            state.update(len(raw).to_bytes(4, "big"))
-            state.update(raw)
+        state = self._tags.copy()
+        state.update(name)
+        state.update(content)
         return state.digest()
+
+    def _kind(self, kind: bytes) -> tuple[bytes, blake2b]:
+        made = self._kinds[kind] = (
+            b"%b:%b:" % (HASH_TAG, kind),
+            blake2b(digest_size=_DIGEST, key=self.salt, person=kind),
+        )
+        return made
+
+
+def _digest(salted: blake2b, parts: Sequence[bytes | str]) -> bytes:
+    state = salted.copy()
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        state.update(len(raw).to_bytes(4, "big") + raw)
+    return state.digest()
 
 
 def new_salt() -> bytes:

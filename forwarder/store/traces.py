@@ -11,6 +11,7 @@ A busy alias keeps its latest messages only, so that nobody's mail can fill the 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +31,8 @@ MAX_GROUPS = 200
 INDEX_OCTETS = 8192
 #: Keys that one message is found by.
 MAX_NAMES = 20
-#: Octets of one group: what strangers write is long in one of a thousand.
+#: Events and octets of one group: what strangers write is long in one of a thousand, and so is what names a list's destinations.
+MAX_EVENTS = 20
 MAX_OCTETS = 32 * 1024
 _TAG = 8
 
@@ -60,15 +62,24 @@ class RedisTraces:
     async def append(self, lives: Sequence[Traced]) -> None:
         """See ``ports.Traces``. A lost connection may keep a group twice."""
         names = await self._ledger.names()
-        keys = [names.key(b"l", one.id) for one in lives]
-        groups = [_seal(names, key, one) for key, one in zip(keys, lives, strict=True)]
+        keys: list[bytes] = []
+        groups: list[bytes] = []
+        for one in lives:
+            key = names.key(b"l", one.id)
+            for at in range(0, len(one.events) or 1, MAX_EVENTS):
+                if at:
+                    # A list's life is long, and mail goes on meanwhile.
+                    await asyncio.sleep(0)
+                sealed = _seal(names, key, one, at)
+                groups += sealed
+                keys += [key] * len(sealed)
         found_by: dict[str, list[str]] = {}
         for one in lives:
-            for name in sorted(one.found_by())[:MAX_NAMES]:
+            for name in one.found_by()[:MAX_NAMES]:
                 found_by.setdefault(name, []).append(one.id)
         indexes = [names.key(b"i", name) for name in found_by]
         ids = [" ".join((*each, "")) for each in found_by.values()]
-        arguments: list[bytes | str | int] = [self._keep, MAX_GROUPS, INDEX_OCTETS, len(lives), *groups, *ids]
+        arguments: list[bytes | str | int] = [self._keep, MAX_GROUPS, INDEX_OCTETS, len(groups), *groups, *ids]
         await self._client.run(_TRACE, (*keys, *indexes), arguments)
 
     async def find(self, name: str) -> Sequence[str]:
@@ -97,15 +108,25 @@ class RedisTraces:
         return life
 
 
-def _seal(names: Names, key: bytes, one: Traced) -> bytes:
+def _seal(names: Names, key: bytes, one: Traced, at: int) -> list[bytes]:
+    """Its events from ``at`` on, MAX_EVENTS of them."""
+    contents = _groups(one.events[at : at + MAX_EVENTS], 0 if at else one.dropped)
+    return [VERSION + names.tag(key, content) + content for content in contents]
+
+
+def _groups(events: list[TraceEvent], dropped: int) -> list[bytes]:
+    """What is too long for one group is several, as long as it can be parted: a list's destinations fill some."""
     try:
-        content = _encode(_Group(one.events, one.dropped))
+        content = _encode(_Group(events, dropped))
     except (UnicodeEncodeError, OverflowError):
         # Half a character, or a number that no machine counts: strangers wrote it.
         content = b""
-    if not 0 < len(content) <= MAX_OCTETS:
-        content = _encode(_Group([], len(one.events) + one.dropped))
-    return VERSION + names.tag(key, content) + content
+    if 0 < len(content) <= MAX_OCTETS:
+        return [content]
+    if len(events) <= 1:
+        return [_encode(_Group([], len(events) + dropped))]
+    middle = len(events) // 2
+    return [*_groups(events[:middle], dropped), *_groups(events[middle:], 0)]
 
 
 def _open(names: Names, key: bytes, value: bytes) -> _Group | None:
@@ -123,6 +144,8 @@ def _event(one: TraceEvent) -> TraceEvent:
 
 
 def _value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_value(one) for one in value]
     if isinstance(value, dict):
         return Address(str(value.get("local")), str(value.get("domain")))
     return value.decode("latin-1") if isinstance(value, bytes) else value

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -328,3 +331,41 @@ async def test_a_dead_letter_finds_room_in_a_queue_that_is_full(tmp_path: Path) 
         assert (await send(it, MESSAGE + b"x" * 500 + b"\r\n")).startswith("250 2.0.0 accepted")
         await told(it, "queue.dead")
         assert not it.journal.named("fault")
+
+
+async def test_a_list_is_told_of_in_few_events_that_name_every_destination(tmp_path: Path) -> None:
+    destinations = [f"r{number}@sink.test" for number in range(120)]
+    aliases = "many = [" + ", ".join(f'"{one}"' for one in destinations) + "]"
+    async with lab(tmp_path, aliases=aliases, relay="in_session = 0\n") as it:
+        sent = it.signed(recipients=("many@fwd.test",))
+        assert (await send(it, sent, "many@fwd.test")).startswith("250")
+        for name in ("delivery.outcome", "queue.outcome"):
+            await until(lambda: sum(len(one["destinations"]) for one in it.journal.named(name)) == 120)  # noqa: B023
+            named = [str(each) for one in it.journal.named(name) for each in one["destinations"]]
+            assert sorted(named) == sorted(destinations)
+            assert len(it.journal.named(name)) <= 4
+
+
+async def test_a_list_leaves_others_their_turn(tmp_path: Path) -> None:
+    """Signing and sealing for thousands is done some at a time: of all the work between the final dot and the answer no part
+    that nobody can interrupt is large."""
+    aliases = "many = [" + ", ".join(f'"r{number}@sink.test"' for number in range(3000)) + "]"
+    turns: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            turns.append(time.thread_time())
+            await asyncio.sleep(0)
+
+    async with lab(tmp_path, aliases=aliases) as it:
+        sent = it.signed(recipients=("many@fwd.test",))
+        gc.disable()
+        watching = asyncio.ensure_future(watch())
+        try:
+            assert (await send(it, sent, "many@fwd.test")).startswith("250")
+        finally:
+            gc.enable()
+            watching.cancel()
+        # Of CPU, so that a busy machine changes nothing; what is short is waiting.
+        parts = [after - before for before, after in pairwise(turns) if after - before > 0.0002]
+        assert max(parts) < sum(parts) / 5

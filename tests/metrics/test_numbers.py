@@ -18,6 +18,7 @@ from forwarder.metrics import CountedKeys, CountingJournal, NumberFiles, Numbers
 from forwarder.metrics.page import Seen, render
 from forwarder.metrics.providers import Providers
 from forwarder.metrics.tally import MAX_SERIES, Counter, Histogram, Ticks
+from forwarder.model import Address
 from forwarder.ports import QueueSize
 from tests.fakes import MemoryJournal
 
@@ -61,6 +62,20 @@ def shown(folder: Path, numbers: Numbers, seen: Seen = NOTHING) -> dict[tuple[st
         files.close()
 
 
+def test_an_event_counts_for_every_destination_that_it_names() -> None:
+    it = Watched()
+    many = [Address(f"r{number}", "sink.test") for number in range(3)]
+    it.tell("delivery.outcome", id="1", destinations=many, outcome="queued")
+    it.tell("queue.outcome", id="1", destinations=many[:2], outcome="delivered")
+    it.tell("queue.outcome", id="1", destination=many[2], outcome="failed")
+
+    assert it.numbers.recipients.values == {
+        ("session", "queued"): 3,
+        ("queue", "delivered"): 2,
+        ("queue", "failed"): 1,
+    }
+
+
 def test_the_time_between_two_events_of_a_message_is_a_stage_of_it() -> None:
     it = Watched()
     it.tell("message.received", id="1", size=100)
@@ -75,6 +90,7 @@ def test_the_time_between_two_events_of_a_message_is_a_stage_of_it() -> None:
     assert found == {"verify": 0.002, "decide": 0.003, "seal": 0.004, "deliver": 0.5, "record": 0.001, "total": 0.511}
     assert all(sum(buckets) == 1 for buckets in it.numbers.stages.buckets.values())
     assert it.numbers.messages.values == {("delivered",): 1}
+    assert it.numbers.recipients.values == {("session", "delivered"): 1}
     assert it.numbers.checks.values["dkim", "pass"] == it.numbers.checks.values["dkim", "fail"] == 1
     assert it.numbers.received_bytes.values == {(): 100}
 

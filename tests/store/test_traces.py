@@ -103,3 +103,17 @@ async def test_what_cannot_be_written_down_is_missing_and_costs_the_others_nothi
     assert life is not None
     assert (life.events, life.dropped) == ([], 1)
     assert await traces.read("m2") is not None
+
+
+async def test_a_list_leaves_nothing_out_and_is_found_by_what_is_named_alone_first(traces: RedisTraces) -> None:
+    destinations = [[Address(f"r{event}.{number}", "sink.example") for number in range(50)] for event in range(200)]
+    events = [
+        TraceEvent(float(at), "queue.outcome", {"destinations": each, "alias": Address("list", "fwd.example")})
+        for at, each in enumerate(destinations)
+    ]
+    await traces.append([Traced("m1", events)])
+    life = await traces.read("m1")
+    assert life is not None
+    assert [one.fields["destinations"] for one in life.events] == destinations
+    assert life.dropped == 0
+    assert await traces.find("list@fwd.example") == await traces.find("r0.0@sink.example") == ["m1"]

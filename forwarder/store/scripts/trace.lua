@@ -1,7 +1,7 @@
 #!lua
 -- Keep what happened to some messages, and by what they are found.
--- KEYS: the messages' lists, then the indexes. ARGV: seconds to keep all, groups of one message, octets of one index, how many messages;
--- then a sealed group for each message, and the ids to add for each index, a space behind each.
+-- KEYS: a message's list for each group, then the indexes. ARGV: seconds to keep all, groups of one message, octets of one index, how
+-- many groups; then each of them, sealed, and the ids to add for each index, a space behind each.
 local keep, most_groups, most_octets, lives = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 for i = 1, lives do
   if redis.call('RPUSH', KEYS[i], ARGV[4 + i]) > most_groups then
