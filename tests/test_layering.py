@@ -15,6 +15,7 @@ PACKAGE = ROOT / "forwarder"
 LAYERS = {
     "model": 0,
     "failpoints": 0,
+    "octets": 0,
     "ports": 1,
     "public": 1,
     "mail": 1,

@@ -1,9 +1,10 @@
 """Which octets does a signature cover? RFC 6376 section 3.4, the simple and the relaxed form of fields and bodies.
 
 The theory of the relaxed body: a regular expression over it runs at 60 MB/s, slower by far than the hash that follows,
-while ``in``, ``replace`` and ``rstrip`` of ``bytes`` run at memory speed. So runs of white space are replaced, not
-matched, in pieces that end at a line end and stay in the processor's cache; the blank lines at the end are counted,
-not stripped one by one. A piece is copied a few times, the body never. A body that still arrives is hashed as it does.
+while ``forwarder.octets`` looks at memory speed for the white space that has to go, of which most text has none. So runs
+of it are replaced, not matched, in pieces that end at a line end and stay in the processor's cache; the blank lines at
+the end are counted, not stripped one by one. A piece is copied a few times, the body never. A body that still arrives
+is hashed as it does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hashlib import sha256
 from typing import Literal
 
 from forwarder.model import Message
+from forwarder.octets import find
 
 __all__ = ["BodyHash", "Form", "body_hash", "body_size", "relax_field", "relaxed_body", "relaxed_field", "simple_body"]
 
@@ -194,15 +196,16 @@ def _relax(piece: bytes) -> bytes:
     """White space at line ends gone, every other run of it one space."""
     if b"\t" in piece:
         piece = piece.replace(b"\t", b" ")
-    # One octet is found and replaced far faster than two are found, and an attachment in base64 holds no space at all.
-    # With CR as a space, one search finds runs and spaces at line ends alike; most text has neither.
-    if b" " in piece and b"  " in piece.replace(b"\r", b" "):
-        if b"  " in piece:
-            piece = piece.replace(b"  ", b" ")
-            if b"  " in piece:
-                for run in _RUNS:
-                    while run in piece:
-                        piece = piece.replace(run, b" ")
+    # An attachment in base64 holds no space at all.
+    if b" " not in piece:
+        return piece
+    if find(piece, b"  ") >= 0:
+        piece = piece.replace(b"  ", b" ")
+        if find(piece, b"  ") >= 0:
+            for run in _RUNS:
+                while find(piece, run) >= 0:
+                    piece = piece.replace(run, b" ")
+    if find(piece, b" \r\n") >= 0:
         piece = piece.replace(b" \r\n", _CRLF)
     # The last line of the body may have no line end.
     return piece.removesuffix(b" ")

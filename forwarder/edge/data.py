@@ -15,6 +15,7 @@ from io import BytesIO
 from forwarder.auth.ahead import HashedAhead
 from forwarder.mail.header import count_fields, split_content
 from forwarder.model import Content, Reply
+from forwarder.octets import find
 from forwarder.smtp import reply
 from forwarder.smtp.stuffing import NewlineCheck, has_bare_newline, has_dot_line
 
@@ -56,15 +57,7 @@ def find_end(data: bytes | bytearray, start: int, *, begun: bool = False) -> int
     # The CRLF of the DATA command itself counts as the first of the five (RFC 5321 section 4.1.1.4).
     if not begun and data.startswith(b".\r\n"):
         return 0
-    # To look for one octet is far faster than to look for five. Where there are many dots, a few of them are looked at in vain.
-    dot = max(2, start - len(_END) + 3) - 1
-    for _ in range(len(data) >> 13):
-        dot = data.find(b".", dot + 1)
-        if dot < 0:
-            return -1
-        if data.startswith(_END, dot - 2):
-            return dot
-    at = data.find(_END, dot - 1)
+    at = find(data, _END, max(0, start - len(_END) + 1))
     return -1 if at < 0 else at + 2
 
 
