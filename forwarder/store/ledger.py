@@ -6,7 +6,7 @@ Kinds of keys (names: ``forwarder.store.records``), each with an expiry, each to
     m  message   hash: destination -> Forwarded, at most 64 (10 days)            settle, find_forward
     f  forward   the latest Forwarded of (reversible address, destination)       settle, find_forward
     t  token     the sender behind an opaque reversible address (40 days)        put_token, look_up_token
-    p  begun     mark: a message is under way, its next hop has not answered (lease)      claim, queue_mark, queue_renew
+    e  begun     mark: a message is under way, its next hop has not answered (lease)      claim, queue_mark, queue_renew
     b  budget    reports of (reversible, Message-ID), and of reversible (1 day)  spend_bounce, refund_bounce
     r  replay    set: the recipients that a signature was seen for (its life)    count_recipients
     n  note      mark: the domain has had its note (1 day)                       take_note
@@ -149,7 +149,7 @@ class RedisLedger:
         if not self._shared:
             return []
         each = ((_fold(reversible), _sane(message_id) or "") for reversible, message_id in begun)
-        return [names.key(b"p", *one) for one in dict.fromkeys(each)]
+        return [names.key(b"e", *one) for one in dict.fromkeys(each)]
 
     async def settle(
         self, attempt: str, delivered: Sequence[bytes], released: Sequence[bytes], forwards: Sequence[Forwarded]

@@ -185,7 +185,7 @@ async def test_other_hosts_see_what_is_under_way_for_as_long_as_the_lease(
     assert await host.is_begun((Address(REVERSIBLE.local.upper(), "FWD.test"), "<1@sender.example>"))
     assert not await host.is_begun((REVERSIBLE, "<2@sender.example>"))
     assert not await host.is_begun((REVERSIBLE, None))
-    [mark] = [one for one in await keys(client) if one.startswith(b"{fwd0}:p:")]
+    [mark] = [one for one in await keys(client) if one.startswith(b"{fwd0}:e:")]
     assert 0 < await client.command("TTL", mark) <= 30
     await client.command("EXPIRE", mark, 5)
     await host.claim([A], "one", begun=[about])
@@ -206,7 +206,7 @@ async def test_on_a_store_of_one_host_nothing_is_told(ledger: RedisLedger, clien
     about = (REVERSIBLE, "<1@sender.example>")
     await ledger.claim([A], "one", begun=[about])
     assert not await ledger.is_begun(about)
-    assert not [one for one in await keys(client) if one.startswith(b"{fwd0}:p:")]
+    assert not [one for one in await keys(client) if one.startswith(b"{fwd0}:e:")]
 
 
 # --- find_forward ---
