@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -233,6 +234,8 @@ class Lab:
         self.port = free_port(LISTEN, SENDER, SINK, DEAD)
         self.arrived: dict[bytes, float] = {}
         self.process: asyncio.subprocess.Process | None = None
+        #: Where the looks at the event loop go, if it is to be watched (bench.watched).
+        self.looks: Path | None = None
 
     async def start(self) -> float:
         """Returns the seconds until it greets."""
@@ -240,7 +243,8 @@ class Lab:
         with (self.folder / "log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-P", "-m", "forwarder", "serve", "--config", str(self.config)),
+                *("-P", "-m", *(("bench.watched", str(self.looks)) if self.looks else ("forwarder",))),
+                *("serve", "--config", str(self.config)),
                 stderr=log,
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
             )
@@ -248,6 +252,18 @@ class Lab:
             while not await self._greets():
                 await asyncio.sleep(0.01)
         return time.monotonic() - began
+
+    async def looked(self) -> dict[str, list[float]]:
+        """At the loop since this was asked last."""
+        assert self.process is not None
+        assert self.looks is not None
+        self.looks.unlink(missing_ok=True)
+        self.process.send_signal(signal.SIGUSR1)
+        async with asyncio.timeout(PATIENCE):
+            while not self.looks.exists():
+                await asyncio.sleep(0.01)
+        found: dict[str, list[float]] = json.loads(self.looks.read_text())
+        return found
 
     async def _greets(self) -> bool:
         try:

@@ -2,6 +2,7 @@
 
     ./scripts/hostile flood      2,000 sessions that drip, 5,000 connections a minute, messages made to cost: times of honest mail
     ./scripts/hostile memory     20 messages of 30 MB at once, none of them ended: memory, and who is told to come back
+    ./scripts/hostile late       20 messages of 29 MB at once, to their end: how long is the event loop held up?
     ./scripts/hostile bomb       200 messages a second to one alias: times of mail to another, without rates and with one
     ./scripts/hostile guesses    10,000 recipients are tried: when is it cut off, and do the answers' times tell anything?
 
@@ -19,6 +20,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
 from statistics import median
 
@@ -243,6 +245,37 @@ async def run_memory(messages: int, megabytes: int) -> None:
         print(f"memory at the most: service {_peak(it.process.pid)} MiB, {begun} MiB before")
 
 
+async def run_late(messages: int, megabytes: int) -> None:
+    async with lab() as it:
+        it.looks = it.folder / "looks"
+        await it.start()
+        print(f"no large message: {await _lateness(it, honest(it, 'n', 200))}")
+        for number in (1, 2, 3):
+            answers: list[bytes] = []
+
+            async def large(number: int = number, answers: list[bytes] = answers) -> None:
+                sessions = (_large(it.port, number * messages + one, megabytes) for one in range(messages))
+                answers += await asyncio.gather(*sessions)
+
+            print(f"{messages} of {megabytes} MB at once: {await _lateness(it, large())}", end="; ")
+            print(f"{sum(one.startswith(b'250') for one in answers)} taken, the others: {_others(answers)}")
+        assert it.process is not None
+        print(f"memory at the most: service {_peak(it.process.pid)} MiB")
+
+
+async def _lateness(it: Lab, what: Awaitable[object]) -> str:
+    await it.looked()
+    await what
+    looks = await it.looked()
+    cpu, late = sorted(looks["cpu"]), sorted(looks["late"])
+    by = f"CPU in one go at most {cpu[-1]:.1f} ms, 99 of 100 looks {cpu[len(cpu) * 99 // 100]:.1f}"
+    return f"{by}; late by {late[-1]:.1f} and {late[len(late) * 99 // 100]:.1f} ms"
+
+
+async def _large(port: int, number: int, megabytes: int) -> bytes:
+    return await _end_message(*await _open_message(port, number, megabytes))
+
+
 async def _open_message(port: int, number: int, megabytes: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """All of it but the final dot."""
     reader, writer = await asyncio.open_connection(LISTEN, port, local_addr=(f"{_NETWORK}.0.{number + 1}", 0))
@@ -353,6 +386,9 @@ def main() -> None:
     memory = runs.add_parser("memory")
     memory.add_argument("--messages", type=int, default=20)
     memory.add_argument("--megabytes", type=int, default=30)
+    late = runs.add_parser("late")
+    late.add_argument("--messages", type=int, default=20)
+    late.add_argument("--megabytes", type=int, default=29)
     bomb = runs.add_parser("bomb")
     bomb.add_argument("--senders", type=int, default=20)
     bomb.add_argument("--a-second", type=int, default=200)
@@ -370,6 +406,7 @@ def main() -> None:
         {
             "flood": run_flood,
             "memory": run_memory,
+            "late": run_late,
             "bomb": run_bomb,
             "guesses": run_guesses,
             "attack": attack,

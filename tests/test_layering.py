@@ -53,6 +53,7 @@ LAYERS = {
     "handshakes": 5,
     "https": 5,
     "keyhost": 5,
+    "largeblocks": 5,
     "keys": 5,
     "metrics": 5,
     "mailbox": 5,

@@ -40,6 +40,7 @@ from forwarder.digests import START, DailyDigests
 from forwarder.dispatch import ATTEMPT, Dispatcher, UnderWay
 from forwarder.edge.budget import Budget
 from forwarder.edge.guesses import SITE, Guesses
+from forwarder.edge.rounds import Rounds
 from forwarder.edge.seats import Seats
 from forwarder.edge.server import EdgeServer
 from forwarder.edge.session import EdgeSettings
@@ -99,6 +100,7 @@ class Ground:
     inbound: Seats = field(default_factory=Seats)
     users: Seats = field(default_factory=Seats)
     budget: Budget = field(default_factory=Budget)
+    rounds: Rounds = field(default_factory=Rounds)
     shaking: Shaking = field(default_factory=Shaking)
     rates: RateMemory = field(default_factory=RateMemory)
     #: Puts a count behind keys that sign; ``None``: nobody wants to know.
@@ -209,6 +211,7 @@ class Generation:
             guesses=self._guesses.part,
             unknowns=self._unknowns.part,
             budget=ground.budget,
+            rounds=ground.rounds,
             shaking=ground.shaking,
             networks=network_limits_of(settings, ground.workers),
             callers=self._callers,

@@ -32,10 +32,12 @@ def run(args: argparse.Namespace) -> int:
     from forwarder.app import App, Passed, StartError
     from forwarder.app.running import open_all_files, run_loop
     from forwarder.config import ConfigError, load
+    from forwarder.largeblocks import map_large_blocks
     from forwarder.secrecy import hide_memory
 
     # Before anything secret is read.
     hide_memory()
+    map_large_blocks()
     # Whatever it writes is nobody else's.
     os.umask(0o077)
     armed = os.environ.get("FORWARDER_FAILPOINT", "")

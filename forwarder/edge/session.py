@@ -32,6 +32,7 @@ from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
 from forwarder.edge.overlimit import OverLimit
 from forwarder.edge.proxy import ProxyError, parse_proxy
+from forwarder.edge.rounds import Rounds
 from forwarder.edge.shaking import Shaking
 from forwarder.edge.trust import NOBODY, Trust, within
 from forwarder.edge.unread import Unread
@@ -102,6 +103,7 @@ class EdgeSettings:
     #: Recipients that do not exist.
     unknowns: Guesses = field(default_factory=lambda: Guesses(Limits().unknown_per_hour))
     budget: Budget = field(default_factory=Budget)
+    rounds: Rounds = field(default_factory=Rounds)
     shaking: Shaking = field(default_factory=Shaking)
     #: Whose limits differ: the first network that fits.
     networks: Sequence[tuple[IPv4Network | IPv6Network, Limits]] = ()
@@ -755,23 +757,28 @@ class Session(SMTP):
             here = len(self._buffer)
             if refused is None:
                 refused = self._refuse_octets(taken + here - HIGH_WATER, taken + here)
+            cut = 0
+            # The end may be cut in two.
             if refused is not None:
                 # Read to the end and thrown away, so that the client hears why.
-                incoming = None
-                del self._buffer[:-4]
+                incoming, cut = None, max(0, here - 4)
+                del self._buffer[:cut]
             elif here >= BLOCK:
                 incoming = incoming or Incoming(stuffed=True, max_line=self._settings.max_line)
-                # The end may be cut in two.
-                incoming.take(self._cut(here - 4))
+                cut = here - 4
+                await self._settings.rounds.turn(cut)
+                incoming.take(self._cut(cut))
                 refused = incoming.refused
                 if refused is not None:
                     self._give_back()
-            taken += here - len(self._buffer)
-            searched = len(self._buffer)
+            taken += cut
+            searched = here - cut
             if refused is not None and taken > self.limits.message_size + MAX_OVERRUN:
                 self._end_with(refused if isinstance(refused, Reply) else refused.reply)
                 raise _Closed
-            await self._more_of_message(begun, taken + searched)
+            if len(self._buffer) == searched:
+                # Otherwise more came while others had their turn.
+                await self._more_of_message(begun, taken + searched)
         if refused is None:
             refused = self._refuse_octets(taken + end, taken + end)
         content: Content | BadOctets | Reply
@@ -779,6 +786,7 @@ class Session(SMTP):
             content = refused
             del self._buffer[:end]
         elif incoming is not None:
+            await self._settings.rounds.turn(end)
             incoming.take(self._cut(end))
             content = incoming.finish()
         else:
@@ -830,9 +838,11 @@ class Session(SMTP):
         while read < size:
             here = min(size - read, len(self._buffer))
             if here == size - read or here >= BLOCK:
+                await self._settings.rounds.turn(here)
                 chunks.take(self._cut(here))
+                # More may have come while others had their turn.
                 read += here
-            if read < size:
+            else:
                 await self._more_of_message(begun, read + len(self._buffer))
 
     async def _skip(self, size: int) -> bool:

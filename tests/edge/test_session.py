@@ -16,6 +16,7 @@ import pytest
 
 from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
+from forwarder.edge.rounds import MOST
 from forwarder.edge.server import EdgeServer, bind
 from forwarder.edge.session import BAD_REVERSIBLE_AFTER, HIGH_WATER, EdgeSettings
 from forwarder.edge.tls import make_self_signed, server_context
@@ -580,6 +581,32 @@ async def test_a_large_message_arrives_as_a_small_one_does_and_was_hashed_on_the
             assert (await client.say(b"BDAT %d%b\r\n" % (len(part), last) + part)).startswith("250")
         assert it.acceptor.accepted[1][1] == HEADER + body + body
         assert it.settings.budget.held == 0
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_what_comes_while_others_have_their_turn_is_read_too(chunked: bool) -> None:
+    body = b"a line of text\r\n" * 20_000
+    sent = HEADER + body
+    async with edge() as (client, it):
+
+        async def others() -> None:
+            while True:
+                await it.settings.rounds.turn(MOST)
+
+        busy = [asyncio.create_task(others()) for _ in range(5)]
+        await client.ready()
+        if chunked:
+            stream = b"BDAT %d LAST\r\n" % len(sent) + sent
+        else:
+            await client.say(b"DATA\r\n")
+            stream = sent + b".\r\n"
+        for at in range(0, len(stream), 50_000):
+            client.writer.write(stream[at : at + 50_000])
+            await asyncio.sleep(0)
+        assert (await client.answer()).startswith("250")
+        assert it.acceptor.accepted[0][1] == sent
+        for one in busy:
+            one.cancel()
 
 
 async def test_a_bare_newline_in_the_middle_of_a_large_message_ends_the_session_once_all_of_it_was_read() -> None:

@@ -1,0 +1,52 @@
+"""How much of large messages is looked at in one round of the event loop? A bound for all sessions of a process.
+
+A session that has a block of a large message there looks at it in one go, a millisecond or so. Twenty that have one would all
+do so in the same round, and everybody else would wait for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+__all__ = ["MOST", "Rounds"]
+
+#: Octets of a round. One block more may be looked at: who begins before they are used up ends.
+MOST = 256 * 1024
+
+
+class Rounds:
+    """Belongs to one event loop."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = self._left = most
+        self._next: asyncio.Handle | None = None
+        #: Who waits for a later round, the longest first, and for how many octets.
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+
+    async def turn(self, octets: int) -> None:
+        """Wait until it is this session's turn to look at so many."""
+        loop = asyncio.get_running_loop()
+        if self._waiting or self._left <= 0:
+            turn = loop.create_future()
+            self._waiting.append((turn, octets))
+            self._schedule(loop)
+            await turn
+            return
+        self._left -= octets
+        self._schedule(loop)
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._next is None:
+            self._next = loop.call_soon(self._begin, loop)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The next round."""
+        self._next, self._left = None, self._most
+        while self._waiting and self._left > 0:
+            turn, octets = self._waiting.popleft()
+            if not turn.done():
+                self._left -= octets
+                turn.set_result(None)
+        if self._left < self._most:
+            self._schedule(loop)
