@@ -12,6 +12,9 @@ PYTHON=$VENV/bin/python
 # uv must take the Python that is here and not fetch another.
 export UV_PYTHON_DOWNLOADS=never
 export PIP_DISABLE_PIP_VERSION_CHECK=1
+# Container images like to set it. Every start of a process would then compile all modules anew: half a second of CPU, and the
+# tests start hundreds.
+unset PYTHONDONTWRITEBYTECODE
 
 prepare() {
     local kind=$1 requirements=$ROOT/requirements.txt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import smtplib
 from collections.abc import Awaitable, Iterable
@@ -17,8 +18,9 @@ from forwarder.model import Result
 from tests.e2e.chain import HOSTS, LAST, Chain, chain, message_of, results_of
 from tests.peers.smtp_sink import SmtpSink
 
-MESSAGES = 500
-BOUNCES = 100
+#: The long form, two minutes of CPU: CHAIN_MESSAGES=500 CHAIN_REPORTS=100 ./scripts/test tests/e2e/test_chain.py
+MESSAGES = int(os.environ.get("CHAIN_MESSAGES", "80"))
+BOUNCES = int(os.environ.get("CHAIN_REPORTS", "20"))
 #: Messages on their way at a time.
 AT_ONCE = 8
 T = TypeVar("T")
@@ -70,9 +72,8 @@ def assert_a_stranger_agrees(row: Chain, arrived: Received) -> None:
     assert (result, len(sets)) == (b"pass", 3)
 
 
-# Three services, 1,800 RSA signatures and as many checks: three minutes where a signature takes 0.9 ms.
 @pytest.mark.timeout(400)
-async def test_500_messages_and_100_reports_are_verified_at_every_hop(tmp_path: Path) -> None:
+async def test_messages_and_reports_are_verified_at_every_hop(tmp_path: Path) -> None:
     async with chain(tmp_path) as row:
         sender = row.parties["sender.test"]
         there = [sender.sign(message_of(n), "bob@sender.test", "hop1@f1.test") for n in range(MESSAGES)]
@@ -86,7 +87,7 @@ async def test_500_messages_and_100_reports_are_verified_at_every_hop(tmp_path: 
             assert one.sender.endswith("@f3.test")
             assert_each_hop_verified_the_one_before(one)
             await assert_all_signatures_pass(row, one)
-        for one in arrived[::100]:
+        for one in arrived[::50]:
             assert_a_stranger_agrees(row, one)
         assert row.sender.waiting.empty()
 
