@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+import operator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -311,8 +312,14 @@ class Dispatcher:
         async for some in self.in_turns(ways):
             begins = {alias: sender + _packed(alias) for alias, _ in some}
             plain |= {way: _fingerprint(begins[way[0]], way[1], content) for way in some}
-        # A list's are known by themselves: Heard tells few apart.
-        marks = plain.values() if signed_once else self.under_way.heard.distinguish(envelope.id, plain.values())
+        marks: Collection[bytes] = plain.values()
+        if not signed_once:
+            # A list's stay as they are: Heard tells few apart.
+            marks = self.under_way.heard.distinguish(envelope.id, plain.values())
+            again = sum(map(operator.ne, marks, plain.values()))
+            if again:
+                # A middle box can acknowledge and close in its client's stead, so what goes out now is on record.
+                self._journal.event("claim.again", id=envelope.id, destinations=again)
         tickets: dict[tuple[Address, Address], Ticket] = {}
         async for each in self.in_turns(zip(plain, marks, strict=True)):
             tickets |= {way: Ticket(*way, mark) for way, mark in each}

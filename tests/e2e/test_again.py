@@ -57,9 +57,10 @@ async def test_a_sender_that_lost_our_answer_makes_no_second_copy(tmp_path: Path
 
 async def test_what_is_sent_again_by_one_who_has_read_that_we_have_it_is_another_message(tmp_path: Path) -> None:
     async with lab(tmp_path, zone=ZONE) as it:
-        for behind in (b"", b"QUIT\r\n", b"", b"QUIT\r\n"):
+        for times, behind in enumerate((b"", b"QUIT\r\n", b"", b"QUIT\r\n")):
             await reads_it(it, behind)
             await copies(it, 1)
+            assert len(it.events("claim.again")) == times
         # From here on a lost answer is as harmless as ever.
         await loses_the_answer(it)
         await reads_it(it)

@@ -243,7 +243,7 @@ async def test_what_fails_in_the_queue_goes_the_same_ways(tmp_path: Path, way: s
         if way in ("sender", "both"):
             got = await it.next(it.sender)
             assert b"other.test" not in got.data
-        assert len(it.journal.named("queue.dead")) == (way == "suppress")
+        await until(lambda: len(it.journal.named("queue.dead")) == (way == "suppress"))
         if way == "digest":
             await it.app.send_digests(it.app.clock.now().date())
             await until(lambda: len(owners.messages) == 1)

@@ -44,7 +44,8 @@ def count(messages: Iterable[Received]) -> Counter[str]:
 
 def on_record(it: Running) -> set[str]:
     """Attempts of which the log says that they may make a further copy, or that somebody has to look whether they did."""
-    return {one["id"] for name in ("claim.taken_over", "queue.taken_over", "queue.dead") for one in it.events(name)}
+    names = ("claim.again", "claim.taken_over", "queue.taken_over", "queue.dead")
+    return {one["id"] for name in names for one in it.events(name)}
 
 
 def unflagged(it: Running, messages: Iterable[Received]) -> set[str]:
