@@ -28,7 +28,7 @@ from forwarder.store.policies import RedisPolicies
 from forwarder.store.server import EmbeddedStore
 from tests.fakes import FakeResolver, MemoryJournal
 from tests.peers.https_server import HttpsServer, response, run_https_server
-from tests.store.servers import BOUND, running
+from tests.store.servers import BOUND, empty, running
 from tests.waiting import until
 
 # --- the record
@@ -220,12 +220,10 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
 async def policies(valkey: EmbeddedStore) -> AsyncIterator[RedisPolicies]:
     """On an empty server."""
     journal = MemoryJournal()
+    await empty(valkey)
     client = StoreClient(valkey.url, journal=journal, timeout=BOUND)
-    try:
-        await client.command("FLUSHALL")
-        yield RedisPolicies(client, RedisLedger(client, journal=journal), journal=journal)
-    finally:
-        await client.close()
+    yield RedisPolicies(client, RedisLedger(client, journal=journal), journal=journal)
+    await client.close()
 
 
 async def test_a_policy_is_fetched_from_its_well_known_place_once(tmp_path: Path, authority: trustme.CA) -> None:
@@ -442,7 +440,8 @@ async def test_a_policy_in_the_store_ends_with_its_age(policies: RedisPolicies) 
 async def test_a_policy_under_another_name_is_none(policies: RedisPolicies) -> None:
     await policies.put_policy("a.test", PARSED)
     names = await policies._ledger.names()
-    await policies._client.command("RENAME", names.key(b"p", "a.test"), names.key(b"p", "b.test"))
+    value = await policies._client.command("GET", names.key(b"p", "a.test"))
+    await policies._client.command("SET", names.key(b"p", "b.test"), value, "EX", 100)
     assert await policies.look_up_policy("b.test") is None
 
 

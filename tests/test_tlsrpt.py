@@ -27,7 +27,7 @@ from forwarder.store.sessions import RedisTlsCounts
 from forwarder.tlsrpt import AGAIN, MAX_KINDS, HttpsReports, TlsReports, TlsTally
 from tests.fakes import FakeResolver, FixedClock, MemoryJournal
 from tests.peers.https_server import response, run_https_server
-from tests.store.servers import BOUND, running
+from tests.store.servers import BOUND, empty, running
 
 DAY = date(2026, 11, 23)
 GOOD = TlsSession("a.test", "tlsa", ("3 1 1 ab",), ("mx.a.test",))
@@ -43,12 +43,18 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
 @pytest.fixture
 async def client(valkey: EmbeddedStore) -> AsyncIterator[StoreClient]:
     """On an empty server."""
+    await empty(valkey)
     client = StoreClient(valkey.url, journal=MemoryJournal(), timeout=BOUND)
-    try:
-        await client.command("FLUSHALL")
-        yield client
-    finally:
-        await client.close()
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def admin(valkey: EmbeddedStore) -> AsyncIterator[StoreClient]:
+    """May do more than the program."""
+    admin = StoreClient(valkey.admin_url, journal=MemoryJournal(), timeout=BOUND)
+    yield admin
+    await admin.close()
 
 
 @pytest.fixture
@@ -94,14 +100,14 @@ async def test_what_was_damaged_is_left_out(counts: RedisTlsCounts, client: Stor
     assert await counts.sessions(DAY, "a.test") == {GOOD: 1}
 
 
-async def test_all_that_is_kept_ends(counts: RedisTlsCounts, client: StoreClient) -> None:
+async def test_all_that_is_kept_ends(counts: RedisTlsCounts, admin: StoreClient) -> None:
     await counts.add_sessions(DAY, "a.test", {GOOD: 1})
     await counts.mark_reported(DAY, "a.test")
     assert await counts.is_reported(DAY, "a.test")
     assert not await counts.is_reported(DAY, "b.test")
-    keys = [one for one in await client.command("KEYS", "*") if not one.endswith((b":salt", b":birth"))]
+    keys = [one for one in await admin.command("KEYS", "*") if not one.endswith((b":salt", b":birth"))]
     assert len(keys) == 3
-    assert all([0 < await client.command("TTL", one) <= 3 * 86400 for one in keys])
+    assert all([0 < await admin.command("TTL", one) <= 3 * 86400 for one in keys])
 
 
 # --- the tally

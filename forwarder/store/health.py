@@ -70,7 +70,7 @@ async def examine_store(client: StoreClient, *, ours: bool = False) -> list[Find
         )
     elif facts.get("aof_last_write_status", "ok") != "ok":
         findings.append(Finding(False, "the store cannot write its append-only file: is its disk full?"))
-    elif await _fsync_policy(client) in (b"everysec", b"no"):
+    elif not ours and await _fsync_policy(client) in (b"everysec", b"no"):
         findings.append(
             Finding(False, "a power cut loses the store's last second, mail included; set appendfsync always")
         )

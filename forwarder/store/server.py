@@ -11,6 +11,9 @@ Who owns it, in one table:
     server dies             ``watch`` starts it again
     macOS                   no PR_SET_PDEATHSIG: after kill -9 the server stays, and the next start shares it
 
+The program comes as a user of the server's that may do what it needs and no more (``store/acl.py``). Who opens the socket
+without a name may do all: an operator, a test, or the start below.
+
 The settings are those that lost nothing of 21,142 acknowledged writes in 9 power cuts (design decision 4).
 ``aof-use-rdb-preamble no`` keeps the file readable for Redis 7.0 and for ``valkey-check-aof``, which calls Valkey 9's
 own preamble broken.
@@ -35,6 +38,7 @@ from urllib.parse import quote
 
 from forwarder.failpoints import reach
 from forwarder.ports import Journal
+from forwarder.store.acl import USER, embedded_rules
 from forwarder.store.aof import cut_off, find_damage
 
 __all__ = ["EmbeddedStore", "StoreStartError", "find_server"]
@@ -151,7 +155,12 @@ class EmbeddedStore:
 
     @property
     def url(self) -> str:
-        """What ``StoreClient`` connects to."""
+        """What ``StoreClient`` connects to, as the user with our rights. Any password will do."""
+        return f"unix://{USER}:{USER}@{quote(str(self.socket))}"
+
+    @property
+    def admin_url(self) -> str:
+        """The same server, for who may do all: tests, and nothing in the program."""
         return "unix://" + quote(str(self.socket))
 
     @property
@@ -171,6 +180,8 @@ class EmbeddedStore:
         with _open_lock(self._dir / "lock") as lock:  # the server holds on to its own copy of the descriptor
             try:
                 self._pid = await self._until_ready(lock)
+                if not self.is_ours:
+                    await self._let_us_in()
             except BaseException:
                 await self.stop()
                 raise
@@ -223,6 +234,7 @@ class EmbeddedStore:
         os.pwrite(lock.fileno(), b"%d\n" % os.getpid(), 0)
         settings = _SETTINGS | {"dir": str(self._dir), "unixsocket": str(self.socket)}
         options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        options += ["--user", USER, *embedded_rules().split()]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _EXEC, str(os.getpid()), str(binary), *options],
@@ -302,6 +314,21 @@ class EmbeddedStore:
             return None
         pid = next((int(line[11:]) for line in facts.splitlines() if line.startswith(b"process_id:")), 0)
         return _Answer(pid, loading=ping.startswith(b"-LOADING")) if pid else None
+
+    async def _let_us_in(self) -> None:
+        """Whoever started the server may be of another release, with no such user, or fewer commands. Raises StoreStartError."""
+        try:
+            async with asyncio.timeout(self._start_limit):
+                reader, writer = await asyncio.open_unix_connection(str(self.socket))
+                try:
+                    writer.write(f"ACL SETUSER {USER} {embedded_rules()}\r\n".encode())
+                    answer = await reader.readline()
+                finally:
+                    writer.close()
+        except (OSError, ValueError) as error:
+            raise StoreStartError(f"the server on {self.socket} does not answer: {error}") from error
+        if answer != b"+OK\r\n":
+            raise StoreStartError(f"the server on {self.socket} does not know its users: {answer!r}")
 
     # --- watching ---
 

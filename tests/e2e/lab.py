@@ -18,6 +18,7 @@ from forwarder.cli import demo_lab
 from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, Received, Receiver, free_port
 from forwarder.config import load
 from forwarder.keys import KeyFile, Keys, dkim_record, mailkey_record
+from forwarder.ports import StoreAway
 from forwarder.store.client import StoreClient
 from forwarder.store.server import EmbeddedStore
 from tests.e2e.signing import signed
@@ -189,9 +190,22 @@ def bounce_of(arrived: Received, text: str = "user unknown", message_id: str = "
 @asynccontextmanager
 async def store_of(it: Lab) -> AsyncIterator[StoreClient]:
     """The lab's own store, past the program."""
-    client = StoreClient(EmbeddedStore(it.folder / "state", journal=it.journal).url, journal=it.journal, timeout=20)
+    server = EmbeddedStore(it.folder / "state", journal=it.journal)
+    client = StoreClient(server.admin_url, journal=it.journal, timeout=20)
     try:
         yield client
+    finally:
+        await client.close()
+
+
+async def _check_rights(it: Lab) -> None:
+    """The program came as a user with few rights; the store has written down what it asked for beyond them: nothing."""
+    server = EmbeddedStore(it.folder / "state", journal=it.journal)
+    client = StoreClient(server.admin_url, journal=MemoryJournal(), timeout=2)
+    try:
+        assert await client.command("ACL", "LOG") == []
+    except StoreAway:
+        return  # a test has stopped it
     finally:
         await client.close()
 
@@ -259,8 +273,11 @@ async def lab(
         )
         app = App(load(config), journal)
         await app.start()
+        it = Lab(folder, port, dns, sink, sender, journal, app, records)
         try:
-            yield Lab(folder, port, dns, sink, sender, journal, app, records)
+            yield it
+            if store == "embedded":
+                await _check_rights(it)
         finally:
             await app.stop(2)
             sink.stop()

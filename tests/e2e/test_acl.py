@@ -25,11 +25,11 @@ async def guarded(folder: Path) -> AsyncIterator[tuple[str, StoreClient]]:
     """A server, its URL without the password, and a client that may do all."""
     server = EmbeddedStore(folder / "guarded", journal=MemoryJournal())
     await server.start()
-    admin = StoreClient(server.url, journal=MemoryJournal(), timeout=20)
+    admin = StoreClient(server.admin_url, journal=MemoryJournal(), timeout=20)
     try:
-        _, user, *rules = acl_line("forwarder", PASSWORD.encode()).split()
+        _, user, *rules = acl_line("guest", PASSWORD.encode()).split()
         await admin.command("ACL", "SETUSER", user, *rules)
-        yield server.url.replace("unix://", "unix://forwarder@"), admin
+        yield server.admin_url.replace("unix://", "unix://guest@"), admin
     finally:
         await admin.close()
         await server.stop()

@@ -291,7 +291,9 @@ async def test_systemd_hears_of_life_only_while_every_worker_answers(tmp_path: P
 async def age(folder: Path) -> None:
     """As if the store had been there for years: on its first day much is passed on that it does not know."""
     journal = MemoryJournal()
-    client_of_store = StoreClient(EmbeddedStore(folder / "state", journal=journal).url, journal=journal, timeout=20)
+    client_of_store = StoreClient(
+        EmbeddedStore(folder / "state", journal=journal).admin_url, journal=journal, timeout=20
+    )
     await client_of_store.command("SET", "{fwd0}:birth", b"\x0110000")
     await client_of_store.close()
 

@@ -37,8 +37,18 @@ def journal() -> MemoryJournal:
 
 @pytest.fixture
 async def client(server: EmbeddedStore, journal: MemoryJournal) -> AsyncIterator[StoreClient]:
-    """A client with time to spare, on an empty server."""
-    client = StoreClient(server.url, journal=journal, timeout=BOUND)
+    """A client that may do all and has time to spare, on an empty server."""
+    client = StoreClient(server.admin_url, journal=journal, timeout=BOUND)
     await client.command("FLUSHALL")
     yield client
     await client.close()
+
+
+@pytest.fixture
+async def ours(client: StoreClient, server: EmbeddedStore, journal: MemoryJournal) -> AsyncIterator[StoreClient]:
+    """A client with the program's rights on the same server, which writes down what it refuses: nothing."""
+    await client.command("ACL", "LOG", "RESET")
+    narrow = StoreClient(server.url, journal=journal, timeout=BOUND)
+    yield narrow
+    await narrow.close()
+    assert await client.command("ACL", "LOG") == []

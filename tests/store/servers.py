@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from forwarder.store.client import StoreClient
 from forwarder.store.server import EmbeddedStore, find_server
 from tests.fakes import MemoryJournal
 
@@ -46,6 +47,15 @@ def running(state_dir: Path, binary: Path | None = None) -> Iterator[EmbeddedSto
         yield store
     finally:
         asyncio.run(store.stop())
+
+
+async def empty(server: EmbeddedStore) -> None:
+    """By somebody with more rights than the program's."""
+    admin = StoreClient(server.admin_url, journal=MemoryJournal(), timeout=BOUND)
+    try:
+        await admin.command("FLUSHALL")
+    finally:
+        await admin.close()
 
 
 def wait_until_gone(pid: int) -> None:

@@ -40,9 +40,9 @@ def test_the_list_is_what_the_source_sends() -> None:
 
 @pytest.fixture
 async def ours(client: StoreClient, server: EmbeddedStore) -> AsyncIterator[StoreClient]:
-    _, user, *rules = acl_line("forwarder", b"hunter2hunter2").split()
+    _, user, *rules = acl_line("guest", b"hunter2hunter2").split()
     assert await client.command("ACL", "SETUSER", user, *rules) == b"OK"
-    url = server.url.replace("unix://", "unix://forwarder:hunter2hunter2@")
+    url = server.admin_url.replace("unix://", "unix://guest:hunter2hunter2@")
     user_client = StoreClient(url, journal=MemoryJournal(), timeout=BOUND, pause=0)
     yield user_client
     await user_client.close()
@@ -71,17 +71,22 @@ async def ours(client: StoreClient, server: EmbeddedStore) -> AsyncIterator[Stor
     ],
     ids=" ".join,
 )
-async def test_what_is_not_ours_is_refused(client: StoreClient, ours: StoreClient, command: tuple[str, ...]) -> None:
+async def test_what_is_not_ours_is_refused(
+    client: StoreClient, ours: StoreClient, server: EmbeddedStore, command: tuple[str, ...]
+) -> None:
     await client.command("SET", "others", "theirs")
-    with pytest.raises(StoreAway, match=r"NOPERM|ACL|not allowed|user executing the script can't"):
-        await ours.command(*command)
+    on_our_own_server = StoreClient(server.url, journal=MemoryJournal(), timeout=BOUND, pause=0)
+    for user in (ours, on_our_own_server):
+        with pytest.raises(StoreAway, match=r"NOPERM|ACL|not allowed|user executing the script can't"):
+            await user.command(*command)
+    await on_our_own_server.close()
     assert await client.command("GET", "others") == b"theirs"
 
 
 @pytest.mark.usefixtures("ours")
 async def test_a_wrong_password_is_told_and_not_shown(server: EmbeddedStore) -> None:
     journal = MemoryJournal()
-    stranger = StoreClient(server.url.replace("unix://", "unix://forwarder:guess@"), journal=journal, timeout=BOUND)
+    stranger = StoreClient(server.admin_url.replace("unix://", "unix://guest:guess@"), journal=journal, timeout=BOUND)
     with pytest.raises(StoreAway):
         await stranger.command("GET", "{fwd0}:x")
     await stranger.close()

@@ -31,7 +31,7 @@ INCREMENT = Script("increment", _TEXT, hashlib.sha1(_TEXT, usedforsecurity=False
 @pytest.fixture
 async def hasty(server: EmbeddedStore, journal: MemoryJournal) -> AsyncIterator[StoreClient]:
     """With the time limit of real life, and asking again at once after a failure."""
-    client = StoreClient(server.url, journal=journal, timeout=LIMIT, pause=0)
+    client = StoreClient(server.admin_url, journal=journal, timeout=LIMIT, pause=0)
     yield client
     await client.close()
 
@@ -62,7 +62,7 @@ async def ask_until_it_works(client: StoreClient, *command: str) -> None:
 async def test_a_hanging_store_is_away_within_the_time_limit_and_then_at_once(
     server: EmbeddedStore, journal: MemoryJournal
 ) -> None:
-    client = StoreClient(server.url, journal=journal, timeout=LIMIT, pause=60)
+    client = StoreClient(server.admin_url, journal=journal, timeout=LIMIT, pause=60)
     clock = asyncio.get_running_loop().time
     began = clock()
     with pytest.raises(StoreAway):
@@ -80,8 +80,8 @@ async def test_a_hanging_store_is_away_within_the_time_limit_and_then_at_once(
 async def test_what_a_hasty_client_knows_to_be_away_is_asked_by_one_call_of_a_patient_one_at_a_time(
     server: EmbeddedStore, journal: MemoryJournal
 ) -> None:
-    scout = StoreClient(server.url, journal=journal, timeout=LIMIT, pause=60)
-    patient = StoreClient(server.url, journal=journal, timeout=BOUND, scout=scout)
+    scout = StoreClient(server.admin_url, journal=journal, timeout=LIMIT, pause=60)
+    patient = StoreClient(server.admin_url, journal=journal, timeout=BOUND, scout=scout)
     with pytest.raises(StoreAway):
         await scout.command("PING")
     looks = asyncio.ensure_future(patient.command("PING"))
@@ -161,7 +161,7 @@ def test_who_joins_a_group_in_the_moment_in_which_its_connection_goes_is_told_as
     """uvloop closes a transport one turn before its reader hears of it, and raises RuntimeError for what is written then."""
 
     async def scene(turns: int) -> None:
-        client = StoreClient(server.url, journal=journal, timeout=LIMIT, pause=60)
+        client = StoreClient(server.admin_url, journal=journal, timeout=LIMIT, pause=60)
         await client.command("PING")
         assert server.pid is not None
         os.kill(server.pid, signal.SIGSTOP)
@@ -189,7 +189,7 @@ def test_a_loop_that_was_blocked_does_not_blame_the_store(
     """A huge message blocks the loop; when it is free again, uvloop looks at its timers before it reads."""
 
     async def scene() -> None:
-        client = StoreClient(server.url, journal=journal, timeout=LIMIT, pause=0)
+        client = StoreClient(server.admin_url, journal=journal, timeout=LIMIT, pause=0)
         await client.command("PING")
         asked = asyncio.ensure_future(client.command("ECHO", "there"))
         for _ in range(3):
@@ -223,7 +223,7 @@ async def test_a_store_that_refuses_tcp_is_away(journal: MemoryJournal, unused_t
 async def test_a_restart_of_the_store_is_not_noticed(tmp_path: Path, journal: MemoryJournal) -> None:
     store = EmbeddedStore(tmp_path, journal=journal)
     await store.start()
-    client = StoreClient(store.url, journal=journal, timeout=BOUND)
+    client = StoreClient(store.admin_url, journal=journal, timeout=BOUND)
     await client.command("SET", "k", "v")
     await store.stop()
     await store.start()
@@ -304,7 +304,7 @@ async def test_a_password_is_used_and_never_told(
     client: StoreClient, server: EmbeddedStore, journal: MemoryJournal
 ) -> None:
     await client.command("CONFIG", "SET", "requirepass", "correct horse/battery@staple")
-    path = server.url.removeprefix("unix://")
+    path = server.admin_url.removeprefix("unix://")
     right = StoreClient(f"unix://:correct%20horse%2Fbattery%40staple@{path}", journal=journal)
     wrong = StoreClient(f"unix://:hunter2@{path}", journal=journal)
     try:
@@ -368,7 +368,7 @@ async def test_a_cancelled_probe_is_not_the_last_one(server: EmbeddedStore, hast
 
 @pytest.mark.usefixtures("frozen")
 async def test_closing_tells_those_who_wait(server: EmbeddedStore, journal: MemoryJournal) -> None:
-    client = StoreClient(server.url, journal=journal, timeout=BOUND)
+    client = StoreClient(server.admin_url, journal=journal, timeout=BOUND)
     waiting = [asyncio.ensure_future(client.command("PING")) for _ in range(3)]
     await asyncio.sleep(0)
     await client.close()

@@ -21,8 +21,8 @@ FOUND = Finding(AT, "alias@fwd.test", "bob@sender.test", "d\udce9st@sink.test", 
 
 
 @pytest.fixture
-def digests(client: StoreClient, journal: MemoryJournal) -> RedisDigests:
-    return RedisDigests(client, RedisLedger(client, journal=journal), journal=journal)
+def digests(ours: StoreClient, journal: MemoryJournal) -> RedisDigests:
+    return RedisDigests(ours, RedisLedger(ours, journal=journal), journal=journal)
 
 
 async def test_what_was_put_in_is_there_once_in_order_and_per_owner_and_day(digests: RedisDigests) -> None:

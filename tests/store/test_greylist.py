@@ -20,8 +20,8 @@ SHORT = ComeBack(0.2, 60, 1000)
 
 
 @pytest.fixture
-def greylist(client: StoreClient, journal: MemoryJournal) -> RedisGreylist:
-    return RedisGreylist(client, RedisLedger(client, journal=journal))
+def greylist(ours: StoreClient, journal: MemoryJournal) -> RedisGreylist:
+    return RedisGreylist(ours, RedisLedger(ours, journal=journal))
 
 
 async def passes(greylist: RedisGreylist, *aliases: Address, network: str = NETWORK) -> None:

@@ -33,7 +33,7 @@ async def test_a_store_that_may_forget_is_warned_about(
 ) -> None:
     await client.command("CONFIG", "SET", setting, value)
     try:
-        [finding] = await examine_store(client, ours=True)
+        [finding] = [one for one in await examine_store(client) if "CVE" not in one.text]
     finally:
         await client.command("CONFIG", "SET", setting, good)
     assert not finding.fatal

@@ -37,8 +37,8 @@ FORWARDED = Forwarded(
 
 
 @pytest.fixture
-def ledger(client: StoreClient, journal: MemoryJournal) -> RedisLedger:
-    return RedisLedger(client, journal=journal)
+def ledger(ours: StoreClient, journal: MemoryJournal) -> RedisLedger:
+    return RedisLedger(ours, journal=journal)
 
 
 @pytest.fixture

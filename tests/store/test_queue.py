@@ -75,13 +75,13 @@ def held(
 
 
 @pytest.fixture
-def ledger(client: StoreClient, journal: MemoryJournal) -> RedisLedger:
-    return RedisLedger(client, journal=journal)
+def ledger(ours: StoreClient, journal: MemoryJournal) -> RedisLedger:
+    return RedisLedger(ours, journal=journal)
 
 
 @pytest.fixture
-def queue(client: StoreClient, ledger: RedisLedger, journal: MemoryJournal) -> RedisQueue:
-    return RedisQueue(client, ledger, journal=journal, max_body=1000, high_water=100_000)
+def queue(ours: StoreClient, ledger: RedisLedger, journal: MemoryJournal) -> RedisQueue:
+    return RedisQueue(ours, ledger, journal=journal, max_body=1000, high_water=100_000)
 
 
 @pytest.fixture
@@ -201,7 +201,9 @@ async def test_what_is_queued_is_marked_in_the_ledger_in_the_same_step(queue: Re
     assert await ledger.claim([bytes([0]) * 32], "retry") == [Claim.DELIVERED]
 
 
-async def test_what_is_left_waits_for_its_time_and_reports_go_out_in_the_same_step(queue: RedisQueue) -> None:
+async def test_what_is_left_waits_for_its_time_and_reports_go_out_in_the_same_step(
+    queue: RedisQueue, client: StoreClient
+) -> None:
     one = held(recipients=2)
     await queue.put([one])
     await claim(queue)
@@ -218,7 +220,7 @@ async def test_what_is_left_waits_for_its_time_and_reports_go_out_in_the_same_st
     assert await claim(queue, "two") == [Claimed(report, dots=0)]
     due = await queue.next_due()
     assert due is not None
-    await pass_time(queue._client, 0.03)
+    await pass_time(client, 0.03)
     assert await claim(queue, "three") == [Claimed(left, dots=0)]
 
 

@@ -32,8 +32,8 @@ def charge(
 
 
 @pytest.fixture
-def ledger(client: StoreClient, journal: MemoryJournal) -> RedisLedger:
-    return RedisLedger(client, journal=journal)
+def ledger(ours: StoreClient, journal: MemoryJournal) -> RedisLedger:
+    return RedisLedger(ours, journal=journal)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from tests.fakes import MemoryJournal
 
 
 @pytest.fixture
-def refusals(client: StoreClient, journal: MemoryJournal) -> RedisRefusals:
-    return RedisRefusals(client, RedisLedger(client, journal=journal))
+def refusals(ours: StoreClient, journal: MemoryJournal) -> RedisRefusals:
+    return RedisRefusals(ours, RedisLedger(ours, journal=journal))
 
 
 async def test_what_was_refused_is_known_for_these_two_only(refusals: RedisRefusals) -> None:

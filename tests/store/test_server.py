@@ -41,7 +41,7 @@ PROGRAM = textwrap.dedent(
         journal = MemoryJournal()
         store = EmbeddedStore(Path(sys.argv[1]), journal=journal, binary=Path(sys.argv[2]))
         await store.start()
-        client = StoreClient(store.url, journal=journal, timeout=20)
+        client = StoreClient(store.admin_url, journal=journal, timeout=20)
         await client.command("SET", "kept", sys.argv[3])
         print(store.pid, flush=True)
         await asyncio.sleep(600)
@@ -52,7 +52,7 @@ PROGRAM = textwrap.dedent(
 
 
 async def ask(store: EmbeddedStore, *command: str | bytes) -> object:
-    client = StoreClient(store.url, journal=MemoryJournal(), timeout=BOUND)
+    client = StoreClient(store.admin_url, journal=MemoryJournal(), timeout=BOUND)
     try:
         return await client.command(*command)
     finally:
@@ -124,6 +124,35 @@ async def test_a_second_program_shares_the_server_and_does_not_stop_it(tmp_path:
     await second.stop()
     assert await ask(first, "PING") == b"PONG"
     await first.stop()
+
+
+async def test_a_server_that_another_release_started_lets_the_program_in(
+    tmp_path: Path, journal: MemoryJournal
+) -> None:
+    first, second = EmbeddedStore(tmp_path, journal=journal), EmbeddedStore(tmp_path, journal=journal)
+    await first.start()
+    for before in (
+        ("DELUSER", "forwarder"),
+        ("SETUSER", "forwarder", "reset", "on", "nopass", "+get", "+ping", "~others*"),
+    ):
+        await ask(first, "ACL", *before)
+        await second.start()
+        client = StoreClient(second.url, journal=journal, timeout=BOUND)
+        assert await client.command("SET", "{fwd0}:x", "y") == b"OK"
+        if "+ping" in before:
+            assert await client.command("PING") == b"PONG", "what the other release needs is not taken from it"
+        await client.close()
+    await first.stop()
+
+
+async def test_a_server_that_was_restarted_knows_the_program(tmp_path: Path, journal: MemoryJournal) -> None:
+    for _ in range(2):
+        store = EmbeddedStore(tmp_path, journal=journal)
+        await store.start()
+        client = StoreClient(store.url, journal=journal, timeout=BOUND)
+        assert await client.command("EXISTS", "{fwd0}:x") == 0
+        await client.close()
+        await store.stop()
 
 
 async def test_of_programs_that_start_at_once_one_starts_the_server(tmp_path: Path, journal: MemoryJournal) -> None:

@@ -32,8 +32,8 @@ def made(client: StoreClient, journal: MemoryJournal, clock: FixedClock = CLOCK)
 
 
 @pytest.fixture
-def standings(client: StoreClient, journal: MemoryJournal) -> RedisStandings:
-    return made(client, journal)
+def standings(ours: StoreClient, journal: MemoryJournal) -> RedisStandings:
+    return made(ours, journal)
 
 
 @pytest.fixture
@@ -164,9 +164,9 @@ async def test_names_cannot_be_read_in_keys_and_all_expires(standings: RedisStan
         assert await client.command("TTL", key) > 0
 
 
-async def test_with_the_store_away_the_table_still_answers(standings: RedisStandings, client: StoreClient) -> None:
+async def test_with_the_store_away_the_table_still_answers(standings: RedisStandings, ours: StoreClient) -> None:
     _, after = await standings.change(BAD, COMPLAINT)
-    await client.close()
+    await ours.close()
 
     with pytest.raises(StoreAway):
         await standings.change(BAD, COMPLAINT)

@@ -15,8 +15,8 @@ BOB = Address("bob", "sender.example")
 
 
 @pytest.fixture
-def traces(client: StoreClient, journal: MemoryJournal) -> RedisTraces:
-    return RedisTraces(client, RedisLedger(client, journal=journal), journal=journal, keep=3600)
+def traces(ours: StoreClient, journal: MemoryJournal) -> RedisTraces:
+    return RedisTraces(ours, RedisLedger(ours, journal=journal), journal=journal, keep=3600)
 
 
 def part(id: str = "m1", at: float = 1.0, name: str = "message.received", found_by: tuple[str, ...] = ()) -> Traced:  # noqa: A002
