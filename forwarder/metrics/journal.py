@@ -59,6 +59,7 @@ class CountingJournal:
             "message.received": self._received,
             "message.submitted": self._received,
             "message.verified": self._verified,
+            "content.checked": self._filtered,
             "route.forward": self._forwarded,
             "route.return_bounce": self._returned,
             "route.discard": self._discarded,
@@ -110,6 +111,14 @@ class CountingJournal:
         if one is not None:
             one.verified = self._now()
             self._numbers.stages.observe(one.verified - one.began, "verify")
+
+    def _filtered(self, fields: _Fields) -> None:
+        # Its own word may be anything; the operator's name for it, and what follows, are not.
+        name = str(fields["filter"])
+        self._numbers.content.add(name, str(fields["action"]))
+        self._numbers.content_took.observe(fields["ms"] / 1000, name)
+        if fields["failure"] is not None:
+            self._numbers.content_failed.add(name)
 
     def _forwarded(self, fields: _Fields) -> None:
         one = self._open.get(fields["id"])

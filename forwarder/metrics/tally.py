@@ -121,6 +121,9 @@ class Numbers:
         self.received_tls = Counter("forwarder_received_tls", "Messages by the TLS they came over.", ("version",))
         self.replies = Counter("forwarder_replies", "Replies to final dots, and refusals at RCPT.", ("stage", "code"))
         self.checks = Counter("forwarder_checks", "Results of checks of incoming mail.", ("method", "result"))
+        self.content = Counter("forwarder_content_checks", "Answers of content filters.", ("filter", "action"))
+        self.content_failed = Counter("forwarder_content_failures", "Content filters that failed.", ("filter",))
+        self.content_took = Histogram("forwarder_content_seconds", "How long content filters take.", ("filter",))
         self.vouched = Counter("forwarder_sender_verified", "Messages by the check that vouches.", ("by",))
         self.recipients = Counter(
             "forwarder_recipients", "Destinations by what became of them.", ("attempt", "outcome")

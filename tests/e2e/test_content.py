@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from forwarder.cli.demo_lab import SENDER, free_port
+from forwarder.cli.demo_lab import SENDER, SINK, free_port
+from forwarder.cli.main import main
+from forwarder.config import load
 from tests.e2e.lab import MESSAGE, Lab, bounce_of, lab, store_of
 from tests.peers.milter import milter, needs_milter
 from tests.peers.rspamd import GTUBE, Rspamd, needs_rspamd, rspamd
+from tests.waiting import until
 
 POSTMASTER = "postmaster@fwd.test"
 
@@ -172,6 +177,124 @@ async def test_rspamds_own_words_are_heeded_as_configured(tmp_path: Path, filter
         assert (await it.send(it.signed(acted("rewrite subject")))).startswith("250 2.0.0 accepted; it ends here")
         assert it.events("route.discard")[0]["reason"].startswith("rspamd: 'rewrite subject'")
         assert it.sink.waiting.empty()
+
+
+@needs_rspamd
+async def test_what_rspamd_would_drop_is_put_aside_unless_the_operator_says_so(tmp_path: Path, filter_: Rspamd) -> None:
+    async with lab(tmp_path, extra=asking(filter_)) as it:
+        for word in ("discard", "quarantine"):
+            assert (await it.send(it.signed(acted(word)))).startswith("250 2.0.0 accepted")
+        assert [one["said"] for one in it.events("content.checked")] == ["discard", "quarantine"]
+        assert [why for _, why in await dead(it)] == [
+            "quarantine, rspamd: 'discard', score 0.00",
+            "quarantine, rspamd: 'quarantine', score 0.00",
+        ]
+        change_filters(it, asking(filter_), asking(filter_, 'actions = { discard = "discard" }'))
+        assert await it.app.reload(lambda: load(it.folder / "forwarder.toml"))
+        assert (await it.send(it.signed(acted("discard")))).startswith("250 2.0.0 accepted; it ends here")
+        assert it.sink.waiting.empty()
+        assert len(await dead(it)) == 2
+
+
+def change_filters(it: Lab, before: str, after: str) -> None:
+    file = it.folder / "forwarder.toml"
+    text = file.read_text()
+    assert text.count(before) == 1
+    file.write_text(text.replace(before, after))
+
+
+@needs_rspamd
+async def test_a_reload_takes_filters_in_and_out_and_mail_that_is_asked_about_meanwhile_ends_as_it_began(
+    tmp_path: Path, filter_: Rspamd
+) -> None:
+    async with deaf() as place, lab(tmp_path, extra="# filters\n") as it:
+
+        async def reload(before: str, after: str) -> None:
+            change_filters(it, before, after)
+            assert await it.app.reload(lambda: load(it.folder / "forwarder.toml"))
+
+        spam = it.signed(MESSAGE.replace(b"Hello.", GTUBE))
+        assert (await it.send(spam)).startswith("250")
+        await reload("# filters\n", asking(filter_))
+        again = it.signed(MESSAGE.replace(b"Hello.", GTUBE).replace(b"<one@", b"<two@"))
+        assert (await it.send(again)).startswith("550 5.7.1 the content filter rspamd ")
+        silent = f'[[content.rspamd]]\nurl = "http://{place}"\ntimeout = 1\non_failure = "accept"\n'
+        await reload(asking(filter_), silent)
+        asked = asyncio.ensure_future(it.send(it.signed(MESSAGE.replace(b"<one@", b"<three@"))))
+        await until(lambda: len(it.events("message.verified")) == 3)
+        await reload(silent, "# filters\n")
+        checked = len(it.events("content.checked"))
+        assert (await it.send(again)).startswith("250"), "there is no filter any more"
+        assert (await asked).startswith("250")
+        assert [one["failure"] for one in it.events("content.checked")[checked:]] == ["no answer within 1 s"]
+        assert not it.events("fault")
+
+
+@needs_rspamd
+async def test_a_reload_with_a_filter_that_cannot_be_used_changes_nothing(tmp_path: Path, filter_: Rspamd) -> None:
+    async with lab(tmp_path, extra=asking(filter_)) as it:
+        change_filters(it, asking(filter_), asking(filter_, 'password_file = "nowhere"'))
+        assert not await it.app.reload(lambda: load(it.folder / "forwarder.toml"))
+        assert (await it.send(it.signed(MESSAGE.replace(b"Hello.", GTUBE)))).startswith("550 5.7.1 the content filter")
+
+
+@needs_rspamd
+async def test_networks_that_are_skipped_are_asked_about_to_nobody(tmp_path: Path, filter_: Rspamd) -> None:
+    top = f'[[networks]]\nnetwork = "{SENDER}/32"\nskip = ["content"]\n'
+    async with lab(tmp_path, top=top, extra=asking(filter_)) as it:
+        spam = it.signed(MESSAGE.replace(b"Hello.", GTUBE))
+        assert (await it.send(spam)).startswith("250 2.0.0 delivered")
+        assert not it.events("content.checked")
+        assert b"X-Spam-Status" not in head_of((await it.next(it.sink)).data)
+        assert (await it.send(spam, source=SINK, helo="mx.sink.test")).startswith("550 5.7.1 the content filter")
+
+
+@needs_rspamd
+async def test_what_must_be_put_aside_waits_with_its_sender_while_the_queue_is_full(
+    tmp_path: Path, filter_: Rspamd
+) -> None:
+    extra = asking(filter_, "quarantine_above = 4") + "[queue]\nhigh_water = 2000\n"
+    async with lab(tmp_path, extra=extra) as it:
+        spam = it.signed(scored(4.5))
+        answer = await it.send(spam)
+        assert answer.startswith("451 "), answer
+        assert it.sink.waiting.empty()
+        assert await dead(it) == []
+        # What nobody wants put aside needs no queue.
+        assert (await it.send(it.signed(scored(0.5, b"two")))).startswith("250 2.0.0 delivered")
+        change_filters(it, "high_water = 2000", "high_water = 1000000")
+        assert await it.app.reload(lambda: load(it.folder / "forwarder.toml"))
+        assert (await it.send(spam)).startswith("250 2.0.0 accepted"), "its claim was given back"
+        assert len(await dead(it)) == 1
+
+
+@needs_rspamd
+async def test_explain_asks_the_filters_only_when_told_to(
+    tmp_path: Path, filter_: Rspamd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "spam.eml"
+    async with lab(tmp_path, extra=asking(filter_, "quarantine_above = 4")) as it:
+
+        async def explained(raw: bytes, *more: str) -> dict[str, Any]:
+            file.write_bytes(raw)
+            words = ["explain", str(file), "--config", str(it.folder / "forwarder.toml"), "--json", "--ip", SENDER]
+            words += ["--helo", "mx.sender.test", "--mail-from", "bob@sender.test", "--rcpt-to", "alias@fwd.test"]
+            assert await asyncio.to_thread(main, [*words, *more]) == 0
+            told: dict[str, Any] = json.loads(capsys.readouterr().out)
+            return told
+
+        spam = it.signed(MESSAGE.replace(b"Hello.", GTUBE))
+        told = await explained(spam)
+        assert told["content"] == [{"filter": "rspamd", "found": "would be asked: --filters asks it"}]
+        assert told["route"] == "forward"
+        told = await explained(spam, "--filters")
+        assert told["content"][0]["found"].startswith("reject, score 15 (")
+        assert (told["route"], told["reason"]) == ("refuse", "rspamd: 'reject', score 15.00")
+        assert told["reply"].startswith("550 5.7.1 the content filter rspamd ")
+        told = await explained(it.signed(scored(2.5)), "--filters")
+        assert told["route"] == "forward"
+        assert not it.events("message.received"), "nothing was sent"
+    assert not it.events("content.checked")
 
 
 @needs_rspamd

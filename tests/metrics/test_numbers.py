@@ -76,6 +76,19 @@ def test_an_event_counts_for_every_destination_that_it_names() -> None:
     }
 
 
+def test_content_filters_are_told_apart_and_their_own_words_are_no_labels() -> None:
+    it = Watched()
+    facts: dict[str, Any] = {"id": "1", "score": 1.0, "text": None, "undone": None}
+    it.tell("content.checked", filter="rspamd", said="a@b.test", action="reject", ms=250.0, failure=None, **facts)
+    it.tell(
+        "content.checked", filter="clam", said=None, action="tempfail", ms=5000.0, failure="cannot connect", **facts
+    )
+    assert it.numbers.content.values == {("rspamd", "reject"): 1, ("clam", "tempfail"): 1}
+    assert it.numbers.content_failed.values == {("clam",): 1}
+    assert it.numbers.content_took.sums == {("rspamd",): 0.25, ("clam",): 5.0}
+    assert not it.numbers.events.values.get(("metrics.fault",))
+
+
 def test_the_time_between_two_events_of_a_message_is_a_stage_of_it() -> None:
     it = Watched()
     it.tell("message.received", id="1", size=100)

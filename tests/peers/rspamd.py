@@ -42,7 +42,12 @@ options {{
 logging {{ type = "console"; level = "info"; }}
 metric {{
   name = "default";
-  actions {{ reject = 15; add_header = 6; greylist = 4; }}
+  actions {{
+    reject = 15; add_header = 6; greylist = 4;
+    # What has no score can only be set by a rule, and only where it is declared.
+    discard {{ flags = ["no_threshold"]; }}
+    quarantine {{ flags = ["no_threshold"]; }}
+  }}
   group "test" {{ symbol "TEST_RULE" {{ weight = 1.0; }} }}
 }}
 worker "normal" {{ bind_socket = "127.0.0.1:{port}"; bind_socket = "{folder}/socket mode=0666"; count = 1; }}
