@@ -170,7 +170,9 @@ def _of_filter(rule: ContentRule, check: ContentCheck) -> Iterator[Field]:
     tagged = _STERN[rule.decide(check)] >= _STERN[ContentAction.TAG]
     for name, template in (*rule.fields.items(), *(rule.tag_fields.items() if tagged else ())):
         yield _field(name, _fold(render_value(template, check, tagged=tagged)))
-    for name, value in [one for one in check.fields if one[0].lower() in rule.accepted][:MAX_FIELDS]:
+    # RFC 5322 section 2.2: a name is ASCII. Of what is not, some becomes an operator's name in lower case (U+212A is "k").
+    accepted = [one for one in check.fields if one[0].isascii() and one[0].lower() in rule.accepted]
+    for name, value in accepted[:MAX_FIELDS]:
         clean = _foreign_value(value)
         if clean is not None:
             yield _field(name, clean)

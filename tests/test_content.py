@@ -154,6 +154,15 @@ def test_a_filter_writes_one_field_or_none(value: bytes, want: bytes | None) -> 
     assert [one.raw for one in found] == ([want] if want is not None else [])
 
 
+def test_a_name_that_is_not_ascii_is_not_the_operators() -> None:
+    """In lower case U+212A, the sign of a unit, is the letter k."""
+    rule = ContentRule("one", accepted=frozenset({"x-key"}))
+    checked = check(fields=(("X-\u212aey", b"1"), ("X-Key", b"2")))
+
+    found = added_fields([rule], [checked], covered_fields(message(PLAIN), verdict()))
+    assert [one.raw for one in found] == [b"X-Key: 2\r\n"]
+
+
 def test_a_filter_puts_no_more_on_a_message_than_there_is_room_for() -> None:
     rule = ContentRule("one", accepted=frozenset({"x-a"}))
     checked = check(fields=(("X-A", b"1"),) * 1000)

@@ -17,7 +17,7 @@ import msgspec
 from forwarder.filters import FilterFault, Told
 from forwarder.model import ContentCheck, IprevCheck, Result
 
-__all__ = ["MAX_ANSWER", "Rspamd"]
+__all__ = ["MAX_ANSWER", "BadAnswer", "Rspamd", "read_answer"]
 
 #: Octets of an answer: it lists every symbol with its options.
 MAX_ANSWER = 1 << 20
@@ -28,7 +28,11 @@ _AT_ONCE = 64
 _SYMBOL = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: What the network or the other side may do.
-_FAULTS = (aiohttp.ClientError, OSError, msgspec.DecodeError, ValueError)
+_FAULTS = (aiohttp.ClientError, OSError, ValueError)
+
+
+class BadAnswer(ValueError):
+    """Not JSON, or not of this kind."""
 
 
 class _Milter(msgspec.Struct):
@@ -47,6 +51,8 @@ class _Answer(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Answer)
+#: What it raises for what is no answer: text that is not UTF-8 and values within values are no DecodeError.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Rspamd:
@@ -65,7 +71,9 @@ class Rspamd:
         """See ``Filter``."""
         try:
             async with asyncio.timeout(self._timeout):
-                return self._read(await self._post(told))
+                return read_answer(self.name, await self._post(told))
+        except BadAnswer:
+            raise FilterFault("an answer that is no JSON of its kind") from None
         except TimeoutError:
             raise FilterFault(f"no answer within {self._timeout:g} s") from None
         except _FAULTS as error:
@@ -125,19 +133,24 @@ class Rspamd:
         if self._password is not None:
             yield "Password", self._password
 
-    def _read(self, body: bytes) -> ContentCheck:
+
+def read_answer(name: str, body: bytes) -> ContentCheck:
+    """What the rspamd of this ``name`` says. Raises BadAnswer."""
+    try:
         answer = _decoder.decode(body)
-        score = answer.score if math.isfinite(answer.score) else None
-        said = answer.messages.get("smtp_message", "")
-        return ContentCheck(
-            self.name,
-            answer.action[:40],
-            score,
-            answer.required_score,
-            tuple(one for one in answer.symbols if _SYMBOL.match(one)),
-            tuple(_fields(answer.milter.add_headers if answer.milter is not None else {})),
-            said=said[:200] if isinstance(said, str) else "",
-        )
+    except _UNREADABLE:
+        raise BadAnswer from None
+    score = answer.score if math.isfinite(answer.score) else None
+    said = answer.messages.get("smtp_message", "")
+    return ContentCheck(
+        name,
+        answer.action[:40],
+        score,
+        answer.required_score,
+        tuple(one for one in answer.symbols if _SYMBOL.match(one)),
+        tuple(_fields(answer.milter.add_headers if answer.milter is not None else {})),
+        said=said[:200] if isinstance(said, str) else "",
+    )
 
 
 def _fields(wanted: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
@@ -165,6 +178,4 @@ def _plain(text: str) -> str:
 def _cause(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError | FileNotFoundError | ConnectionRefusedError):
         return "cannot connect"
-    if isinstance(error, msgspec.DecodeError):
-        return "an answer that is no JSON of its kind"
     return "no proper HTTP answer"

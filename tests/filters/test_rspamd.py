@@ -115,6 +115,8 @@ async def test_what_is_made_of_an_answer(answer: bytes, want: ContentCheck) -> N
         (http(b'{"score": 1}'), "an answer that is no JSON of its kind"),
         (http(b'{"action": "x", "score": "high"}'), "an answer that is no JSON of its kind"),
         (http(b"[" * 100_000), "an answer that is no JSON of its kind"),
+        (http(b'{"action": "x", "symbols": ' + b'{"a": ' * 100_000), "an answer that is no JSON of its kind"),
+        (http(b'{"action": "\xff"}'), "an answer that is no JSON of its kind"),
         (http(b'{"action": "' + b"x" * MAX_ANSWER + b'"}'), f"an answer of more than {MAX_ANSWER} octets"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "no proper HTTP answer"),
     ],

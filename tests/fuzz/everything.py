@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.fuzz.auth import SPF, TAGS
 from tests.fuzz.dns import ANSWERS, POLICIES, ZONES
+from tests.fuzz.filters import MILTER, RSPAMD
 from tests.fuzz.kept import CONFIG, LINES, RECORDS, REVERSIBLE, TEXTS, close_settings
 from tests.fuzz.message import MESSAGES, REPORTS, RESULTS, SAID, close_messages
 from tests.fuzz.smtp import COMMANDS, DIALOGUES, REPLIES, close_dialogues
@@ -31,6 +32,8 @@ TARGETS = (
     REVERSIBLE,
     CHAINS,
     INTRODUCTIONS,
+    MILTER,
+    RSPAMD,
 )
 
 
