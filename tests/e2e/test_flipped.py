@@ -20,6 +20,7 @@ from aiosmtpd.smtp import Envelope as SmtpEnvelope
 from forwarder.app import open_state
 from forwarder.cli.demo_lab import SENDER, SINK, Received, Receiver
 from forwarder.config import load
+from forwarder.model import Address
 from forwarder.ports import StoreAway, StsPolicy
 from forwarder.store.client import StoreClient
 from forwarder.store.ledger import RedisLedger
@@ -289,6 +290,17 @@ async def replayed(town: Town) -> AsyncIterator[list[str]]:
     heard += [(await town.it.send(raw, source=SINK, helo="mx.sink.test"))[:3]]
 
 
+async def begun_elsewhere(town: Town) -> AsyncIterator[list[str]]:
+    """What another host is told, where hosts share a store."""
+    ledger = RedisLedger(town.store, journal=town.it.journal, shared=True)
+    begun = (Address("srs0=x", "fwd.test"), f"<{town.run}@sender.test>")
+    await ledger.claim([b"f" * 32], "elsewhere", begun=[begun])
+    assert await ledger.is_begun(begun)
+    yield []
+    await ledger.is_begun(begun)
+    await ledger.claim([b"f" * 32], "elsewhere", begun=[begun])
+
+
 async def that_waits(town: Town) -> AsyncIterator[list[str]]:
     heard = [await town.send("one@away.test", alias="away@held.test")]
     await town.until_kept("qk")
@@ -370,6 +382,7 @@ STORIES: tuple[tuple[Story, set[str]], ...] = (
     (in_a_report_of_tls, {"d", "x", "y"}),
     (with_a_policy, {"p"}),
     (replayed, {"r"}),
+    (begun_elsewhere, {"e"}),
     (that_waits, {"qa", "qb", "qd", "qi", "qk", "qn", "qw"}),
     (under_way, {"qc", "qh", "ql", "qo", "qr"}),
     (that_died, {"qx"}),
