@@ -178,12 +178,21 @@ class Target:
     roots: tuple[int, ...]
 
 
+#: Of the sender.
+CONNECTIONS = 20
 #: Seconds without an arrival after which what has not come is lost.
 PATIENCE = 20
 
 
 async def measure(
-    at: Ground, target: Target, workload: str, seconds: float, rate: float = 0, *, keep: Path | None = None
+    at: Ground,
+    target: Target,
+    workload: str,
+    seconds: float,
+    rate: float = 0,
+    *,
+    connections: int = CONNECTIONS,
+    keep: Path | None = None,
 ) -> dict[str, Any]:
     """One round of one workload, from the first message to the last arrival. ``keep``: the first that arrives goes there."""
     each = WORKLOADS[workload][2]
@@ -196,7 +205,7 @@ async def measure(
     before, names_before = cpu_ms(*target.roots), time.process_time()
     sender = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.sender", str(at.pool(workload)), f"{target.host}:{at.port}", SENDER),
-        *("--seconds", str(seconds), "--each", str(each), "--rate", str(rate)),
+        *("--seconds", str(seconds), "--each", str(each), "--rate", str(rate), "--connections", str(connections)),
         cwd=ROOT,
         stdout=PIPE,
     )
@@ -249,12 +258,18 @@ async def rounds(checkout: Path, at: Ground, args: argparse.Namespace, workers: 
     found: dict[str, list[dict[str, Any]]] = {}
     async with service(checkout, at, workers=workers) as process:
         target = Target(FORWARDER, (process.pid,))
-        await measure(at, target, args.workload[0], 1)  # caches, connections
+
+        async def several(name: str, rate: float = 0) -> list[dict[str, Any]]:
+            return [
+                await measure(at, target, name, args.seconds, rate, connections=args.connections)
+                for _ in range(args.rounds)
+            ]
+
+        await measure(at, target, args.workload[0], 1, connections=args.connections)  # caches, connections
         for name in args.workload:
-            found[name] = [await measure(at, target, name, args.seconds) for _ in range(args.rounds)]
+            found[name] = await several(name)
         if "4k" in found:
-            rate = QUIET * statistics.median(one["rate"] for one in found["4k"])
-            found["quiet"] = [await measure(at, target, "4k", args.seconds, rate) for _ in range(args.rounds)]
+            found["quiet"] = await several("4k", QUIET * _median(found["4k"], "rate"))
     return found
 
 
@@ -348,6 +363,7 @@ if __name__ == "__main__":
     parser.add_argument("--workload", type=lambda names: names.split(","), default=list(WORKLOADS))
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--connections", type=int, default=CONNECTIONS, help=f"of the sender (default: {CONNECTIONS})")
     parser.add_argument("--workers", type=int, default=1, help="of the service (default: 1)")
     turns = parser.add_mutually_exclusive_group()
     turns.add_argument("--compare", metavar="REV", help="another revision, in turns with this one")
