@@ -18,6 +18,7 @@ import itertools
 import math
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Awaitable
@@ -34,6 +35,8 @@ _NETWORK = "127.66"
 WARM = 50
 
 BOMBED = 'bombed = ["dest@h1.test"]'
+#: Aliases that are not, and times that the bomb comes and goes.
+OTHERS, TURNS = 10, 10
 ALIAS_RATE = "[rates]\nalias = 600\n"
 
 #: Unknown recipients that a session may name, and sessions of them that a source has in an hour, by the defaults of [limits].
@@ -145,19 +148,31 @@ async def bombard(port: int, senders: int, a_second: int) -> None:
 
 
 async def _bombard(port: int, source: str, number: int, pause: float) -> None:
-    reader, writer = await asyncio.open_connection(LISTEN, port, local_addr=(source, 0))
-    await reader.readline()
-    await _told(reader, writer, b"HELO bomb.test")
-    for count in itertools.count():
-        begun = time.monotonic()
-        await _told(reader, writer, b"MAIL FROM:<bob@sender.test>")
-        answer = await _told(reader, writer, b"RCPT TO:<bombed@fwd.test>")
-        if answer.startswith(b"250"):
-            await _told(reader, writer, b"DATA")
-            await _told(reader, writer, message(f"bomb{number}.{count}") + b".")
-        else:
-            await _told(reader, writer, b"RSET")
-        await asyncio.sleep(begun + pause - time.monotonic())
+    """Comes back whenever the service ends its session, as it does after a hundred RSET."""
+    count = itertools.count()
+    while True:
+        with suppress(OSError):
+            reader, writer = await asyncio.open_connection(LISTEN, port, local_addr=(source, 0))
+            await reader.readline()
+            await _told(reader, writer, b"HELO bomb.test")
+            while await _throw_one(reader, writer, f"bomb{number}.{next(count)}", pause):
+                pass
+            writer.close()
+        await asyncio.sleep(pause)
+
+
+async def _throw_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, pause: float) -> bool:
+    """False: the session is over."""
+    begun = time.monotonic()
+    await _told(reader, writer, b"MAIL FROM:<bob@sender.test>")
+    answer = await _told(reader, writer, b"RCPT TO:<bombed@fwd.test>")
+    if answer.startswith(b"250"):
+        await _told(reader, writer, b"DATA")
+        answer = await _told(reader, writer, message(name) + b".")
+    elif not answer.startswith(b"421"):
+        answer = await _told(reader, writer, b"RSET")
+    await asyncio.sleep(begun + pause - time.monotonic())
+    return answer != b"" and not answer.startswith(b"421")
 
 
 async def _told(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> bytes:
@@ -192,28 +207,60 @@ async def run_flood(drips: int, a_minute: int, bombers: int, probes: int) -> Non
 
 
 async def run_bomb(senders: int, a_second: int, probes: int) -> None:
+    """With the bomb and without it in turns, so that whatever else the machine does meets both."""
     for label, rates in (("without rates", ""), ("alias = 600", ALIAS_RATE)):
         async with lab() as it:
             text = it.config.read_text().replace("[domains.", rates + "[domains.", 1)
-            it.config.write_text(text.replace('["dest@h0.test"]', f'["dest@h0.test"]\n{BOMBED}', 1))
+            it.config.write_text(
+                text.replace('["dest@h0.test"]', f'["dest@h0.test"]\n{BOMBED}\n{_others_aliases()}', 1)
+            )
             await it.start()
-            print(f"nobody else:  {await honest(it, 'a', probes)}")
+            await _probe(it, "w", WARM)
             bomber = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "bench.hostile", "bombard", str(it.port), str(senders), str(a_second)),
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
                 stdout=asyncio.subprocess.PIPE,
             )
+            quiet: list[float] = []
+            bombed: list[float] = []
+            spent, lasted = 0.0, 0.0
             try:
                 assert bomber.stdout is not None
                 await bomber.stdout.readline()
                 # The first are within the rate, and are delivered.
                 while rates and b"rates.over" not in (it.folder / "log").read_bytes():
                     await asyncio.sleep(0.05)
-                print(f"bombed, {label}: {await honest(it, 'b', probes)}")
+                for turn in range(TURNS):
+                    cpu, begun = _cpu(it), time.monotonic()
+                    bombed += await _probe(it, f"b{turn}.", probes // TURNS)
+                    spent, lasted = spent + _cpu(it) - cpu, lasted + time.monotonic() - begun
+                    bomber.send_signal(signal.SIGSTOP)
+                    # What is under way comes to its end.
+                    await _probe(it, f"p{turn}.", WARM // 5)
+                    quiet += await _probe(it, f"q{turn}.", probes // TURNS)
+                    bomber.send_signal(signal.SIGCONT)
             finally:
-                bomber.terminate()
+                bomber.kill()
                 await bomber.wait()
+            print(f"nobody else:  {_told_of(quiet)}")
+            print(f"bombed, {label}: {_told_of(bombed)}; {spent / lasted:.0%} of a core")
+            ratios = [b / q for b, q in zip(_figures(bombed), _figures(quiet), strict=True)]
+            print(f"times as long: p50 {ratios[0]:.1f}, p99 {ratios[1]:.1f}")
             print(f"{sum(one.startswith(b'bomb') for one in it.arrived)} of the bomb delivered")
+
+
+def _others_aliases() -> str:
+    """Of those who are not bombed: so many that none of them comes upon its own rate."""
+    return "\n".join(f'other{number} = ["dest@h0.test"]' for number in range(OTHERS))
+
+
+async def _probe(it: Lab, kind: str, probes: int) -> list[float]:
+    return [await send(it.port, f"other{number % OTHERS}@fwd.test", f"{kind}{number}") for number in range(probes)]
+
+
+def _told_of(took: list[float]) -> str:
+    p50, p99 = _figures(took)
+    return f"{len(took)} messages, p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {max(took) * 1000:.1f} ms"
 
 
 async def honest(it: Lab, kind: str, probes: int) -> str:

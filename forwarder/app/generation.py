@@ -47,6 +47,7 @@ from forwarder.edge.session import EdgeSettings
 from forwarder.edge.shaking import Shaking
 from forwarder.edge.submission import SubmissionSession
 from forwarder.edge.trust import Trust
+from forwarder.edge.turns import Turns
 from forwarder.filters import Filters
 from forwarder.keyhost import KeyHostClient
 from forwarder.keys.usage import Usage
@@ -102,6 +103,7 @@ class Ground:
     budget: Budget = field(default_factory=Budget)
     rounds: Rounds = field(default_factory=Rounds)
     shaking: Shaking = field(default_factory=Shaking)
+    turns: Turns = field(default_factory=Turns)
     rates: RateMemory = field(default_factory=RateMemory)
     #: Puts a count behind keys that sign; ``None``: nobody wants to know.
     counted: Callable[[KeyRing], KeyRing] | None = None
@@ -213,6 +215,7 @@ class Generation:
             budget=ground.budget,
             rounds=ground.rounds,
             shaking=ground.shaking,
+            turns=ground.turns,
             networks=network_limits_of(settings, ground.workers),
             callers=self._callers,
             door=door_of(settings),

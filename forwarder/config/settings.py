@@ -280,6 +280,7 @@ class Limits(_Table):
     sessions_per_address: Count = 50
     sessions_per_network: Count = 500
     in_flight: MessageSize = 100663296
+    alias_at_once: Annotated[int, BeforeValidator(values.not_bool), Field(ge=0)] = 4
     errors: Count = 10
     junk_commands: Count = 100
     unknown_recipients: Count = 10

@@ -24,6 +24,8 @@ class Limits:
     sessions_per_network: int = 500
     #: Octets of unfinished and undelivered messages, over all sessions.
     in_flight: int = 100_663_296
+    #: Messages of one alias that are worked on while there is mail for others; 0: any number.
+    alias_at_once: int = 4
     #: Errors (unknown commands, bad syntax, wrong order) before a session is ended.
     errors: int = 10
     #: Recipients that do not exist, before a session is ended: address harvesting.

@@ -35,6 +35,7 @@ from forwarder.edge.proxy import ProxyError, parse_proxy
 from forwarder.edge.rounds import Rounds
 from forwarder.edge.shaking import Shaking
 from forwarder.edge.trust import NOBODY, Trust, within
+from forwarder.edge.turns import Turns
 from forwarder.edge.unread import Unread
 from forwarder.model import Address, BodyKind, Caller, Content, Envelope, HeloCheck, Peer, Recipient, Refuse, Reply, Tls
 from forwarder.ports import Callers, Clock, Journal
@@ -105,6 +106,7 @@ class EdgeSettings:
     budget: Budget = field(default_factory=Budget)
     rounds: Rounds = field(default_factory=Rounds)
     shaking: Shaking = field(default_factory=Shaking)
+    turns: Turns = field(default_factory=Turns)
     #: Whose limits differ: the first network that fits.
     networks: Sequence[tuple[IPv4Network | IPv6Network, Limits]] = ()
     #: Who is asked about clients; ``None``: nobody.
@@ -880,11 +882,18 @@ class Session(SMTP):
         envelope = self._envelope(transaction)
         if self._settings.callers is not None:
             envelope = replace(envelope, caller=await self._caller())
+        first = transaction.resolved[0]
+        alias = first.alias if isinstance(first, ToAlias) else None
+        if alias is not None:
+            await self._settings.turns.begin(alias, self.limits.alias_at_once)
         try:
             answer = await self._acceptor.accept(envelope, tuple(transaction.resolved), content)
         except Exception as fault:  # noqa: BLE001 - a fault of ours is 451: the sender keeps the message
             self._fault("accept", fault)
             answer = reply.FAULT
+        finally:
+            if alias is not None:
+                self._settings.turns.end(alias)
         if answer.code < 300:
             self._settings.unknowns.forgive(envelope.peer.ip)
             if not (self._trust.proxy or self._claimed is not NO_CLAIM or self._eof):
