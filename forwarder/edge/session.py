@@ -678,8 +678,10 @@ class Session(SMTP):
 
     def _refuse_recipient(self, transaction: _Transaction, refused: Refuse) -> None:
         transaction.refused += 1
-        self._journal.event("rcpt.refused", ip=str(self.ip), code=refused.reply.code, reason=refused.reason)
-        if refused.reply.code >= 500:
+        if refused.reply.code < 500:
+            self._over_limit.tell_put_off(refused, self.ip, self.loop.time())
+        else:
+            self._journal.event("rcpt.refused", ip=str(self.ip), code=refused.reply.code, reason=refused.reason)
             self._unknown += 1
             if self._unknown > self.limits.unknown_recipients:
                 self._over_limit.tell("unknown_recipients", self.ip, self.loop.time())

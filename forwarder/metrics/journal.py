@@ -202,7 +202,8 @@ class CountingJournal:
     # --- who is turned away
 
     def _recipient_refused(self, fields: _Fields) -> None:
-        self._numbers.replies.add("rcpt", _code(str(fields["code"])))
+        # Those that are told to wait are told like those over a limit.
+        self._numbers.replies.add("rcpt", _code(str(fields["code"])), by=1 + fields.get("others", 0))
 
     def _octets_refused(self, fields: _Fields) -> None:
         self._numbers.messages.add("refused")

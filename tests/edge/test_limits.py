@@ -19,6 +19,7 @@ from forwarder.edge.server import bind
 from forwarder.edge.session import EdgeSettings
 from forwarder.edge.shaking import Shaking
 from forwarder.edge.tls import make_self_signed, server_context
+from forwarder.model import Refuse
 from forwarder.smtp import reply
 from tests.edge.test_session import HEADER, RecordingAcceptor, edge
 from tests.fakes import MemoryJournal
@@ -124,6 +125,18 @@ def test_a_flood_is_one_line_a_second_for_each_limit() -> None:
     over.tell("sessions", ip, 10.0 + PAUSE)
     told = [(one["limit"], one["others"]) for one in journal.named("limits.over")]
     assert told == [("sessions", 0), ("errors", 0), ("sessions", 999)]
+
+
+def test_recipients_that_are_told_to_wait_are_one_line_a_second_for_each_reason() -> None:
+    journal = MemoryJournal()
+    over, ip = OverLimit(journal), ip_address("192.0.2.1")
+    rate, paused = Refuse(reply.rate_over("for this recipient", 5), "over"), Refuse(reply.PAUSED_ALIAS, "paused")
+    for number in range(1000):
+        over.tell_put_off(rate, ip, 10.0 + number / 2000)
+    over.tell_put_off(paused, ip, 10.0)
+    over.tell_put_off(rate, ip, 10.0 + PAUSE)
+    told = [(one["code"], one["reason"], one["others"]) for one in journal.named("rcpt.refused")]
+    assert told == [(451, "over", 0), (451, "paused", 0), (451, "over", 999)]
 
 
 # --- room in memory ----------------------------------------------------------------------------------------------------
