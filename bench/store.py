@@ -59,7 +59,7 @@ _PAGE = 1000
 #: docs: store/ledger.py, store/traces.py, scripts/queue_common.lua.
 KINDS = {
     "c": "mark of the ledger",
-    "p": "told to other hosts",
+    "e": "told to other hosts",
     "m": "forward, by its Message-ID",
     "f": "forward, the latest",
     "t": "token",
