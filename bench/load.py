@@ -3,6 +3,7 @@
     ./scripts/bench load                         4k, 4k1 (one a connection), 50k, 1m, and 4k at 30 % load (quiet)
     ./scripts/bench load --workload 4k,1m --seconds 5 --rounds 3
     ./scripts/bench load --compare HEAD~20       two revisions in turns, in one run: the ratio is what to read
+    ./scripts/bench load --compare HEAD~20 --together          at the same time: what else runs is in the way of both
     ./scripts/bench load --compare-workers 2 --workload 4k     one worker and two, in turns
 
 The service runs as it would (its embedded store with it), takes signed mail from ``bench.sender``, asks a name server on
@@ -23,8 +24,8 @@ import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,26 @@ async def rounds(checkout: Path, at: Ground, args: argparse.Namespace, workers: 
     return found
 
 
+async def together(
+    checkouts: Mapping[str, Path], at: Ground, args: argparse.Namespace
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """The same of several services that are under load at the same time, each with a sender and a sink of its own."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {label: {} for label in checkouts}
+    async with AsyncExitStack() as stack:
+        running: dict[str, tuple[Ground, Target]] = {}
+        for label, checkout in checkouts.items():
+            own = replace(at, port=free_port(FORWARDER, SENDER, SINK))
+            process = await stack.enter_async_context(service(checkout, own, workers=args.workers))
+            running[label] = own, Target(FORWARDER, (process.pid,))
+            await measure(*running[label], args.workload[0], 1)
+        for name in args.workload:
+            for _ in range(args.rounds):
+                rows = await asyncio.gather(*(measure(*one, name, args.seconds) for one in running.values()))
+                for label, row in zip(running, rows, strict=True):
+                    found[label].setdefault(name, []).append(row)
+    return found
+
+
 # --- the report ---------------------------------------------------------------------------------------------------------
 
 _HEADS = (
@@ -345,6 +366,8 @@ async def main(args: argparse.Namespace) -> int:
             elif args.compare_workers:
                 turns = [(f"{count} worker{'s' * (count > 1)}", ROOT, count) for count in (1, args.compare_workers)]
                 turns *= args.turns
+            if args.together and other is not None:
+                turns, results = [], await together({"there": other, "here": ROOT}, at, args)
             for label, tree, workers in turns:
                 for name, rows in (await rounds(tree, at, args, workers)).items():
                     results.setdefault(label, {}).setdefault(name, []).extend(rows)
@@ -368,6 +391,7 @@ if __name__ == "__main__":
     turns = parser.add_mutually_exclusive_group()
     turns.add_argument("--compare", metavar="REV", help="another revision, in turns with this one")
     turns.add_argument("--compare-workers", type=int, metavar="N", help="N workers, in turns with one")
+    parser.add_argument("--together", action="store_true", help="with --compare: both at the same time")
     parser.add_argument("--turns", type=int, default=2, help="how often each is started, to compare (default: 2)")
     parser.add_argument("--json", action="store_true")
     sys.exit(asyncio.run(main(parser.parse_args())))

@@ -99,7 +99,11 @@ class EventLog:
             return
         said = self._always.copy()
         for key, value in fields.items():
-            if value is not None:
+            kind = type(value)
+            if kind is int or (kind is str and len(value) <= MAX_FIELD and "@" not in value and value.isprintable()):
+                # Most are such, and a message tells of forty.
+                said[key] = value
+            elif value is not None:
                 said[key] = clean(value, key, self._full)
         self._waiting.append(self._render(self._clock.now(), name, said))
         if self._loop is None:
@@ -140,8 +144,6 @@ def _pieces(lines: Iterable[bytes], most: int) -> Iterator[bytes]:
 
 def clean(value: Any, key: str, full: bool) -> Any:
     """The value of a field as it may be told outside: short, printable, with addresses in part unless ``full``."""
-    if isinstance(value, str) and len(value) <= MAX_FIELD and "@" not in value and value.isprintable():
-        return value
     if isinstance(value, Address):
         return str(value) if full else _redacted(value)
     if isinstance(value, bytes):

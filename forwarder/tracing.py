@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from forwarder.ports import Clock, Journal, StoreAway, Traced, TraceEvent, Traces
 
 __all__ = ["Tracing"]
 
-#: Seconds that events wait for others.
-PAUSE = 1.0
+#: Seconds between two trips, and that a life waits at least: nearly every one leaves whole, and within twice of that.
+PAUSE = 0.5
 #: Messages that wait for the store. A bit over a second at the highest rate of one process.
 MAX_WAITING = 4000
 #: Events of one of them that do: what a list of ten thousand makes when it is queued.
@@ -65,13 +66,18 @@ class Tracing:
 
     async def _hand_over(self) -> None:
         while self._waiting:
+            begun = len(self._waiting)
             await asyncio.sleep(PAUSE)
-            await self.flush()
+            await self._give(begun)
         self._task = None
 
     async def flush(self) -> None:
         """Hand over what waits, as much as one trip takes."""
-        batch = [self._waiting.pop(id_) for id_ in list(self._waiting)[:BATCH]]
+        await self._give(len(self._waiting))
+
+    async def _give(self, count: int) -> None:
+        """The oldest so many of them."""
+        batch = [self._waiting.pop(id_) for id_ in list(islice(self._waiting, min(count, BATCH)))]
         try:
             await self._traces.append(batch)
         except StoreAway:

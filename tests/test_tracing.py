@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import pytest
 
 from forwarder import tracing
 from forwarder.model import Address
@@ -19,12 +22,15 @@ class Kept:
     """A door of ours: what would be in the store."""
 
     lives: dict[str, Traced] = field(default_factory=dict)
+    #: What came in one piece: of which message, how many events.
+    groups: list[tuple[str, int]] = field(default_factory=list)
     away: bool = False
 
     async def append(self, lives: Sequence[Traced]) -> None:
         if self.away:
             raise StoreAway("gone")
         for one in lives:
+            self.groups.append((one.id, len(one.events)))
             life = self.lives.setdefault(one.id, Traced(one.id))
             life.events += one.events
             life.dropped += one.dropped
@@ -47,6 +53,19 @@ async def test_events_of_a_message_are_kept_and_lead_to_it() -> None:
     assert kept.lives["m1"].found_by() == ["bob@sender.example", "<1@x>"]
     assert kept.lives["m1"].events[0].fields == {"sender": BOB, "size": 7}
     assert [name for name, _ in journal.events] == ["message.received", "message.verified", "relay.tls"]
+
+
+async def test_a_life_that_has_just_begun_waits_for_its_end_and_leaves_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "PAUSE", 0)
+    kept = Kept()
+    it = Tracing(MemoryJournal(), kept, FixedClock())
+    it.event("message.received", id="m1")
+    await asyncio.sleep(0)
+    it.event("message.received", id="m2")
+    await asyncio.sleep(0)
+    it.event("message.answered", id="m2")
+    await asyncio.sleep(0)
+    assert kept.groups == [("m1", 1), ("m2", 2)]
 
 
 async def test_what_waits_is_kept_when_the_store_is_back_in_its_order() -> None:

@@ -901,7 +901,7 @@ class Session(SMTP):
             if not (self._trust.proxy or self._claimed is not NO_CLAIM or self._eof):
                 # Past a proxy, its own acknowledgement and end are what is seen here.
                 self._unread.said(envelope.id)
-        self.say(replace(answer, text=f"{answer.text} ({envelope.id})"))
+        self.say(Reply(answer.code, answer.enhanced, f"{answer.text} ({envelope.id})"))
 
     def _refuse_header(self, header: bytes) -> Reply | None:
         refused = refuse_header(header, self.limits.header_size, self.limits.header_fields)

@@ -52,6 +52,8 @@ _MAX_COMMENT_DEPTH = 32
 _MAX_CODES = 5
 #: Characters of a reason that we write.
 _MAX_REASON = 160
+#: Characters of a value whose written form is kept: an i= can be as long as a header.
+_KEPT_VALUE = 320
 #: RFC 5322 section 2.1.1: lines SHOULD be no longer than 78 characters, of which this leaves some for the signs around.
 _FOLD_AT = 74
 
@@ -240,9 +242,15 @@ def _result(one: MethodResult) -> str:
     return folded + line
 
 
-@lru_cache(maxsize=4096)
 def _pvalue(text: str) -> str:
+    return _kept_pvalue(text) if len(text) <= _KEPT_VALUE else _write_pvalue(text)
+
+
+def _write_pvalue(text: str) -> str:
     return text if _MAILBOX.fullmatch(text) else _value(text)
+
+
+_kept_pvalue = lru_cache(maxsize=4096)(_write_pvalue)
 
 
 def _value(text: str) -> str:

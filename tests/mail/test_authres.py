@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forwarder.mail import authres
 from forwarder.mail.authres import (
     AuthenticationResults,
     MalformedResults,
@@ -283,3 +284,13 @@ def test_a_field_of_somebody_else_stays(value: str) -> None:
 
 def test_our_own_field_claims_our_name() -> None:
     assert claims(field(render("mx.fwd.test", VERDICT, ENVELOPE)), ["mx.fwd.test"])
+
+
+def test_what_is_as_long_as_a_header_is_written_and_not_kept() -> None:
+    """Each message of a stranger could bring another i= of 200 KB."""
+    check = replace(VERDICT.dkim[0], identity="a" * 200_000 + "@sender.test")
+    verdict = replace(VERDICT, dkim=(check,))
+    render("mx.fwd.test", VERDICT, ENVELOPE)
+    kept = authres._kept_pvalue.cache_info().currsize
+    assert b"header.i=aaaa" in render("mx.fwd.test", verdict, ENVELOPE)
+    assert authres._kept_pvalue.cache_info().currsize == kept
