@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from forwarder import failpoints
-from forwarder.app import App, open_state
+from forwarder.app import App
 from forwarder.cli.demo_lab import SINK, Received
 from forwarder.config import load
-from tests.e2e.lab import MESSAGE, Lab, bounce_of, lab
+from tests.e2e.lab import MESSAGE, Lab, bounce_of, lab, store_of
 from tests.peers.smtp_sink import DEFAULT, DROP, Drip, SmtpSink
 from tests.waiting import until
 
@@ -287,8 +287,7 @@ async def test_a_destination_with_a_pace_gets_its_mail_at_that_pace_and_others_d
             sent = held(it, MESSAGE.replace(b"<one@", b"<%d@" % number))
             assert (await send(it, sent)).startswith("250 2.0.0 accepted")
         assert (await it.send(it.signed())).startswith("250 2.0.0 delivered")
-        async with open_state(load(tmp_path / "forwarder.toml"), it.journal) as state:
-            store = state.queue._client
+        async with store_of(it) as store:
             await store.command("CONFIG", "RESETSTAT")
             await until(lambda: len(other.messages) == 3)
             stats = (await store.command("INFO", "commandstats")).decode()

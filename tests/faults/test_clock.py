@@ -73,7 +73,7 @@ async def test_a_clock_that_jumps_neither_hurries_nor_ends_anything(tmp_path: Pa
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     async with (
-        service(tmp_path, store=store.url, retry=(3600, 7200), start=False) as it,
+        service(tmp_path, store=store.admin_url, retry=(3600, 7200), start=False) as it,
         SmtpSink({"DOT": not_now}, host=SINK, port=it.port) as sink,
     ):
         await it.start(**clock)
