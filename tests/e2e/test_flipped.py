@@ -478,7 +478,9 @@ def test_each_kind_of_the_source_has_its_story() -> None:
 
 
 @pytest.mark.parametrize(("mask", "names"), [(0x01, False), (0x80, False), (0x01, True), (0x80, True)])
-async def test_a_flipped_octet_of_any_kind_is_a_miss(tmp_path: Path, mask: int, *, names: bool) -> None:
+async def test_a_flipped_octet_of_any_kind_is_a_miss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mask: int, *, names: bool
+) -> None:
     async with lab(tmp_path, extra=CONFIG, zone=ZONE, relay=RELAY, aliases=ALIASES) as it, store_of(it) as store:
         await refuse_the_strict(it)
         slow = Slow(SLOW, it.port, "mx.slow.test")
@@ -495,6 +497,8 @@ async def test_a_flipped_octet_of_any_kind_is_a_miss(tmp_path: Path, mask: int, 
         finally:
             slow.stop()
         assert fell == []
+    # Nor did a task end in one that nobody was there to hear of.
+    assert [one.getMessage() for one in caplog.records if one.exc_info] == []
 
 
 async def damaged(town: Town, story: Story, kind: str, mask: int, *, names: bool) -> list[object]:

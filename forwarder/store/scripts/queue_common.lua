@@ -59,7 +59,7 @@ end
 
 -- Was it this that changed the item last? Then its answer was lost, and it is asked again.
 local function was_done_by(item, by)
-  return by ~= '' and (redis.call('HGET', item, 's') == by or redis.call('GET', tombstone(item)) == by)
+  return by ~= '' and ours(item) and (redis.call('HGET', item, 's') == by or redis.call('GET', tombstone(item)) == by)
 end
 
 -- When can something of this next hop be claimed? Never before `earliest`.
