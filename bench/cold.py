@@ -5,8 +5,8 @@
 
 Each message is from another domain, d0.bench.test, d1.bench.test and so on, each with an SPF record, a DMARC policy and a DKIM
 key record of its own, which a name server on loopback makes up. First some messages from one domain (warm), then each from
-another (cold): the difference in the service's CPU is what a new domain costs. Memory is that of the program and of its store,
-which remembers each message for days; what the program keeps must stop growing.
+another (cold): the difference in the service's CPU is what a new domain costs. Memory is that of the program (Private_Dirty) and
+of its store, which remembers each message for days; what the program keeps must stop growing.
 
 The service signs with ed25519 only, and the senders with RSA-1024, so that what a domain costs is not lost behind signatures.
 """
@@ -32,7 +32,7 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bench.client import Client, Gone
-from bench.cost import cpu_ms, memory_mb, without_store
+from bench.cost import cpu_ms, memory_mb, private_mb, without_store
 from bench.kernels import HEADER, text
 from bench.load import CONFIG, ROOT, Ground, service
 from bench.names import MX, TXT, A, a_record, mx_record, run_names, txt_record
@@ -151,7 +151,7 @@ async def main(args: argparse.Namespace) -> int:
                         "messages": len(numbers),
                         "cpu_ms": (cpu_ms(process.pid) - before) / len(numbers),
                         "rate": len(numbers) / seconds,
-                        "program_mb": memory_mb(process.pid, own),
+                        "program_mb": private_mb(own),
                         "store_mb": memory_mb(process.pid) - memory_mb(process.pid, own),
                         "arrived": counts["arrived"],
                         "why": answers.most_common(3),

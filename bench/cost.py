@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["cpu_ms", "files", "memory_mb", "tree", "without_store"]
+__all__ = ["cpu_ms", "files", "memory_mb", "private_mb", "tree", "without_store"]
 
 _PROC = Path("/proc")
 
@@ -66,12 +66,21 @@ def _reaped_ms(pid: int) -> float:
     return (int(fields[13]) + int(fields[14])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
+def private_mb(pids: list[int]) -> float:
+    """Of these processes: pages that each has written to and nobody else has, whatever else runs on the machine."""
+    return _memory_mb(pids, "Private_Dirty:")
+
+
 def memory_mb(root: int, pids: list[int] | None = None) -> float:
     """Proportional set size of the tree, or of ``pids`` of it: shared pages count once."""
+    return _memory_mb(tree(root) if pids is None else pids, "Pss:")
+
+
+def _memory_mb(pids: list[int], kind: str) -> float:
     total = 0
-    for pid in tree(root) if pids is None else pids:
+    for pid in pids:
         with suppress(OSError):
             for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
+                if line.startswith(kind):
                     total += int(line.split()[1])
     return total / 1024

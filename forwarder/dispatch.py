@@ -21,12 +21,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import operator
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import chain, islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from forwarder.failpoints import reach
 from forwarder.heard import Heard
@@ -49,6 +49,7 @@ from forwarder.unsettled import Unsettled
 
 __all__ = [
     "ATTEMPT",
+    "A_TURN",
     "BUSY",
     "LEASE",
     "Dispatcher",
@@ -95,9 +96,6 @@ STILL_UNDER_WAY = "the next hop has not answered within the session's deadline"
 QUEUE_FIRST = "the queue comes first"
 QUEUE_AWAY = "the queue cannot take it now"
 PUT_ASIDE = "put aside for the operator"
-
-
-T = TypeVar("T")
 
 
 class Hold(Enum):
@@ -307,11 +305,15 @@ class Dispatcher:
     ) -> dict[tuple[Address, Address], Ticket]:
         """One for each (alias, destination). Once its sender has provably read that we have it, the same ``content`` is another
         message; not where its sender signs each one anew (``signed_once``), as then only a thief sends those octets again."""
+        listed, sender = list(ways), _packed(envelope.sender or "<>")
+        begins: dict[Address, bytes] = {}
         plain: dict[tuple[Address, Address], bytes] = {}
-        sender = _packed(envelope.sender or "<>")
-        async for some in self.in_turns(ways):
-            begins = {alias: sender + _packed(alias) for alias, _ in some}
-            plain |= {way: _fingerprint(begins[way[0]], way[1], content) for way in some}
+        for at in range(0, len(listed), A_TURN):
+            if at:
+                await self.let_others()
+            for alias, destination in listed[at : at + A_TURN]:
+                begin = begins.get(alias) or begins.setdefault(alias, sender + _packed(alias))
+                plain[alias, destination] = _fingerprint(begin, destination, content)
         marks: Collection[bytes] = plain.values()
         if not signed_once:
             # A list's stay as they are: Heard tells few apart.
@@ -321,19 +323,11 @@ class Dispatcher:
                 # A middle box can acknowledge and close in its client's stead, so what goes out now is on record.
                 self._journal.event("claim.again", id=envelope.id, destinations=again)
         tickets: dict[tuple[Address, Address], Ticket] = {}
-        async for each in self.in_turns(zip(plain, marks, strict=True)):
-            tickets |= {way: Ticket(*way, mark) for way, mark in each}
-        return tickets
-
-    async def in_turns(self, things: Iterable[T]) -> AsyncIterator[list[T]]:
-        """These, some at a time; between them, everything else that is ready has its turn."""
-        rest = iter(things)
-        some = list(islice(rest, A_TURN))
-        while some:
-            yield some
-            some = list(islice(rest, A_TURN))
-            if some:
+        for number, (way, mark) in enumerate(zip(plain, marks, strict=True), start=1):
+            tickets[way] = Ticket(*way, mark)
+            if number % A_TURN == 0:
                 await self.let_others()
+        return tickets
 
     async def let_others(self) -> None:
         """Everything else that is ready has its turn."""

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from forwarder import notify, rewrite, seal
 from forwarder.auth import canonical
-from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket
+from forwarder.dispatch import A_TURN, Dispatcher, Fate, Hold, Plan, Ticket
 from forwarder.failpoints import reach
 from forwarder.mail.report import message_id_of
 from forwarder.mail.tlswish import tls_wish
@@ -140,8 +140,10 @@ class Forwarding:
                 if target in paused and (one.alias, target) not in tickets
             ),
         ]
-        async for some in self._dispatcher.in_turns(fates):
-            self._tell.delivered(envelope, some)
+        for at in range(0, len(fates), A_TURN):
+            if at:
+                await self._dispatcher.let_others()
+            self._tell.delivered(envelope, fates[at : at + A_TURN])
         for one in attempted:
             if isinstance(one.outcome, Queued):
                 continue
@@ -222,8 +224,11 @@ class Forwarding:
         tls = tls_wish(envelope, message)
         for one in forwards:
             by_destination: dict[Address, Ticket] = {}
-            async for targets in self._dispatcher.in_turns(one.targets):
-                mine = [ticket for ticket in (tickets.get((one.alias, target)) for target in targets) if ticket]
+            for at in range(0, len(one.targets), A_TURN):
+                if at:
+                    await self._dispatcher.let_others()
+                found = [tickets.get((one.alias, target)) for target in one.targets[at : at + A_TURN]]
+                mine = [ticket for ticket in found if ticket is not None]
                 by_destination |= {ticket.destination: ticket for ticket in mine if claims[ticket] is Claim.FRESH}
             if not by_destination:
                 continue
