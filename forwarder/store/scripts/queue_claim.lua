@@ -37,7 +37,7 @@ for _, item in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 
     redis.call('ZREM', LEASES, item)
   end
 end
-if redis.call('EXISTS', LEASES) == 0 then
+if redis.call('ZCARD', LEASES) == 0 then
   redis.call('DEL', COUNTS, HOLDERS)
 end
 for _, item in ipairs(redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - buried, 'LIMIT', 0, 10)) do

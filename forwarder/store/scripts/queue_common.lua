@@ -91,7 +91,7 @@ local function lease_in(item)
   local destination = ours(redis.call('HGET', HOLDERS, item))
   redis.call('ZREM', LEASES, item)
   redis.call('HDEL', HOLDERS, item)
-  if redis.call('EXISTS', item) == 1 then
+  if redis.call('HEXISTS', item, 'l') == 1 then
     redis.call('HSET', item, 'l', '')
   end
   if not destination then
@@ -134,7 +134,7 @@ local function remove(item, by)
   redis.call('ZREM', ALL, item)
   redis.call('ZREM', DEAD, item)
   add_to(SIZES, 'octets', 0 - freed)
-  if redis.call('EXISTS', ALL) == 0 then
+  if redis.call('ZCARD', ALL) == 0 then
     redis.call('DEL', SIZES)
   end
   redis.call('SET', tombstone(item), by, 'EX', REMEMBERED)
