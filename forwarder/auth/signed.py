@@ -93,7 +93,11 @@ def index_fields(fields: Iterable[Field]) -> FieldIndex:
     """The raw fields of each name, from the top."""
     index: dict[bytes, list[bytes]] = {}
     for name, raw in fields:
-        index.setdefault(name, []).append(raw)
+        # Most names stand once.
+        if name in index:
+            index[name].append(raw)
+        else:
+            index[name] = [raw]
     return index
 
 

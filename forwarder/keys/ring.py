@@ -38,7 +38,10 @@ class Slot:
 
     def signer(self, unusable: frozenset[Key]) -> Key | None:
         """``None``: mail leaves without this signature."""
-        return next((one for one in self.keys if one not in unusable), None)
+        for one in self.keys:
+            if one not in unusable:
+                return one
+        return None
 
     def take_up(self) -> tuple[Slot, tuple[Key, ...], tuple[KeyFileError, ...]]:
         """With the keys that are staged in files now; which of them are new; and why some cannot be used (yet)."""
