@@ -5,8 +5,8 @@
 
 Half of the load that the machine bears, with a share of faults (1 %): next hops that say 4xx, or hang up before their answer;
 name servers that say SERVFAIL, or nothing; clients that hang up in the middle of a message and come back with it. A message that
-is not taken is sent again, as senders do. Printed at the end: the slope of each worker's memory by linear fit, its open files,
-how many messages were lost and how many arrived twice.
+is not taken is sent again, as senders do. Printed at the end: the slope of each worker's own memory by linear fit over the last
+two thirds, its open files, how many messages were lost and how many arrived twice.
 
 A next hop that hangs up after the final dot does not have the message here; in life it may, and then a second copy is on record
 (``maybe_dup``).
@@ -32,7 +32,7 @@ import uvloop
 
 from bench.client import Client, Gone
 from bench.cold import Domains
-from bench.cost import files, memory_mb, without_store
+from bench.cost import files, private_mb, without_store
 from bench.load import CONFIG, ROOT, Ground, service
 from bench.names import TXT, run_names, txt_record
 from bench.sink import Session
@@ -43,8 +43,10 @@ QUICK = CONFIG + "[queue]\nfirst_retry = 2\nmax_retry = 20\n[greylist]\nenabled 
 _CONNECTIONS = 20
 #: Sender domains: more than a cache forgets, fewer than it never sees again.
 _DOMAINS = 2000
-#: Seconds between looks, seconds at first in which caches and connections fill up, and between two tries of a sender.
-_EVERY, _WARM_UP, _AGAIN = 5.0, 60.0, 2.0
+#: Seconds between looks, and between two tries of a sender.
+_EVERY, _AGAIN = 5.0, 2.0
+#: Of the run, at first: caches, connections and the pools of the allocator fill up.
+_WARM_UP = 1 / 3
 _TTL = 30
 _NUMBER = re.compile(rb"^X-Number: (\d+)", re.MULTILINE)
 
@@ -164,14 +166,14 @@ async def main(args: argparse.Namespace) -> int:
             async def look() -> None:
                 while True:
                     for pid in without_store(process.pid):
-                        one = (loop.time() - began, memory_mb(process.pid, [pid]), files(pid))
+                        one = (loop.time() - began, private_mb([pid]), files(pid))
                         looks.setdefault(pid, []).append(one)
                         if not args.json:
                             print(
                                 f"{one[0]:7.0f} s  {len(soak.taken):8} taken  {one[1]:7.1f} MB  {one[2]:4} files",
                                 flush=True,
                             )
-                    await asyncio.sleep(max(_EVERY, args.minutes * 60 / 30))
+                    await asyncio.sleep(max(_EVERY, args.minutes * 60 / 90))
 
             looking = asyncio.create_task(look())
             await soak.steady(args.minutes * 60, rate)
@@ -182,7 +184,7 @@ async def main(args: argparse.Namespace) -> int:
         sink.close()
     workers = []
     for pid, rows in looks.items():
-        late = [one for one in rows if one[0] >= min(_WARM_UP, args.minutes * 20)]
+        late = [one for one in rows if one[0] >= args.minutes * 60 * _WARM_UP]
         workers.append(
             {
                 "pid": pid,
