@@ -127,8 +127,8 @@ async def test_told_to_stop_it_finishes_the_message_on_its_way_and_takes_no_othe
 
 async def test_what_the_queue_may_have_is_not_delivered_past_a_store_that_is_away(tmp_path: Path) -> None:
     def lose(_: bytes) -> bytes:
-        # What is said next to the store is that this has to wait; it does as it is told, and the answer never comes.
-        net.lose_next_reply()
+        # The store is told to keep it and does; its answer never comes.
+        net.lose_reply_to(b"<2@sender.test>")
         return b"451 4.2.0 not now\r\n"
 
     async with (

@@ -2,7 +2,7 @@
 
 async with ChaosProxy(("127.0.0.1", 6379)) as net: ...          # connect to net.port
 net.weather = lambda: Weather(slice=1)                          # for connections from now on
-net.lose_next_reply()                                           # and everything is down from then on
+net.lose_reply_to(b"octets of it")                              # and everything is down from then on
 net.up()                                                        # fair weather again
 """
 
@@ -42,7 +42,7 @@ class ChaosProxy:
     #: Connections that were reset or fell silent because the weather said so.
     broken: int = 0
     is_down: bool = False
-    _loses: bool = False
+    _loses: bytes | None = None
     _links: set[_Link] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -59,9 +59,9 @@ class ChaosProxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def lose_next_reply(self) -> None:
-        """What the upstream says next gets lost, on whichever connection, and the network goes down with it."""
-        self._loses = True
+    def lose_reply_to(self, question: bytes) -> None:
+        """What has these octets in it reaches the upstream; what is said to it gets lost, and the network goes down with it."""
+        self._loses = question
 
     def down(self) -> None:
         """Every connection is reset, and no other is taken, until ``up``."""
@@ -74,7 +74,7 @@ class ChaosProxy:
             link.reset()
 
     def up(self) -> None:
-        self.is_down = self._loses = False
+        self.is_down, self._loses = False, None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -106,6 +106,7 @@ class _Link:
         self._client, self._server = client, server
         self._passed = 0
         self._silent = False
+        self._loses = False
 
     async def run(self) -> None:
         ways = (
@@ -128,9 +129,11 @@ class _Link:
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if is_reply and self._proxy._loses:
+                if is_reply and self._loses:
                     self._proxy.down()
                     return
+                question = self._proxy._loses
+                self._loses = self._loses or (question is not None and question in data)
                 if self._weather.delay:
                     await asyncio.sleep(self._weather.delay)
                 for at in range(0, len(data), self._weather.slice):
