@@ -1,4 +1,4 @@
-"""Fakes for our own doors (forwarder/ports.py): data in, no behaviour of the thing they stand for is imitated beyond it."""
+"""Fakes for our own doors (forwarder/ports/): data in, no behaviour of the thing they stand for is imitated beyond it."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ SIDEWAYS = {
     ("__main__", "cli"),
 }
 
-#: The core reaches the outside through ports.py only.
+#: The core reaches the outside through the doors in ports/ only.
 OUTSIDE = {
     "aiohttp",
     "aiosmtpd",

@@ -39,11 +39,11 @@ from forwarder.callers import DnsCallers
 from forwarder.digests import START, DailyDigests
 from forwarder.dispatch import ATTEMPT, Dispatcher, UnderWay
 from forwarder.edge.budget import Budget
+from forwarder.edge.conversation import EdgeSettings
 from forwarder.edge.guesses import SITE, Guesses
 from forwarder.edge.rounds import Rounds
 from forwarder.edge.seats import Seats
 from forwarder.edge.server import EdgeServer
-from forwarder.edge.session import EdgeSettings
 from forwarder.edge.shaking import Shaking
 from forwarder.edge.submission import SubmissionSession
 from forwarder.edge.trust import Trust

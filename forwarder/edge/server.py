@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from forwarder.accepting import BACKLOG, GRACE, Accepting
+from forwarder.edge.conversation import Acceptor, EdgeSettings, peer_ip
 from forwarder.edge.limits import uses_others_files
 from forwarder.edge.overlimit import OverLimit
 from forwarder.edge.seats import Seats
-from forwarder.edge.session import Acceptor, EdgeSettings, Session, peer_ip
+from forwarder.edge.session import Session
 from forwarder.edge.trust import NOBODY, Trust
 from forwarder.handshakes import Handshakes
 from forwarder.model import Reply

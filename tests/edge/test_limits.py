@@ -13,10 +13,10 @@ import pytest
 
 from forwarder.edge.budget import Budget
 from forwarder.edge.clients import address_key, network_key
+from forwarder.edge.conversation import EdgeSettings
 from forwarder.edge.limits import Limits
 from forwarder.edge.overlimit import PAUSE, OverLimit
 from forwarder.edge.server import bind
-from forwarder.edge.session import EdgeSettings
 from forwarder.edge.shaking import Shaking
 from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.model import Refuse

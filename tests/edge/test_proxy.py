@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forwarder.edge import session as session_module
+from forwarder.edge import conversation
 from forwarder.edge.proxy import MAX_HEADER, Introduction, ProxyError, parse_proxy
 from forwarder.edge.trust import Trust
 from forwarder.smtp import reply
@@ -136,7 +136,7 @@ async def test_a_proxy_that_sends_no_header_is_told_and_closed() -> None:
 
 
 async def test_a_proxy_that_says_nothing_does_not_wait_forever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "PROXY_TIMEOUT", 0.05)
+    monkeypatch.setattr(conversation, "PROXY_TIMEOUT", 0.05)
     async with edge(trust=Trust(proxy=LOOPBACK)) as (_, it):
         client = await it.connect(b"PROXY TCP4 198.51")
         assert await client.answer() == f"{reply.NO_PROXY_HEADER}"

@@ -7,9 +7,9 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 
+from forwarder.edge.conversation import EdgeSettings
 from forwarder.edge.limits import Limits
 from forwarder.edge.server import EdgeServer, bind
-from forwarder.edge.session import EdgeSettings
 from forwarder.mail.address import parse_address, wire
 from forwarder.model import Address
 from forwarder.smtp.client import Broken as BrokenOff

@@ -1,0 +1,80 @@
+"""What is told: the time, the journal, and the lives of messages?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from forwarder.model import (
+    Address,
+)
+
+__all__ = ["MAX_AMONG", "Clock", "Journal", "TraceEvent", "Traced", "Traces"]
+
+
+class TraceEvent(NamedTuple):
+    """What the journal was told at ``at`` (Unix time); ``fields`` are addresses, text, numbers, ``None``, or lists of these."""
+
+    at: float
+    name: str
+    fields: dict[str, Any]
+
+
+#: Addresses named among many that lead to a message, about.
+MAX_AMONG = 100
+
+
+@dataclass(slots=True)
+class Traced:
+    """Part of a message's life, or all of it. ``dropped`` says how many events are missing."""
+
+    id: str
+    events: list[TraceEvent] = field(default_factory=list)
+    dropped: int = 0
+
+    def found_by(self) -> list[str]:
+        """The addresses (lower case), Message-IDs and queue items that lead to it, each once; what is named among many, as the
+        destinations of a list are, comes last, and of it only the first MAX_AMONG."""
+        alone: dict[str, None] = {}
+        among: dict[str, None] = {}
+        for event in self.events:
+            for name, value in event.fields.items():
+                if isinstance(value, Address):
+                    alone[str(value).lower()] = None
+                elif isinstance(value, list | tuple) and len(among) < MAX_AMONG:
+                    among |= dict.fromkeys(str(one).lower() for one in value if isinstance(one, Address))
+                elif name in _FOUND_BY and value is not None:
+                    alone[str(value)] = None
+        return list(alone | among)
+
+
+_FOUND_BY = frozenset({"message_id", "item", "about"})
+
+
+class Traces(Protocol):
+    """The lives of messages. Every method raises StoreAway."""
+
+    async def append(self, lives: Sequence[Traced]) -> None:
+        """These events come behind those that are kept already."""
+
+    async def find(self, name: str) -> Sequence[str]:
+        """Ids of the messages that an address (lower case), a Message-ID or a queue item leads to, the latest first."""
+
+    async def read(self, id: str) -> Traced | None:  # noqa: A002 - what the envelope calls it
+        """``None``: nothing is kept of it, or no more."""
+
+
+class Clock(Protocol):
+    """What time is it?"""
+
+    def now(self) -> datetime:
+        """Aware, UTC."""
+
+
+class Journal(Protocol):
+    """Where events go: one name and fields; the message id in every one that is about a message."""
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        """Never raises, never blocks. Bytes and hostile text are escaped by the journal, secrets are not passed."""
