@@ -222,7 +222,8 @@ class Generation:
             lenient=lenient_of(settings),
         )
         # Who they are is found out otherwise, and where they are says nothing against them.
-        for_users = replace(edge, callers=None)
+        # Their own messages are read as they stand, so dots that belong nowhere are refused at once.
+        for_users = replace(edge, callers=None, lenient=replace(edge.lenient, dots=False))
         submission = Submission(
             told, submission_settings(settings, addresses), doors, self._dispatcher, pipeline, ground.allowance
         )

@@ -184,6 +184,9 @@ class App:
                 raise StartError(
                     f'otel.endpoint needs more: pip install "mailkey-forwarder[otel]" ({error})'
                 ) from error
+            except ValueError as error:
+                # The exporter reads OTEL_EXPORTER_OTLP_* of the environment by itself.
+                raise StartError(f"otel: {error}") from error
         await self._store.open()
         if self._measuring is not None:
             self._measuring.start(self._store)

@@ -241,9 +241,9 @@ class Queue(_Table):
 MessageSize = Annotated[int, BeforeValidator(values.not_bool), Field(ge=65536)]
 # RFC 5321 section 4.5.3.1.8: a server must take 100 recipients.
 Recipients = Annotated[int, BeforeValidator(values.not_bool), Field(ge=1, le=10000)]
-# No more than mail.header takes: MAX_HEADER, MAX_FIELDS.
-HeaderSize = Annotated[int, BeforeValidator(values.not_bool), Field(ge=16384, le=1048576)]
-HeaderFields = Annotated[int, BeforeValidator(values.not_bool), Field(ge=100, le=5000)]
+# Less than mail.header takes (MAX_HEADER, MAX_FIELDS): a message is read again with our own fields on it.
+HeaderSize = Annotated[int, BeforeValidator(values.not_bool), Field(ge=16384, le=917504)]
+HeaderFields = Annotated[int, BeforeValidator(values.not_bool), Field(ge=100, le=4900)]
 Rate = Annotated[float, BeforeValidator(values.not_bool), Field(ge=0, allow_inf_nan=False)]
 
 

@@ -445,6 +445,9 @@ class Conversation(SMTP):
         """About what it calls itself, in the background and once; ``None``: nobody is asked, or it has not said."""
         if self._settings.callers is None or self._peer is None:
             return None
+        if self._forwarded.ip is not None and self._forwarded.helo is None:
+            # XFORWARD has named the client and not yet what it said: the name that is here is the relay's own.
+            return None
         peer = self._forwarded.applied(self._peer)
         if self._asked_name is None or self._asked_name[0] != peer:
             self._asked_name = peer, self._settings.callers.look_up_helo(peer)

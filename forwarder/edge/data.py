@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from forwarder.auth.ahead import HashedAhead
-from forwarder.mail.header import count_fields, split_content
+from forwarder.mail.header import MAX_FIELDS, MAX_HEADER, count_fields, split_content
 from forwarder.model import Content, Reply
 from forwarder.octets import find
 from forwarder.smtp import reply
@@ -40,6 +40,8 @@ BLOCK = 64 * 1024
 MAX_LINE = 64 * 1024
 #: The same where nothing longer than the standard has is taken.
 STANDARD_LINE = 1000
+#: As much of a header as can be read at all.
+_ANY_HEADER = MAX_HEADER, MAX_FIELDS
 
 _END = b"\r\n.\r\n"
 
@@ -96,14 +98,16 @@ def refuse_header(header: bytes, max_size: int, max_fields: int) -> Reply | None
 
 class Incoming:
     """A message as it comes, in blocks that are cut anywhere. ``refused`` says that it is none, as soon as that is known: then
-    the rest need not be given."""
+    the rest need not be given. A header beyond ``max_header``, octets and fields, is not looked into: ``refuse_header`` refuses
+    the message once it is here."""
 
-    def __init__(self, *, stuffed: bool, max_line: int = MAX_LINE) -> None:
+    def __init__(self, *, stuffed: bool, max_line: int = MAX_LINE, max_header: tuple[int, int] = _ANY_HEADER) -> None:
         self.size = 0
         self.refused: BadOctets | None = None
         self._stuffed = stuffed
         self._newlines = NewlineCheck()
         self._max_line = max_line
+        self._max_header = max_header
         self._line = 0
         self._tail = b"\r\n"
         self._head = bytearray()
@@ -138,10 +142,10 @@ class Incoming:
             self._spoil(reply.BARE_NEWLINE)
         if self.refused is not None:
             return self.refused
-        if self._body is None or self._ahead is None:
+        if self._body is None:
             return split_content(bytes(self._head))
-        separator = b"\r\n"
-        return Content(bytes(self._head), separator, self._body.getvalue(), self._ahead.finish())
+        hashes = self._ahead.finish() if self._ahead is not None else {}
+        return Content(bytes(self._head), b"\r\n", self._body.getvalue(), hashes)
 
     def _spoil(self, refused: Reply) -> None:
         self.refused = BadOctets(refused)
@@ -181,7 +185,10 @@ class Incoming:
             return b""
         body = bytes(self._head[end + 2 :])
         del self._head[end:]
-        self._body, self._ahead = BytesIO(), HashedAhead(bytes(self._head))
+        header = bytes(self._head)
+        self._body = BytesIO()
+        # A megabyte of folds takes 64 ms to read into, and the loop stands still meanwhile.
+        self._ahead = HashedAhead(header) if refuse_header(header, *self._max_header) is None else None
         return body
 
 

@@ -240,7 +240,7 @@ class Session(Conversation):
             if await self._skip(size):
                 self.say(reply.NO_ROOM)
             return
-        chunks = transaction.chunks = transaction.chunks or Incoming(stuffed=False, max_line=self._settings.max_line)
+        chunks = transaction.chunks = transaction.chunks or self._incoming(stuffed=False)
         await self._read_into(chunks, size)
         if last:
             await self._finish(transaction, chunks.finish())
@@ -274,7 +274,7 @@ class Session(Conversation):
                 incoming, cut = None, max(0, here - 4)
                 del self._buffer[:cut]
             elif here >= BLOCK:
-                incoming = incoming or Incoming(stuffed=True, max_line=self._settings.max_line)
+                incoming = incoming or self._incoming(stuffed=True)
                 cut = here - 4
                 await self._settings.rounds.turn(cut)
                 incoming.take(self._cut(cut))
@@ -408,6 +408,10 @@ class Session(Conversation):
                 # Past a proxy, its own acknowledgement and end are what is seen here.
                 self._unread.said(envelope.id)
         self.say(Reply(answer.code, answer.enhanced, f"{answer.text} ({envelope.id})"))
+
+    def _incoming(self, *, stuffed: bool) -> Incoming:
+        most = self.limits.header_size, self.limits.header_fields
+        return Incoming(stuffed=stuffed, max_line=self._settings.max_line, max_header=most)
 
     def _refuse_header(self, header: bytes) -> Reply | None:
         refused = refuse_header(header, self.limits.header_size, self.limits.header_fields)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from forwarder.cli.demo_lab import FORWARDER, SENDER, free_port
 from tests.e2e.lab import MESSAGE, lab
+from tests.e2e.test_smuggling import Wire
 from tests.e2e.test_store_away import store_stopped, until_250
 from tests.peers.postfix import needs_postfix, needs_root, postfix
 from tests.waiting import until
@@ -134,6 +135,31 @@ async def test_without_lists_nobody_is_asked(tmp_path: Path) -> None:
         assert (await it.send(it.signed())).startswith("250")
         assert not [one for one in it.dns.queries if one[1] in ("PTR", "A") and "arpa" in one[0]]
         assert b"x-dnsbl" not in (await it.next(it.sink)).data
+
+
+async def test_the_name_of_the_relay_that_forwards_is_not_held_against_the_client(tmp_path: Path) -> None:
+    port = free_port(FORWARDER)
+    listener = f'{{ address = "{FORWARDER}:{port}", xforward = ["{SENDER}/32"] }}'
+    top = "[callers]\nhelo = true\nhelo_weights = { ours = 0.6 }"
+    async with lab(tmp_path, listeners=listener, zone={"mailkey.sender.test": {}}, top=top) as it:
+        reader, writer = await asyncio.open_connection(FORWARDER, port, local_addr=(SENDER, 0))
+        peer = Wire(reader, writer)
+        await peer.line()
+        for command in (
+            b"EHLO mx.fwd.test",
+            b"XFORWARD NAME=[UNAVAILABLE] ADDR=127.0.0.66 PORT=40000",
+            b"XFORWARD PROTO=ESMTP HELO=[UNAVAILABLE] SOURCE=REMOTE",
+            b"MAIL FROM:<bob@sender.test>",
+            b"RCPT TO:<alias@fwd.test>",
+        ):
+            assert (await peer.ask(command)).startswith("250"), command
+        assert (await peer.ask(b"DATA")).startswith("354")
+        peer.say(MESSAGE.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        assert (await peer.line())[:1] in "25"
+        writer.close()
+        [verified] = it.events("message.verified")
+        assert "helo_name" not in verified
+        assert "127.0.0.66" not in {one["ip"] for one in it.events("caller.helo")}
 
 
 async def test_what_a_client_calls_itself_is_told_and_nothing_follows(tmp_path: Path) -> None:

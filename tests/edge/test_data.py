@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwarder.auth.canonical import body_hash, relaxed_body, simple_body
-from forwarder.edge.data import MAX_LINE, STANDARD_LINE, BadOctets, Incoming, find_end, read_whole
+from forwarder.edge.data import MAX_LINE, STANDARD_LINE, BadOctets, Incoming, find_end, read_whole, refuse_header
 from forwarder.mail.header import parse_content
 from forwarder.model import Content
 from forwarder.smtp import reply
@@ -122,3 +122,15 @@ def test_where_only_lines_of_the_standard_are_taken_its_998_octets_are(
             incoming.take(raw[at : at + cut])
         found = incoming.finish()
     assert isinstance(found, Content) is taken
+
+
+@pytest.mark.parametrize(("folds", "looked_into"), [(10, True), (60_000, False)])
+def test_a_header_that_is_too_large_is_not_looked_into_before_it_is_refused(folds: int, looked_into: bool) -> None:
+    # One field all the same: its folds are what reading takes its time for.
+    incoming = Incoming(stuffed=True, max_header=(65536, 100))
+    incoming.take(HEADER + b"X: y\r\n" + b" \r\n" * folds + b"\r\nbody\r\n")
+    found = incoming.finish()
+    assert isinstance(found, Content)
+    assert found.body == b"body\r\n"
+    assert bool(found.body_hashes) is looked_into
+    assert (refuse_header(found.header, 65536, 100) is None) is looked_into
