@@ -315,6 +315,24 @@ async def test_of_workers_that_claim_at_once_none_gets_what_another_has(
     assert all(len(answer) <= 4 for answer in answers)
 
 
+@pytest.mark.parametrize("at", [-1, 4], ids=["the item's part", "the shard's part"])
+async def test_an_item_whose_name_among_the_leases_was_damaged_is_free_when_no_lease_is_left(
+    queue: RedisQueue, client: StoreClient, at: int
+) -> None:
+    one = held("m1.0")
+    await queue.put([one])
+    assert await claim(queue, "dead") == [Claimed(one, dots=0)]
+    [name] = await client.command("ZRANGE", "{fwd0}:ql", 0, -1)
+    damaged = bytearray(name)
+    damaged[at] ^= 1
+    await client.command("ZREM", "{fwd0}:ql", name)
+    await client.command("ZADD", "{fwd0}:ql", 0, bytes(damaged))
+    # The first look takes what is there for nobody's, or for somebody else's.
+    found = [*await claim(queue, "one"), *await claim(queue, "two")]
+    assert found == [Claimed(one, dots=0)]
+    assert await client.command("HLEN", "{fwd0}:qc") == await client.command("HLEN", "{fwd0}:qh") == 1
+
+
 async def test_dots_are_counted_over_leases_until_an_attempt_is_settled(queue: RedisQueue, client: StoreClient) -> None:
     one = held()
     await queue.put([one])

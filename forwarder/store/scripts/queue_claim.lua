@@ -38,6 +38,16 @@ for _, item in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 
   end
 end
 if redis.call('ZCARD', LEASES) == 0 then
+  -- Whoever is still said to have one: its name was damaged where leases end, so nobody but us would free it.
+  local stranded = redis.call('HGETALL', HOLDERS)
+  for i = 1, #stranded, 2 do
+    local item = stranded[i]
+    local destination = ours(item) and redis.call('HEXISTS', item, 'v') == 1 and lease_in(item)
+    if destination then
+      due_at(item, destination, now)
+      schedule(destination)
+    end
+  end
   redis.call('DEL', COUNTS, HOLDERS)
 end
 for _, item in ipairs(redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - buried, 'LIMIT', 0, 10)) do
@@ -57,11 +67,16 @@ local function paced(destination)
   return tag .. ':qr:' .. string.sub(destination, #tag + 5)
 end
 
+-- When may it have the next one? No pace is slower than one a day, whatever stands there.
+local function next_of(destination)
+  return math.min(number(redis.call('GET', paced(destination))), now + 86400000)
+end
+
 -- From when on may a next hop with so many messages a minute have one more? They are spread evenly; what a second holds may
 -- go at once, so that a high rate does not mean a look at the queue for each message.
 local function free_at(destination, per_minute)
   local between = 60000 / per_minute
-  local free = number(redis.call('GET', paced(destination))) - math.max(0, 1000 - between)
+  local free = next_of(destination) - math.max(0, 1000 - between)
   if free <= now then
     return now
   end
@@ -69,7 +84,7 @@ local function free_at(destination, per_minute)
 end
 
 local function count_one(destination, per_minute)
-  local at = math.max(number(redis.call('GET', paced(destination))), now) + 60000 / per_minute
+  local at = math.max(next_of(destination), now) + 60000 / per_minute
   redis.call('SET', paced(destination), string.format('%.3f', at), 'PX', string.format('%.0f', math.ceil(at - now)))
 end
 
