@@ -11,6 +11,8 @@ import re
 from ipaddress import ip_address
 from pathlib import Path
 
+import pytest
+
 from forwarder import seal
 from forwarder.auth.verify import verify
 from forwarder.cli.demo_lab import make_keys
@@ -106,6 +108,7 @@ def read(wire: bytes) -> bytes:
     return b"".join(line.removeprefix(b".") + b"\r\n" for line in lines[:-2])
 
 
+@pytest.mark.timeout(120 + MESSAGES / 50)
 async def test_what_was_accepted_leaves_in_one_reading_and_is_what_was_signed(tmp_path: Path) -> None:
     make_keys(tmp_path)
     keys = Keys.load(
