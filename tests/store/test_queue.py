@@ -333,6 +333,26 @@ async def test_an_item_whose_name_among_the_leases_was_damaged_is_free_when_no_l
     assert await client.command("HLEN", "{fwd0}:qc") == await client.command("HLEN", "{fwd0}:qh") == 1
 
 
+@pytest.mark.parametrize("settled", [True, False], ids=["settled", "lease over"])
+async def test_what_is_left_of_an_item_whose_next_hop_nobody_knows_any_more_is_the_operators(
+    queue: RedisQueue, client: StoreClient, settled: bool
+) -> None:
+    one, report = held("m1.0"), held("r1.0", "b.example")
+    await queue.put([one])
+    await claim(queue)
+    [name] = await client.command("ZRANGE", "{fwd0}:ql", 0, -1)
+    await client.command("HSET", name, "d", "no name")
+    await client.command("DEL", "{fwd0}:qh")
+    if settled:
+        assert await queue.settle(one, "one", left=one, delay=0, reports=[report])
+        assert [each.held.id for each in await claim(queue, "two")] == [report.id]
+    else:
+        await end_leases(client)
+        assert await claim(queue, "two") == []
+    (dead,) = [item async for item in queue.list(dead=True)]
+    assert dead.id == one.id
+
+
 async def test_dots_are_counted_over_leases_until_an_attempt_is_settled(queue: RedisQueue, client: StoreClient) -> None:
     one = held()
     await queue.put([one])

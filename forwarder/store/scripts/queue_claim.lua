@@ -28,24 +28,30 @@ if #answer > 0 then
   return answer
 end
 
-for _, item in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 200)) do
-  local destination = ours(item) and lease_in(item)
+-- Its lease is over, and nobody has settled it.
+local function free(item)
+  local destination = lease_in(item)
   if destination then
     due_at(item, destination, now)
     schedule(destination)
-  elseif not ours(item) then
+  elseif redis.call('HEXISTS', item, 'v') == 1 then
+    bury(item, 'the name of its next hop was damaged in the store', lease)
+  end
+end
+
+for _, item in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 200)) do
+  if not ours(item) then
     redis.call('ZREM', LEASES, item)
+  else
+    free(item)
   end
 end
 if redis.call('ZCARD', LEASES) == 0 then
   -- Whoever is still said to have one: its name was damaged where leases end, so nobody but us would free it.
   local stranded = redis.call('HGETALL', HOLDERS)
   for i = 1, #stranded, 2 do
-    local item = stranded[i]
-    local destination = ours(item) and redis.call('HEXISTS', item, 'v') == 1 and lease_in(item)
-    if destination then
-      due_at(item, destination, now)
-      schedule(destination)
+    if ours(stranded[i]) then
+      free(stranded[i])
     end
   end
   redis.call('DEL', COUNTS, HOLDERS)

@@ -17,8 +17,12 @@ if left == '' then
 else
   local destination = lease_in(item)
   redis.call('HSET', item, 'v', left, 'x', '0', 's', lease)
-  due_at(item, destination, now + delay * 1000)
-  schedule(destination)
+  if destination then
+    due_at(item, destination, now + delay * 1000)
+    schedule(destination)
+  else
+    bury(item, 'the name of its next hop was damaged in the store', lease)
+  end
 end
 local _, reports, behind = read_items(9 + 4 * forwards)
 for _, one in ipairs(reports) do
