@@ -8,7 +8,7 @@ from collections.abc import Callable
 STEP = 0.025
 
 
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
     """Raises AssertionError when the time is over."""
     for _ in range(int(seconds / STEP)):
         if condition():
