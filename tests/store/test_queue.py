@@ -214,13 +214,13 @@ async def test_what_is_left_waits_for_its_time_and_reports_go_out_in_the_same_st
         maybe_dup=True,
     )
     report = held("e1.0.r0", "sender.example", body=b"report\r\n")
-    assert await queue.settle(one, "one", left=left, delay=0.02, reports=[report])
+    assert await queue.settle(one, "one", left=left, delay=0.3, reports=[report])
     # Asked again after a lost answer, the answer is the same, and nothing is done twice.
-    assert await queue.settle(one, "one", left=left, delay=0.02, reports=[report])
+    assert await queue.settle(one, "one", left=left, delay=0.3, reports=[report])
     assert await claim(queue, "two") == [Claimed(report, dots=0)]
     due = await queue.next_due()
     assert due is not None
-    await pass_time(client, 0.03)
+    await pass_time(client, 0.31)
     assert await claim(queue, "three") == [Claimed(left, dots=0)]
 
 
