@@ -140,10 +140,12 @@ def write_pool(file: Path, keys: Keys, size: int, count: int) -> None:
 
 
 @asynccontextmanager
-async def service(checkout: Path, at: Ground, *, config: str = CONFIG, workers: int = 1) -> AsyncIterator[Process]:
-    """The program of this checkout, ready."""
+async def service(
+    checkout: Path, at: Ground, *, config: str = CONFIG, workers: int = 1, log: Path | None = None
+) -> AsyncIterator[Process]:
+    """The program of this checkout, ready. ``log``: where its events go; ``None``: nobody wants them."""
     with tempfile.TemporaryDirectory(prefix="bench-state-") as folder:
-        file = Path(folder) / "forwarder.toml"
+        file, events = Path(folder) / "forwarder.toml", log or Path(folder) / "log"
         file.write_text(
             config.format(
                 forwarder=FORWARDER,
@@ -159,11 +161,11 @@ async def service(checkout: Path, at: Ground, *, config: str = CONFIG, workers: 
             cwd=checkout,
             env=os.environ | {"PYTHONPATH": str(checkout)},
             stdout=DEVNULL,
-            stderr=(Path(folder) / "log").open("wb"),
+            stderr=events.open("wb"),
         )
         try:
             async with asyncio.timeout(30):
-                while b'"service.ready"' not in (Path(folder) / "log").read_bytes():
+                while b'"service.ready"' not in events.read_bytes():
                     await asyncio.sleep(0.1)
             yield process
         finally:

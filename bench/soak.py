@@ -9,14 +9,13 @@ is not taken is sent again, as senders do. Printed at the end: the slope of each
 two thirds, its open files, how many messages were lost and how many arrived twice.
 
 A next hop that hangs up after the final dot does not have the message here; in life it may, and then a second copy is on record
-(``maybe_dup``).
+(``maybe_dup``). One to which that happens twice in a row becomes a dead letter: put aside for the operator, and not lost.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
 import random
 import re
@@ -45,6 +44,8 @@ _CONNECTIONS = 20
 _DOMAINS = 2000
 #: Seconds between looks, and between two tries of a sender.
 _EVERY, _AGAIN = 5.0, 2.0
+#: Seconds for what is in the queue at the end.
+_WAIT = 120.0
 #: Of the run, at first: caches, connections and the pools of the allocator fill up.
 _WARM_UP = 1 / 3
 _TTL = 30
@@ -79,7 +80,8 @@ class _Soak:
     faults: float
     domains: Domains
     rng: random.Random
-    taken: set[int] = field(default_factory=set)
+    #: The service's own id of each that it took.
+    taken: dict[int, str] = field(default_factory=dict)
     answers: Counter[str] = field(default_factory=Counter)
     given_up: int = 0
     cut: int = 0
@@ -125,7 +127,7 @@ class _Soak:
             self._free.append(client)
             self.answers[answer[:9] if answer[:1].isdigit() else answer[:40]] += 1
             if answer.startswith("250"):
-                self.taken.add(int(found[1]))
+                self.taken[int(found[1])] = answer.rpartition("(")[2].rstrip(")")
                 return
             if answer.startswith("5"):
                 break
@@ -156,7 +158,7 @@ async def main(args: argparse.Namespace) -> int:
         look_up = _with_our_keys(domains, keys)
         async with (
             run_names(look_up, ttl=_TTL, faults=args.faults, rng=rng) as names,
-            service(ROOT, Ground(Path(folder), names, port), config=QUICK) as process,
+            service(ROOT, Ground(Path(folder), names, port), config=QUICK, log=Path(folder) / "log") as process,
         ):
             soak = _Soak((FORWARDER, port), args.faults, domains, rng)
             await soak.busy(args.probe)
@@ -178,9 +180,17 @@ async def main(args: argparse.Namespace) -> int:
             looking = asyncio.create_task(look())
             await soak.steady(args.minutes * 60, rate)
             looking.cancel()
+
+            def missing() -> set[str]:
+                """Taken, not arrived, and not put aside either."""
+                away = {id_ for number, id_ in soak.taken.items() if number not in arrived}
+                return away - _dead(Path(folder) / "log") if away else away
+
             # What waits in the queue comes, or it is lost.
-            for _ in itertools.takewhile(lambda _: set(soak.taken) - set(arrived), range(120)):
-                await asyncio.sleep(1)
+            until = loop.time() + _WAIT
+            while (lost := missing()) and loop.time() < until:
+                await asyncio.sleep(2)
+            dead = _dead(Path(folder) / "log")
         sink.close()
     workers = []
     for pid, rows in looks.items():
@@ -199,7 +209,8 @@ async def main(args: argparse.Namespace) -> int:
         "rate": rate,
         "taken": len(soak.taken),
         "given_up": soak.given_up,
-        "lost": len(soak.taken - set(arrived)),
+        "lost": len(lost),
+        "dead_letters": len(dead),
         "doubled": sum(1 for count in arrived.values() if count > 1),
         "answers": dict(soak.answers.most_common(12)),
         "workers": workers,
@@ -208,8 +219,14 @@ async def main(args: argparse.Namespace) -> int:
         print(json.dumps(total))
     else:
         for name, value in total.items():
-            print(f"{name:10} {value}")
+            print(f"{name:12} {value}")
     return 1 if total["lost"] else 0
+
+
+def _dead(log: Path) -> set[str]:
+    """The messages that the service has put aside, by its ids."""
+    with log.open("rb") as lines:
+        return {json.loads(line)["id"] for line in lines if b'"event":"queue.dead"' in line}
 
 
 def _with_our_keys(domains: Domains, keys: Path) -> Any:
