@@ -105,6 +105,19 @@ def test_a_share_is_taken_by_the_message_with_its_attempts() -> None:
     assert 60 < sum(in_sample) < 140
 
 
+def test_what_is_outside_the_share_takes_no_room_of_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans, "MAX_OPEN", 1)
+    ids = [f"m{number}" for number in range(400)]
+    mine = next(one for one in ids if context_of(one).trace >> 64 < 2**62)
+    others = [one for one in ids if context_of(one).trace >> 64 >= 2**62]
+    told: list[Span] = []
+    it = SpanJournal(MemoryJournal(), told.append, lambda: 5_000_000_000, share=0.25)
+    for one in (mine, *others):
+        it.event("relay.sent", id=one, peer="mx", tls=None, took=2.0)
+    it.event("queue.outcome", id=mine, peer="mx", outcome="delivered", item="i", attempt=1, maybe_dup=False)
+    assert [seconds(one) for one in told] == [("queue.attempt", 3.0, 5.0), ("deliver", 3.0, 5.0)]
+
+
 def test_a_fault_of_spans_is_told_and_ends_no_mail() -> None:
     it = Watch()
     it.tell("message.received", 1.0)

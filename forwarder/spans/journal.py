@@ -133,11 +133,15 @@ class SpanJournal:
         elif len(one.notes) < MAX_NOTES:
             one.notes.append((name, self._now(), self._attributes(fields)))
 
+    def _is_watched(self, message: Context) -> bool:
+        """Is it of the share? The same for all that follows from a message, wherever it happens."""
+        return message.trace >> 64 < self._bound
+
     # --- a message
 
     def _begin(self, id_: str, fields: _Fields) -> None:
         context = context_of(id_)
-        if context.trace >> 64 >= self._bound:
+        if not self._is_watched(context):
             return
         if len(self._open) >= MAX_OPEN:
             del self._open[next(iter(self._open))]
@@ -166,6 +170,8 @@ class SpanJournal:
         if one is not None:
             one.relayed[fields["peer"]] = attempt
             return
+        if not self._is_watched(context_of(id_)):
+            return
         if id_ not in self._attempts and len(self._attempts) >= MAX_OPEN:
             del self._attempts[next(iter(self._attempts))]
         self._attempts.setdefault(id_, {})[fields["peer"]] = attempt
@@ -176,14 +182,14 @@ class SpanJournal:
         if self._told is None or self._told[0] != which:
             attempts = self._attempts.pop(id_, {})
             self._told = (which, Context(secrets.randbits(128) | 1, secrets.randbits(64) | 1), attempts)
-            if message.trace >> 64 < self._bound:
+            if self._is_watched(message):
                 now = self._now()
                 began = min((one.began for one in attempts.values()), default=now)
                 attributes = self._attributes(
                     {key: fields[key] for key in ("id", "item", "attempt", "maybe_dup")}, "id"
                 )
                 self._tell(Span("queue.attempt", self._told[1], None, began, now, attributes, link=message))
-        if message.trace >> 64 < self._bound:
+        if self._is_watched(message):
             now = self._now()
             attempt = self._told[2].get(fields["peer"]) or _Attempt(now, now, None)
             self._tell(self._deliver(self._told[1], attempt, fields))
