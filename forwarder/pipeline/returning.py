@@ -121,10 +121,8 @@ class Returning:
         # Asked before the ledger, which knows of what ends in between.
         elsewhere = under_way.is_elsewhere(resolved.reversible, report.message_id)
         known = await self._doors.ledger.find_forward(*about) or under_way.find(*about)
-        # Of another host: its mark outlives the attempt, so it is asked last, and for nothing that is known. Mail without a
-        # Message-ID shares one mark, which a busy sender would keep alive.
-        begun = (resolved.reversible, report.message_id) if report.message_id is not None else None
-        if known is None and (elsewhere or (begun is not None and await self._doors.ledger.is_begun(begun))):
+        # Of another host: its mark outlives the attempt, so it is asked last, and for nothing that is known.
+        if known is None and (elsewhere or await self._doors.ledger.is_begun((resolved.reversible, report.message_id))):
             return Refuse(reply.STILL_UNDER_WAY, "another worker has the message under way")
         returned = bounce.evaluate_report(resolved.reversible, resolved.sender, known, report)
         unmatched = await self._unmatched(resolved, returned)

@@ -117,7 +117,7 @@ class Ledger(Protocol):
 
     async def is_begun(self, one: Begun) -> bool:
         """Has anybody such a message under way, or had within the last lease? No is no answer where the store is our own host's
-        alone, whose workers have a shorter way to know."""
+        alone, whose workers have a shorter way to know, nor for a message without a Message-ID."""
 
     async def settle(
         self, attempt: str, delivered: Sequence[bytes], released: Sequence[bytes], forwards: Sequence[Forwarded]

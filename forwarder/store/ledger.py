@@ -148,7 +148,9 @@ class RedisLedger:
         """Where the marks of these lie, for a script that sets them; none where nobody would look."""
         if not self._shared:
             return []
-        each = ((_fold(reversible), _sane(message_id) or "") for reversible, message_id in begun)
+        # Mail without a Message-ID would share one mark, which a busy sender keeps alive.
+        named = ((_fold(reversible), _sane(message_id)) for reversible, message_id in begun)
+        each = [(reversible, message_id) for reversible, message_id in named if message_id is not None]
         return [names.key(b"e", *one) for one in dict.fromkeys(each)]
 
     async def settle(
