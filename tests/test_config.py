@@ -323,6 +323,7 @@ def test_a_collector_is_a_url_of_http(folder: Path, url: str) -> None:
         ("FORWARDER_HOSTNAME", "other.test", "hostname", "other.test"),
         ("forwarder_hostname", "other.test", "hostname", "other.test"),
         ("FORWARDER_RELAY__ALLOW_PRIVATE", "true", "relay.allow_private", True),
+        ("FORWARDER_STORE_TIMEOUT", "1.5", "store_timeout", 1.5),
         ("FORWARDER_LISTEN", "127.0.0.1:1, [::1]:2", "listen_addresses", ("127.0.0.1:1", "[::1]:2")),
         ("FORWARDER_LISTEN", '["127.0.0.1:1"]', "listen_addresses", ("127.0.0.1:1",)),
         ("FORWARDER_DNS__NAMESERVERS", "192.0.2.1", "dns.nameservers", ("192.0.2.1:53",)),
@@ -447,6 +448,16 @@ D = '[domains."fwd.test"'
             id="an address literal",
         ),
         pytest.param("listen = []\n" + LEAST, ["listen: must name at least 1 (line 1)"], id="an empty list"),
+        pytest.param(
+            "store_timeout = 0.04\n" + LEAST,
+            ["store_timeout: must be 0.05 or more, got 0.04 (line 1)"],
+            id="no time for the store",
+        ),
+        pytest.param(
+            "store_timeout = 11\n" + LEAST,
+            ["store_timeout: must be 10 or less, got 11 (line 1)"],
+            id="a store without end",
+        ),
         pytest.param(
             'listen = [{ address = "127.0.0.1:465", submission = true, tls = "implicit", proxy = ["10.0.0.0/8"] }]\n'
             + LEAST,

@@ -23,6 +23,7 @@ _AT_START = (
     "store_password_file",
     "store_insecure",
     "store_replicas",
+    "store_timeout",
     "workers",
     "log",
     "trace",

@@ -30,8 +30,11 @@ from forwarder.store.traces import RedisTraces
 
 __all__ = ["State", "Store", "keep_store", "open_state"]
 
-#: Seconds within which the store must take or give a body, which may be large and waits for the disk.
-QUEUE_TIMEOUT = 5.0
+#: Seconds within which the store must take or give a body, which may be large and waits for the disk; where more patience is
+#: asked for (``store_timeout``), so many times that.
+QUEUE_TIMEOUT, QUEUE_TIMES = 5.0, 2
+#: The part of ``store_timeout`` for which one sentinel or node that is asked the way is waited for: the rest is for the next.
+ASKING = 0.8
 
 
 class Store:
@@ -65,8 +68,16 @@ class Store:
         try:
             # Two connections: a large body must not keep the ledger waiting (docs/decisions/0006).
             replicas = self._settings.store_replicas
-            ledgers = make_client(url, journal=self._journal, replicas=replicas)
-            queues = make_client(url, journal=self._journal, replicas=replicas, timeout=QUEUE_TIMEOUT, scout=ledgers)
+            limit, patience = self._settings.store_timeout, _patience(self._settings)
+            ledgers = make_client(url, journal=self._journal, replicas=replicas, timeout=limit, patience=patience)
+            queues = make_client(
+                url,
+                journal=self._journal,
+                replicas=replicas,
+                timeout=_queue_timeout(self._settings),
+                patience=patience,
+                scout=ledgers,
+            )
             self._clients = [ledgers, queues]
         except StoreUrlError as error:
             raise StartError(f"store: {error}") from error
@@ -195,7 +206,13 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
         if embedded is not None:
             await embedded.start()
         url = embedded.url if embedded is not None else store_url(settings)
-        client = make_client(url, journal=journal, replicas=settings.store_replicas, timeout=QUEUE_TIMEOUT)
+        client = make_client(
+            url,
+            journal=journal,
+            replicas=settings.store_replicas,
+            timeout=_queue_timeout(settings),
+            patience=_patience(settings),
+        )
         ledger = RedisLedger(client, journal=journal)
         standings = RedisStandings(client, ledger, SystemClock(), journal)
         traces = RedisTraces(client, ledger, journal=journal, keep=_seconds(settings))
@@ -210,6 +227,14 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
             await client.close()
         if embedded is not None:
             await embedded.stop()
+
+
+def _queue_timeout(settings: Settings) -> float:
+    return max(QUEUE_TIMEOUT, QUEUE_TIMES * settings.store_timeout)
+
+
+def _patience(settings: Settings) -> float:
+    return ASKING * settings.store_timeout
 
 
 def _seconds(settings: Settings) -> int:

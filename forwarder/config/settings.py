@@ -635,6 +635,8 @@ class Settings(_Table):
     store_insecure: bool = False
     #: ``None``: one with sentinels and clusters, none else.
     store_replicas: Annotated[int, BeforeValidator(values.not_bool), Field(ge=0, le=10)] | None = None
+    #: Seconds for one answer. A command may wait for a group before it as long as that, and a session asks some of them.
+    store_timeout: Annotated[float, BeforeValidator(values.not_bool), Field(ge=0.05, le=10)] = 0.25
     workers: Annotated[int, BeforeValidator(values.not_bool), Field(ge=0, le=1024)] = 1
     tls: Tls = Tls()
     srs: Srs

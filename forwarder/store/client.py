@@ -33,14 +33,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from forwarder.ports import Journal, StoreAway, StoreUntouched
 from forwarder.store.breaker import Breaker
-from forwarder.store.dial import make_dial
+from forwarder.store.dial import PATIENCE, make_dial
 from forwarder.store.url import Address, AnyConnection, StoreUrlError, describe_url, show
 
 __all__ = ["Commands", "Elsewhere", "Script", "StoreClient", "StoreUrlError", "describe_url", "load_script"]
 
 Argument = bytes | str | int
 
-#: Seconds. A local store answers in 1 ms, one with a slow disk in 50 ms; a mail session can afford this twice.
+#: Seconds, where the configuration names no others (``store_timeout``). A local store answers in 1 ms, one with a slow disk in
+#: 50 ms; a mail session can afford this twice.
 DEFAULT_TIMEOUT = 0.25
 #: Seconds for which an unreachable store is not asked again.
 DEFAULT_PAUSE = 0.5
@@ -158,9 +159,10 @@ async def _time_limit(seconds: float) -> AsyncIterator[None]:
 class StoreClient:
     """Commands and scripts on one server. Everything raises ``StoreAway`` and no other error of the store's.
 
-    ``replicas``: a write counts only when so many replicas have it (WAIT, on the same connection as the write). ``scout``:
-    another client of the same server, with less patience: what that one finds away is asked here by one call at a time, and if
-    that is answered the server is only slow. ``node``: that one of a cluster. Raises StoreUrlError.
+    ``patience``: seconds for one sentinel, or one server that it names. ``replicas``: a write counts only when so many
+    replicas have it (WAIT, on the same connection as the write). ``scout``: another client of the same server, with less
+    patience: what that one finds away is asked here by one call at a time, and if that is answered the server is only slow.
+    ``node``: that one of a cluster. Raises StoreUrlError.
     """
 
     def __init__(
@@ -170,11 +172,12 @@ class StoreClient:
         journal: Journal,
         timeout: float = DEFAULT_TIMEOUT,
         pause: float = DEFAULT_PAUSE,
+        patience: float = PATIENCE,
         replicas: int = 0,
         scout: StoreClient | None = None,
         node: Address | None = None,
     ) -> None:
-        self._dial = make_dial(url, timeout, replicas, node)
+        self._dial = make_dial(url, timeout, patience, replicas, node)
         self._connection: AnyConnection | None = None
         #: For the log.
         self.where = describe_url(url) if node is None else show(node)

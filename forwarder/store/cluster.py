@@ -23,7 +23,7 @@ from redis.crc import key_slot
 
 from forwarder.ports import Journal, StoreAway, StoreUntouched
 from forwarder.store.client import DEFAULT_PAUSE, DEFAULT_TIMEOUT, Argument, Elsewhere, Script, StoreClient
-from forwarder.store.dial import ask_once
+from forwarder.store.dial import PATIENCE, ask_once
 from forwarder.store.url import Address, ParsedUrl, StoreUrlError, describe_url, parse_store_url
 
 __all__ = ["ClusterClient", "make_client"]
@@ -45,7 +45,7 @@ class _Range:
 
 
 class ClusterClient:
-    """``scout``: as in ``StoreClient``, node by node."""
+    """``scout``: as in ``StoreClient``, node by node. ``patience``: seconds for one node that is asked for the map."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class ClusterClient:
         journal: Journal,
         timeout: float = DEFAULT_TIMEOUT,
         pause: float = DEFAULT_PAUSE,
+        patience: float = PATIENCE,
         replicas: int = 0,
         scout: ClusterClient | None = None,
     ) -> None:
@@ -65,6 +66,7 @@ class ClusterClient:
         self._journal = journal
         self._timeout = timeout
         self._pause = pause
+        self._patience = patience
         self._replicas = replicas
         self._scout = scout
         self._nodes: dict[Address, StoreClient] = {}
@@ -208,7 +210,10 @@ class ClusterClient:
         known = dict.fromkeys([*(one for one in self._slots if one is not None), *self._parsed.hosts])
         asked = list(known)[:_ASKED]
         answers = await asyncio.gather(
-            *(ask_once(self._parsed.connection(one, self._timeout), "CLUSTER", "SHARDS") for one in asked)
+            *(
+                ask_once(self._parsed.connection(one, self._timeout), "CLUSTER", "SHARDS", patience=self._patience)
+                for one in asked
+            )
         )
         views: Counter[frozenset[_Range]] = Counter()
         replicas: dict[Address, int] = {}
@@ -241,18 +246,24 @@ def make_client(
     replicas: int | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     pause: float = DEFAULT_PAUSE,
+    patience: float = PATIENCE,
     scout: StoreClient | ClusterClient | None = None,
 ) -> StoreClient | ClusterClient:
-    """What speaks to the store of this URL. ``replicas``: by default one where the URL is of sentinels or a cluster. Raises
-    StoreUrlError."""
+    """What speaks to the store of this URL. ``timeout``: seconds for an answer; ``pause``: for which an unreachable server is
+    not asked again; ``patience``: for one of several servers that say where the primary is. ``replicas``: by default one where
+    the URL is of sentinels or a cluster. Raises StoreUrlError."""
     kind = parse_store_url(url).kind
     if replicas is None:
         replicas = 0 if kind == "server" else 1
     if kind == "cluster":
         assert not isinstance(scout, StoreClient)
-        return ClusterClient(url, journal=journal, timeout=timeout, pause=pause, replicas=replicas, scout=scout)
+        return ClusterClient(
+            url, journal=journal, timeout=timeout, pause=pause, patience=patience, replicas=replicas, scout=scout
+        )
     assert not isinstance(scout, ClusterClient)
-    return StoreClient(url, journal=journal, timeout=timeout, pause=pause, replicas=replicas, scout=scout)
+    return StoreClient(
+        url, journal=journal, timeout=timeout, pause=pause, patience=patience, replicas=replicas, scout=scout
+    )
 
 
 async def _asking(node: StoreClient, command: Sequence[Argument], *, again: bool) -> Any:

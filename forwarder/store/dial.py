@@ -21,9 +21,10 @@ from redis.exceptions import RedisError
 
 from forwarder.store.url import Address, AnyConnection, ParsedUrl, StoreUrlError, parse_store_url, show
 
-__all__ = ["Dial", "Opened", "ask_once", "make_dial"]
+__all__ = ["PATIENCE", "Dial", "Opened", "ask_once", "make_dial"]
 
-#: Seconds for which one sentinel, or one server that it names, is waited for.
+#: Seconds for which one sentinel, one server that it names, or one node of a cluster is waited for: less than for an answer, of
+#: which that is a part where the connection has to be opened first.
 PATIENCE = 0.2
 
 
@@ -42,11 +43,11 @@ class Dial(Protocol):
         """A connection that can be written to. Raises redis-py's errors and OSError; cancelled, it leaves nothing open."""
 
 
-def make_dial(url: str, timeout: float, replicas: int, node: Address | None) -> Dial:
-    """``node``: that one of the cluster. Raises StoreUrlError."""
+def make_dial(url: str, timeout: float, patience: float, replicas: int, node: Address | None) -> Dial:
+    """``patience``: seconds for one of several servers. ``node``: that one of the cluster. Raises StoreUrlError."""
     parsed = parse_store_url(url)
     if parsed.kind == "sentinel":
-        return BySentinels(parsed, timeout, replicas)
+        return BySentinels(parsed, timeout, patience, replicas)
     if parsed.kind == "cluster" and node is None:
         raise StoreUrlError("store: a cluster is more than one server")
     return OneServer(parsed, timeout, node)
@@ -67,9 +68,10 @@ class OneServer:
 class BySentinels:
     """The primary of the service. ``replicas``: how many must have a write; where sentinels know of fewer, all of those."""
 
-    def __init__(self, url: ParsedUrl, timeout: float, replicas: int) -> None:
+    def __init__(self, url: ParsedUrl, timeout: float, patience: float, replicas: int) -> None:
         self._url = url
         self._timeout = timeout
+        self._patience = patience
         self._replicas = replicas
 
     async def open(self) -> Opened:
@@ -81,7 +83,7 @@ class BySentinels:
             tried.add(address)
             connection = self._url.connection(address, self._timeout)
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(self._patience):
                     await connection.connect()  # type: ignore[no-untyped-call]
                     role = await ask_on(connection, "ROLE")
                 if role[0] == b"master":
@@ -111,7 +113,7 @@ class BySentinels:
     async def _ask(self, sentinel: Address) -> tuple[Address, int] | None:
         connection, service = self._url.sentinel_connection(sentinel, self._timeout), self._url.service
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 await connection.connect()  # type: ignore[no-untyped-call]
                 place = await ask_on(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
                 if place is None:
@@ -130,10 +132,10 @@ async def ask_on(connection: AnyConnection, *command: str) -> Any:
     return await connection.read_response()
 
 
-async def ask_once(connection: AnyConnection, *command: str) -> Any:
-    """One command, over a connection for it alone. ``None`` where nobody answers, or not that."""
+async def ask_once(connection: AnyConnection, *command: str, patience: float) -> Any:
+    """One command, over a connection for it alone. ``None`` where nobody answers within ``patience`` seconds, or not that."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             await connection.connect()  # type: ignore[no-untyped-call]
             return await ask_on(connection, *command)
     except (RedisError, OSError):

@@ -47,6 +47,7 @@ CONFIG = """\
 hostname = "mx.f{n}.test"
 listen = ["{host}:{port}"]
 state_dir = "state"
+store_timeout = 5
 
 [srs]
 domain = "f{n}.test"

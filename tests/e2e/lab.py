@@ -24,12 +24,14 @@ from forwarder.store.server import EmbeddedStore
 from tests.e2e.signing import signed
 from tests.fakes import MemoryJournal
 from tests.peers.dns_server import DnsServer, run_dns_server, zone_text
+from tests.waiting import PATIENT
 
 CONFIG = """\
 hostname = "mx.fwd.test"
 listen = ["127.0.0.25:{port}"{listeners}]
 state_dir = "state"
 store = "{store}"
+store_timeout = {store_timeout}
 {top}
 
 [srs]
@@ -142,7 +144,7 @@ class Lab:
 
     @staticmethod
     async def next(receiver: Receiver) -> Received:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await receiver.waiting.get()
 
 
@@ -221,6 +223,7 @@ async def lab(
     folder: Path,
     *,
     store: str = "embedded",
+    store_timeout: float = PATIENT,
     top: str = "",
     relay: str = "",
     aliases: str = "",
@@ -233,7 +236,8 @@ async def lab(
 ) -> AsyncIterator[Lab]:
     """The whole lab, started and stopped. ``listeners``: more of them, as in the file. ``zone`` adds names or replaces them; the
     rest goes into the configuration. ``resolver`` makes of the zone's text the address of one that validates; without it the
-    lab's own server is asked. ``port`` is where everybody listens."""
+    lab's own server is asked. ``port`` is where everybody listens. ``store_timeout``: seconds; HASTY for what is about a store
+    that does not answer."""
     demo_lab.make_keys(folder / "keys")
     at = folder / "keys"
     texts = {}
@@ -264,6 +268,7 @@ async def lab(
                 dns_timeout=dns_timeout,
                 dns_more="trust_ad = true" if resolver else "",
                 store=store,
+                store_timeout=store_timeout,
                 top=top,
                 relay=relay,
                 aliases=aliases,

@@ -11,7 +11,7 @@ from tests.e2e.lab import MESSAGE, lab
 from tests.e2e.test_smuggling import Wire
 from tests.e2e.test_store_away import store_stopped, until_250
 from tests.peers.postfix import needs_postfix, needs_root, postfix
-from tests.waiting import until
+from tests.waiting import HASTY, until
 
 #: Where a mail server of ours stands in front of the service.
 FRONT = "127.0.0.51"
@@ -234,7 +234,7 @@ async def test_networks_of_ours_and_postmaster_never_wait(tmp_path: Path) -> Non
 
 
 async def test_with_the_store_away_nobody_waits(tmp_path: Path) -> None:
-    async with lab(tmp_path, extra=GREYLIST.replace("0.3", "300"), zone=UNKNOWN) as it:
+    async with lab(tmp_path, store_timeout=HASTY, extra=GREYLIST.replace("0.3", "300"), zone=UNKNOWN) as it:
         with store_stopped(it):
             assert (await it.send(MESSAGE)).startswith("250")
         assert it.events("ledger.away")[0]["step"] == "greylist"

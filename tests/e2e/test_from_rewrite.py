@@ -26,6 +26,7 @@ from tests.e2e.lab import MESSAGE, Lab, lab, store_of
 from tests.e2e.signing import signed
 from tests.e2e.test_store_away import until_250
 from tests.peers.smtp_sink import DEFAULT, SmtpSink
+from tests.waiting import HASTY
 
 #: As Gmail words it, with the codes on each line.
 GMAIL = (
@@ -331,7 +332,7 @@ async def test_only_who_refused_it_gets_the_other_form(tmp_path: Path) -> None:
 
 
 async def test_with_the_store_away_it_is_refused_and_taken_all_the_same(tmp_path: Path) -> None:
-    async with lab(tmp_path) as it:
+    async with lab(tmp_path, store_timeout=HASTY) as it:
         pid = it.app.store_pid
         assert pid is not None
         refused = refuse_senders_from(it)
@@ -361,7 +362,7 @@ async def test_an_author_that_does_not_fit_into_the_address_is_kept_in_the_store
 
 
 async def test_an_author_that_cannot_be_kept_keeps_its_from(tmp_path: Path) -> None:
-    async with lab(tmp_path) as it:
+    async with lab(tmp_path, store_timeout=HASTY) as it:
         pid = it.app.store_pid
         assert pid is not None
         refused = refuse_senders_from(it)

@@ -17,7 +17,7 @@ from forwarder.config import load
 from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.fakes import MemoryJournal
 from tests.peers.smtp_sink import DEFAULT, Drip, SmtpSink
-from tests.waiting import until
+from tests.waiting import HASTY, until
 
 METRICS = '[metrics]\nlisten = ["127.0.0.1:0"]\n'
 OTHER = "127.0.0.51"
@@ -116,7 +116,7 @@ async def test_the_numbers_are_those_of_the_mail(tmp_path: Path) -> None:
 
 
 async def test_who_sends_is_ready_who_stops_or_has_no_store_is_not(tmp_path: Path) -> None:
-    async with lab(tmp_path, extra=METRICS, zone=ZONE, aliases=ALIASES) as it:
+    async with lab(tmp_path, store_timeout=HASTY, extra=METRICS, zone=ZONE, aliases=ALIASES) as it:
         assert await get(it, "/healthz") == (200, "alive\n")
         assert await get(it, "/readyz") == (200, "ready\n")
         pid = it.app.store_pid

@@ -20,7 +20,7 @@ from forwarder.cli.demo_lab import SINK, Received
 from forwarder.config import load
 from tests.e2e.lab import MESSAGE, Lab, bounce_of, lab, store_of
 from tests.peers.smtp_sink import DEFAULT, DROP, Drip, SmtpSink
-from tests.waiting import until
+from tests.waiting import HASTY, until
 
 OTHER = "127.0.0.51"
 SOON = "[queue]\nfirst_retry = 0.05\nmax_retry = 0.1\n"
@@ -205,7 +205,7 @@ async def test_a_domain_may_differ(tmp_path: Path) -> None:
 
 
 async def test_the_store_goes_while_a_message_has_to_be_held(tmp_path: Path) -> None:
-    async with lab(tmp_path, zone=ZONE, aliases=ALIASES, extra=SOON) as it:
+    async with lab(tmp_path, store_timeout=HASTY, zone=ZONE, aliases=ALIASES, extra=SOON) as it:
         pid = it.app.store_pid
         assert pid is not None
 
@@ -219,7 +219,7 @@ async def test_the_store_goes_while_a_message_has_to_be_held(tmp_path: Path) -> 
                 assert (await send(it, sent)).startswith("451")
             finally:
                 os.kill(pid, signal.SIGCONT)
-            for _ in range(100):
+            for _ in range(600):
                 if (await send(it, sent)).startswith("250"):
                     break
                 await asyncio.sleep(0.05)

@@ -13,6 +13,7 @@ import pytest
 from forwarder.cli.demo_lab import SINK
 from forwarder.model import Address
 from tests.e2e.lab import MESSAGE, Lab, lab
+from tests.waiting import HASTY
 
 #: Nothing asks for signatures, so that mail is counted and not refused for something else.
 rated = functools.partial(lab, zone={"mailkey.sender.test": {}, "_dmarc.sender.test": {}})
@@ -142,7 +143,7 @@ async def test_an_unsigned_body_of_one_author_that_is_sent_again_and_again_waits
 
 
 async def test_with_the_store_away_the_same_numbers_hold_in_memory(tmp_path: Path) -> None:
-    async with rated(tmp_path, extra="[rates]\nalias = 3") as it:
+    async with rated(tmp_path, store_timeout=HASTY, extra="[rates]\nalias = 3") as it:
         pid = it.app.store_pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)

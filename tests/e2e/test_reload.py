@@ -32,7 +32,7 @@ from forwarder.keys import KeyFile, dkim_record, generate_ed25519, load_key, mai
 from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.e2e.test_keys import judge, publish, signers
 from tests.peers.smtp_sink import Drip, SmtpSink
-from tests.waiting import until
+from tests.waiting import HASTY, until
 
 SESSIONS = 6
 MESSAGES = 300
@@ -386,7 +386,7 @@ async def test_a_queued_attempt_is_not_broken_off_by_reloads(tmp_path: Path) -> 
 
 
 async def test_what_was_delivered_without_the_store_is_remembered_over_a_reload(tmp_path: Path) -> None:
-    async with lab(tmp_path) as it:
+    async with lab(tmp_path, store_timeout=HASTY) as it:
         assert (await it.send(it.signed())).startswith("250")
         await it.next(it.sink)
         again = it.signed(MESSAGE.replace(b"<one@", b"<two@"))

@@ -10,6 +10,7 @@ import pytest
 
 from forwarder.cli.demo_lab import SINK
 from tests.e2e.lab import Lab, lab
+from tests.waiting import HASTY
 
 ALIASES = "\n".join(f'a{one} = ["one@sink.test"]' for one in range(6))
 LIMIT = "[mailkey]\nreplay_recipients = 3"
@@ -80,7 +81,7 @@ async def test_a_replay_goes_on_marked_where_the_domain_is_rolling_out(
 
 
 async def test_with_the_store_away_mail_flows_uncounted(tmp_path: Path) -> None:
-    async with lab(tmp_path, aliases=ALIASES, extra=LIMIT) as it:
+    async with lab(tmp_path, store_timeout=HASTY, aliases=ALIASES, extra=LIMIT) as it:
         data = await seen_by_three(it)
         pid = it.app.store_pid
         assert pid is not None

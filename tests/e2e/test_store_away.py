@@ -15,12 +15,15 @@ from forwarder import dispatch
 from forwarder.app import App
 from forwarder.cli.demo_lab import FORWARDER, SENDER
 from forwarder.config import load
+from forwarder.store.dial import PATIENCE
 from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.e2e.test_outage import LONG, OTHER, TWO_HOSTS, gone, started, team
 from tests.e2e.test_smuggling import Wire
 from tests.peers.chaos import ChaosProxy, Weather
 from tests.peers.smtp_sink import DEFAULT, Action, Drip, SmtpSink
+from tests.peers.topologies import sentinels
 from tests.peers.valkey import valkey
+from tests.waiting import HASTY, PATIENT, until
 
 SLOW = 'slow = ["two@other.test"]'
 SOON = "[queue]\nfirst_retry = 0.05\nmax_retry = 0.1\n"
@@ -40,9 +43,9 @@ def store_stopped(it: Lab) -> Iterator[None]:
 
 
 async def until_250(attempt: Callable[[], Awaitable[str]]) -> None:
-    """A sender that retries, in quick motion: five seconds of it."""
+    """A sender that retries, in quick motion: half a minute of it, since a store of a busy machine may be away once more."""
     answer = ""
-    for _ in range(100):
+    for _ in range(600):
         answer = await attempt()
         if answer.startswith("250"):
             return
@@ -50,17 +53,9 @@ async def until_250(attempt: Callable[[], Awaitable[str]]) -> None:
     raise AssertionError(answer)
 
 
-async def until(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never came true")
-
-
 @pytest.mark.parametrize("what", ["several destinations", "opaque sender", "report"])
 async def test_the_first_to_meet_an_outage_is_not_held_off_after_it(tmp_path: Path, what: str) -> None:
-    async with lab(tmp_path, zone=TWO_HOSTS) as it, SmtpSink(host=OTHER, port=it.port) as other:
+    async with lab(tmp_path, store_timeout=HASTY, zone=TWO_HOSTS) as it, SmtpSink(host=OTHER, port=it.port) as other:
         assert (await it.send(it.signed())).startswith("250")
         before = await it.next(it.sink)
         several, opaque = team(it), it.signed(sender=LONG)
@@ -84,10 +79,38 @@ async def test_the_first_to_meet_an_outage_is_not_held_off_after_it(tmp_path: Pa
         assert it.sink.waiting.empty()
 
 
+async def test_a_store_that_may_take_its_time_is_waited_for(tmp_path: Path) -> None:
+    async with lab(tmp_path, store_timeout=PATIENT, zone=TWO_HOSTS) as it, SmtpSink(host=OTHER, port=it.port) as other:
+        with store_stopped(it):
+            answer = asyncio.ensure_future(it.send(team(it), recipient="team@fwd.test"))
+            # The fault itself: longer than a store may take by default, or with a group before.
+            await asyncio.sleep(3 * HASTY)
+        assert (await answer).startswith("250")
+        assert len(other.messages) == 1
+        assert not it.events("store_away")
+
+
+async def test_so_are_sentinels_that_are_asked_where_it_is(tmp_path: Path) -> None:
+    async with (
+        sentinels(tmp_path / "valkeys") as store,
+        ChaosProxy(("127.0.0.1", store.ports[0]), weather=lambda: Weather(delay=0.6 * PATIENCE)) as net,
+        lab(
+            tmp_path,
+            store=f"redis+sentinel://127.0.0.1:{net.port}/mail",
+            store_timeout=PATIENT,
+            zone=TWO_HOSTS,
+        ) as it,
+        SmtpSink(host=OTHER, port=it.port) as other,
+    ):
+        assert (await it.send(team(it), recipient="team@fwd.test")).startswith("250")
+        assert len(other.messages) == 1
+        assert not it.events("store_away")
+
+
 async def test_what_was_delivered_while_the_store_stood_still_is_remembered_afterwards(tmp_path: Path) -> None:
     script = {"DOT": LATE}
     async with (
-        lab(tmp_path, zone=TWO_HOSTS, aliases=SLOW) as it,
+        lab(tmp_path, store_timeout=HASTY, zone=TWO_HOSTS, aliases=SLOW) as it,
         SmtpSink(script, host=OTHER, port=it.port) as other,
     ):
         sent = it.signed(recipients=("slow@fwd.test",))
@@ -134,7 +157,14 @@ async def test_what_the_queue_may_have_is_not_delivered_past_a_store_that_is_awa
     async with (
         valkey(tmp_path / "valkey") as store,
         ChaosProxy(("127.0.0.1", store.port)) as net,
-        lab(tmp_path, zone=TWO_HOSTS, aliases=SLOW, store=f"redis://127.0.0.1:{net.port}", extra=SOON) as it,
+        lab(
+            tmp_path,
+            store_timeout=HASTY,
+            zone=TWO_HOSTS,
+            aliases=SLOW,
+            store=f"redis://127.0.0.1:{net.port}",
+            extra=SOON,
+        ) as it,
         SmtpSink({"DOT": [b"451 4.2.0 not now\r\n", DEFAULT, lose, DEFAULT]}, host=OTHER, port=it.port) as other,
     ):
         first, second = (
@@ -155,7 +185,7 @@ async def test_what_the_queue_may_have_is_not_delivered_past_a_store_that_is_awa
 
 @pytest.mark.parametrize("back", [False, True], ids=["still away", "back by then"])
 async def test_what_was_delivered_without_the_store_is_not_delivered_again(tmp_path: Path, back: bool) -> None:
-    async with lab(tmp_path) as it:
+    async with lab(tmp_path, store_timeout=HASTY) as it:
         sent = it.signed()
         with store_stopped(it):
             assert (await it.send(sent)).startswith("250 2.0.0 delivered")
@@ -173,7 +203,7 @@ async def test_what_was_delivered_without_the_store_is_not_delivered_again(tmp_p
 
 async def test_a_retry_while_the_first_attempt_goes_on_without_the_store_makes_no_second_one(tmp_path: Path) -> None:
     async with (
-        lab(tmp_path, zone=TWO_HOSTS, aliases=SLOW, relay="in_session = 0.2") as it,
+        lab(tmp_path, store_timeout=HASTY, zone=TWO_HOSTS, aliases=SLOW, relay="in_session = 0.2") as it,
         SmtpSink({"DOT": LATE}, host=OTHER, port=it.port) as other,
     ):
         sent = it.signed(recipients=("slow@fwd.test",))
@@ -189,7 +219,7 @@ async def test_of_all_that_was_delivered_without_the_store_reports_find_their_wa
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     monkeypatch.setattr(dispatch, "MAX_LATE", 3)
-    async with lab(tmp_path) as it:
+    async with lab(tmp_path, store_timeout=HASTY) as it:
         with store_stopped(it):
             for number in range(4):
                 sender = f"bob{number}@sender.test"
@@ -220,7 +250,14 @@ async def test_a_store_too_slow_for_the_ledger_still_holds_mail_and_lets_it_out(
     async with (
         valkey(tmp_path / "valkey") as store,
         ChaosProxy(("127.0.0.1", store.port)) as net,
-        lab(tmp_path, zone=TWO_HOSTS, aliases=SLOW, store=f"redis://127.0.0.1:{net.port}", extra=SOON) as it,
+        lab(
+            tmp_path,
+            store_timeout=HASTY,
+            zone=TWO_HOSTS,
+            aliases=SLOW,
+            store=f"redis://127.0.0.1:{net.port}",
+            extra=SOON,
+        ) as it,
         SmtpSink({"DOT": not_before_it_is_held}, host=OTHER, port=it.port) as other,
     ):
         assert (await it.send(it.signed())).startswith("250 2.0.0 delivered")

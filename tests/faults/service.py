@@ -15,6 +15,7 @@ from typing import Any
 
 from forwarder.cli import demo_lab
 from tests.suites import ROOT
+from tests.waiting import PATIENT
 
 LISTEN, SINK, SOURCE = "127.0.0.25", "127.0.0.50", "127.0.0.10"
 
@@ -23,6 +24,7 @@ hostname = "{hostname}"
 listen = ["{listen}:{port}"]
 state_dir = "state"
 store = "{store}"
+store_timeout = {store_timeout}
 [srs]
 domain = "fwd.test"
 secret_file = "keys/srs.secret"
@@ -126,6 +128,7 @@ async def service(
     folder: Path,
     *,
     store: str = "embedded",
+    store_timeout: float = PATIENT,
     relay: str = "",
     queue: str = "",
     aliases: str = "",
@@ -137,7 +140,7 @@ async def service(
     port: int | None = None,
 ) -> AsyncIterator[Service]:
     """Configured and started; ended with the block. ``retry``: seconds until the first, and between any two at most. Keys that
-    are there are used."""
+    are there are used. ``store_timeout``: seconds; HASTY for what is about a store that does not answer."""
     if not (folder / "keys").exists():
         demo_lab.make_keys(folder / "keys")
     port = port or demo_lab.free_port(host, SINK, SOURCE)
@@ -148,6 +151,7 @@ async def service(
             listen=host,
             port=port,
             store=store,
+            store_timeout=store_timeout,
             relay=relay,
             queue=queue,
             aliases=aliases,

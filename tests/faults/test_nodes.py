@@ -30,7 +30,7 @@ from tests.faults.test_workers import report
 from tests.peers.smtp_sink import DEFAULT, HANG, SmtpSink
 from tests.peers.topologies import Cluster, Sentinels, cluster, sentinels
 from tests.peers.valkey import Valkey, valkey
-from tests.waiting import until
+from tests.waiting import HASTY, PATIENT, until
 
 MESSAGES = int(os.environ.get("FAULT_NODES_MESSAGES", "120"))
 DEATHS = int(os.environ.get("FAULT_NODES_DEATHS", "2"))
@@ -85,6 +85,7 @@ async def nodes(folder: Path, *, lease: float = 2) -> AsyncIterator[Nodes]:
             node = service(
                 own,
                 store=store.url,
+                store_timeout=PATIENT if STORE == "server" else HASTY,
                 lease=lease,
                 # A busy machine needs long to start a node.
                 relay="in_session = 120",
@@ -125,7 +126,7 @@ async def lose_primary(store: Cluster | Sentinels) -> None:
     replicas = [store.servers[owner + 3]] if isinstance(store, Cluster) else store.servers[1:]
     await store.servers[owner].kill()
     async with asyncio.timeout(30):
-        while all([(await one.ask("ROLE"))[0] != b"master" for one in replicas]):  # noqa: ASYNC110 - a server tells nobody
+        while not any([await one.is_primary() for one in replicas]):  # noqa: ASYNC110 - a server tells nobody
             await asyncio.sleep(0.05)
 
 

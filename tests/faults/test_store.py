@@ -27,7 +27,7 @@ from tests.peers.chaos import ChaosProxy, Weather
 from tests.peers.disk import MB, leave, small_disk
 from tests.peers.smtp_sink import DEFAULT, Action, SmtpSink
 from tests.peers.valkey import Valkey, stopped, valkey
-from tests.waiting import until
+from tests.waiting import HASTY, until
 
 #: Messages that finish in session, at least; more where the faults last longer. A quarter as many have to be held.
 MESSAGES = int(os.environ.get("FAULT_STORE_MESSAGES", "120"))
@@ -185,7 +185,7 @@ def stands_still(pid: Callable[[], int]) -> Fault:
 
 @pytest.mark.timeout(RUN)
 async def test_the_embedded_store_fails_in_every_way_and_mail_flows(tmp_path: Path) -> None:
-    async with service(tmp_path) as it:
+    async with service(tmp_path, store_timeout=HASTY) as it:
         faults = [*[(KILLED, dies(it))] * KILLS, (STILL, stands_still(lambda: pid_of(it)))]
         await run(it, faults)
 
@@ -209,7 +209,7 @@ needs_time = pytest.mark.skipif(
 @pytest.mark.timeout(RUN)
 async def test_the_embedded_stores_disk_is_full_and_mail_flows(tmp_path: Path) -> None:
     with small_disk(tmp_path / "state", 256 * MB) as disk:
-        async with service(tmp_path) as it:
+        async with service(tmp_path, store_timeout=HASTY) as it:
             await run(it, [("without a disk", is_full(disk))] * 3)
 
 
@@ -269,7 +269,7 @@ async def test_a_store_of_ones_own_fails_in_every_way_and_mail_flows(tmp_path: P
     async with (
         valkey(tmp_path / "valkey") as store,
         ChaosProxy(("127.0.0.1", store.port)) as net,
-        service(tmp_path, store=f"redis://127.0.0.1:{net.port}") as it,
+        service(tmp_path, store_timeout=HASTY, store=f"redis://127.0.0.1:{net.port}") as it,
     ):
         no, set_ = ("CONFIG SET min-replicas-to-write", "CONFIG SET maxmemory")
         faults = [
@@ -289,7 +289,7 @@ async def test_a_store_of_ones_own_fails_in_every_way_and_mail_flows(tmp_path: P
 async def test_the_disk_of_a_store_of_ones_own_is_full_and_mail_flows(tmp_path: Path) -> None:
     """With ``appendfsync everysec`` the server does not end, but refuses every write (MISCONF)."""
     with small_disk(tmp_path / "valkey", 256 * MB) as disk:
-        async with valkey(disk) as store, service(tmp_path, store=store.url) as it:
+        async with valkey(disk) as store, service(tmp_path, store_timeout=HASTY, store=store.url) as it:
             await store.ask("CONFIG", "SET", "appendfsync", "everysec")
             await run(it, [("without a disk", is_full(disk))] * 3)
             assert any("MISCONF" in one["reason"] for one in it.events("store_refused"))

@@ -76,6 +76,13 @@ class Valkey:
         finally:
             await client.close()
 
+    async def is_primary(self) -> bool:
+        """By its own word. ``False`` too where it hangs up, as on everybody in the moment in which it becomes one."""
+        try:
+            return bool((await self.ask("ROLE"))[0] == b"master")
+        except StoreAway:
+            return False
+
     async def kill(self) -> None:
         """-9, and gone when this returns."""
         assert self.process is not None

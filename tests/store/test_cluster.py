@@ -12,7 +12,9 @@ from redis.crc import key_slot
 from forwarder.ports import StoreAway, StoreUntouched
 from forwarder.store.client import StoreUrlError, load_script
 from forwarder.store.cluster import ClusterClient, make_client
+from forwarder.store.dial import PATIENCE
 from tests.fakes import MemoryJournal
+from tests.peers.chaos import ChaosProxy, Weather
 from tests.peers.topologies import Cluster, cluster
 from tests.peers.valkey import stopped
 from tests.store.servers import BOUND
@@ -109,6 +111,21 @@ async def _read(client: ClusterClient, key: bytes) -> bytes:
             await asyncio.sleep(0.05)
         else:
             return value
+
+
+async def test_a_node_that_is_asked_for_the_map_has_the_time_that_it_was_given(nodes: Cluster) -> None:
+    slow = Weather(delay=PATIENCE)
+    async with ChaosProxy(("127.0.0.1", nodes.servers[0].port), weather=lambda: slow) as net:
+        url = f"redis+cluster://127.0.0.1:{net.port}"
+        hasty = make_client(url, journal=MemoryJournal(), timeout=BOUND)
+        patient = make_client(url, journal=MemoryJournal(), timeout=BOUND, patience=BOUND)
+        try:
+            with pytest.raises(StoreAway, match="does not answer"):
+                await hasty.command("GET", b"{tag}:key")
+            assert await patient.command("GET", b"{tag}:key") is None
+        finally:
+            await hasty.close()
+            await patient.close()
 
 
 async def test_where_no_node_answers_the_store_is_away(tmp_path: Path) -> None:
