@@ -110,7 +110,7 @@ async def test_a_slow_list_counts_nothing_and_keeps_nobody_waiting() -> None:
     async with run_dns_server(ZONE) as server:
         server.faults["99.2.0.192.bl.example"] = "TIMEOUT"
         resolver = DnsResolver([server.address], monotonic=asyncio.get_running_loop().time)
-        callers = DnsCallers(resolver, LISTS, MemoryJournal(), timeout=0.2)
+        callers = DnsCallers(resolver, LISTS, MemoryJournal(), timeout=1)
         found = await callers.look_up(V4)
         assert [one.zone for one in found.listed] == ["wl.example"]
         await callers.aclose()

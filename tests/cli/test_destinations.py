@@ -74,7 +74,7 @@ async def test_what_waits_for_a_paused_destination_is_not_sent_until_a_probe_may
             facts = json.loads((await command(it, capsys, "queue", "ls", "--json"))[1])
             return facts["state"] == "waiting" and facts["due_in"] > 30 and facts["attempts"] == 0
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not await waits():
                 pass
         assert not other.messages

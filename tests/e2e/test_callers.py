@@ -99,7 +99,7 @@ async def test_nothing_waits_for_the_lists_but_rcpt(tmp_path: Path) -> None:
     async with lab(tmp_path, top=DNSBL, zone=LISTED) as it:
         it.dns.gate.clear()
         reader, writer = await asyncio.open_connection(FORWARDER, it.port, local_addr=(SENDER, 0))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert (await reader.readline()).startswith(b"220 ")
             await until(lambda: ("10.0.0.127.bl.test", "A", "udp") in it.dns.queries)
             writer.write(b"EHLO mx.sender.test\r\n")

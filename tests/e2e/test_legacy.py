@@ -105,7 +105,7 @@ class Prober:
 
     async def _answer(self) -> str:
         assert self._open is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while line := (await self._open[0].readline()).decode():
                 if line[3:4] != "-":
                     return line.strip()

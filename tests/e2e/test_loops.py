@@ -41,7 +41,7 @@ async def test_a_loop_through_a_queue_ends_with_one_report(tmp_path: Path, first
     aliases = {n: ROUND[n] + (held if n == first else "") for n in (1, 2)}
     async with chain(tmp_path, running=(1, 2), aliases=aliases) as row:
         assert (await send(row)).startswith("250")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             report = await row.sender.waiting.get()
         assert report.recipients == ("bob@sender.test",)
         assert b"Status: 5.4.6" in report.data

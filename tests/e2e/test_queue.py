@@ -245,7 +245,7 @@ async def test_a_fault_while_some_of_it_is_queued_makes_no_second_copy_of_the_re
         sent = it.signed(recipients=("mixed@fwd.test",))
         assert (await send(it, sent, "mixed@fwd.test")).startswith("451 4.3.0")
         answer = ""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not answer.startswith("250"):
                 answer = await send(it, sent, "mixed@fwd.test")
         assert sorted(one.rcpts for one in other.messages) == [[b"TO:<late@other.test>"], [b"TO:<now@other.test>"]]

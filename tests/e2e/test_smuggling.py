@@ -35,7 +35,7 @@ class Wire:
 
     async def line(self) -> str:
         """The last line of the next reply; empty where the server has closed."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 line = (await self._reader.readline()).decode()
                 if line[3:4] != "-":

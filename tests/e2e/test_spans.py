@@ -86,7 +86,7 @@ async def test_without_a_collector_mail_goes_on_and_what_was_lost_is_counted(tmp
     async with lab(tmp_path, extra=f'[otel]\nendpoint = "{nobody}"\n') as it:
         assert (await it.send(it.signed())).startswith("250")
         await it.next(it.sink)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await it.app.stop()
     (dropped,) = it.journal.named("spans.dropped")
     assert dropped == {"count": 5, "endpoint": nobody}

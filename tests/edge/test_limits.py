@@ -216,11 +216,12 @@ async def test_a_message_that_drips_is_ended_long_before_its_time_is_over() -> N
         await client.ready()
         await client.say(b"DATA\r\n")
         begun = time.monotonic()
-        while not client.reader.at_eof() and time.monotonic() - begun < 5:
+        while not client.reader.at_eof() and time.monotonic() - begun < 30:
             client.writer.write(b"x")
-            if await asyncio.wait_for(_line_within(client.reader), 5) == f"{reply.TOO_SLOW}\r\n".encode():
+            if await asyncio.wait_for(_line_within(client.reader), 30) == f"{reply.TOO_SLOW}\r\n".encode():
                 break
-        assert 0.2 < time.monotonic() - begun < 3
+        # Its time is a minute; a busy machine stands still for seconds at the most.
+        assert 0.2 < time.monotonic() - begun < 20
         assert it.journal.named("session.timeout")[0]["reason"] == reply.TOO_SLOW.text
 
 
@@ -246,11 +247,12 @@ async def test_a_message_that_keeps_its_rate_is_not_hurried() -> None:
 async def test_a_command_that_drips_has_the_time_of_a_command() -> None:
     async with edge(command_timeout=0.3) as (client, it):
         begun = time.monotonic()
-        while time.monotonic() - begun < 5:
+        # If each octet began its time anew, this would go on to the end.
+        while time.monotonic() - begun < 10:
             client.writer.write(b"x")
             if await _line_within(client.reader):
                 break
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 10
         assert it.journal.named("session.timeout")[0]["reason"] == reply.TIMED_OUT.text
 
 
@@ -258,13 +260,13 @@ async def test_a_command_that_drips_has_the_time_of_a_command() -> None:
 
 
 async def test_who_speaks_before_the_greeting_is_sent_away() -> None:
-    async with edge(greet_delay=3) as (_, it):
+    async with edge(greet_delay=60) as (_, it):
         reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
         writer.write(b"EHLO early.example\r\n")
         begun = time.monotonic()
         assert await reader.readline() == f"{reply.EARLY_TALKER}\r\n".encode()
         assert await reader.read() == b""
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 30
         writer.close()
 
 

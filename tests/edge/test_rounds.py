@@ -57,4 +57,4 @@ async def test_who_gives_up_holds_up_nobody() -> None:
     tasks[2].cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert seen == ["a", "d"]
-    await asyncio.wait_for(rounds.turn(100), 1)
+    await asyncio.wait_for(rounds.turn(100), 30)

@@ -31,27 +31,36 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody goes ahead because his time is over: a test that ends has not waited."""
+    monkeypatch.setattr(turns, "PATIENCE", 3600)
+
+
+@pytest.mark.usefixtures("long")
 async def test_an_alias_that_is_alone_has_all_there_is() -> None:
     order = Turns()
     await seen(order, BOMBED)
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(20):
         await asyncio.gather(*begun(order, BOMBED, 20 * AT_ONCE))
 
 
+@pytest.mark.usefixtures("long")
 async def test_without_turns_nobody_waits() -> None:
     order = Turns()
     await seen(order, OTHER)
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(20):
         await asyncio.gather(*(order.begin(BOMBED, 0) for _ in range(20)))
 
 
+@pytest.mark.usefixtures("long")
 async def test_beside_others_its_messages_take_turns_in_order_and_the_others_do_not_wait() -> None:
     order = Turns()
     await seen(order, OTHER)
     tasks = begun(order, BOMBED, AT_ONCE + 3)
     await settle()
     assert [one.done() for one in tasks] == [True] * AT_ONCE + [False] * 3
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(20):
         await asyncio.gather(*begun(order, OTHER, AT_ONCE))
     for number in range(AT_ONCE, AT_ONCE + 3):
         order.end(BOMBED)
@@ -67,7 +76,7 @@ async def test_who_has_waited_long_enough_goes_ahead(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(turns, "PATIENCE", 0.02)
     order = Turns()
     await seen(order, OTHER)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         # None of them ends: whatever they wait for outside does not answer.
         await asyncio.gather(*begun(order, BOMBED, 5 * AT_ONCE))
     for _ in range(5 * AT_ONCE):

@@ -7,9 +7,12 @@ is a try without an answer, like 4xx; a 5xx is kept as a refusal and not offered
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 #: Seconds for one answer, and between two tries of one message.
 PATIENCE = 30.0
@@ -37,6 +40,26 @@ class Never(Exception):
     """5xx."""
 
 
+@asynccontextmanager
+async def beside(sending: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """It goes on while the block does what it does, and is over behind it. Where the block fails it is ended, and nothing of it
+    goes on into the next test."""
+    task = asyncio.create_task(sending)
+    try:
+        yield task
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _together(all_of: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """When one fails, so do the others."""
+    async with asyncio.TaskGroup() as group:
+        for one in all_of:
+            group.create_task(one)
+
+
 @dataclass
 class Mta:
     """``workers`` messages at once, one a connection. ``recipient`` is an address, or gives that of a message by its name.
@@ -60,7 +83,7 @@ class Mta:
             for name in waiting:
                 await self._send(name, body)
 
-        await asyncio.gather(*(worker() for _ in range(self.workers)))
+        await _together(worker() for _ in range(self.workers))
 
     async def send_until(self, over: asyncio.Event, body: bytes = b"Hello.\r\n") -> list[str]:
         """Messages ``m0``, ``m1``, ... until it is over and each of them has its final answer; their names."""
@@ -71,7 +94,7 @@ class Mta:
                 names.append(f"m{len(names)}")
                 await self._send(names[-1], body)
 
-        await asyncio.gather(*(worker() for _ in range(self.workers)))
+        await _together(worker() for _ in range(self.workers))
         return names
 
     async def _send(self, name: str, body: bytes) -> None:

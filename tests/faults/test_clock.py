@@ -62,7 +62,7 @@ async def due(it: Service) -> list[float]:
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="faketime is not installed: scripts/peers installs it")
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 async def test_a_clock_that_jumps_neither_hurries_nor_ends_anything(tmp_path: Path, store: EmbeddedStore) -> None:
     offset = tmp_path / "offset"
     offset.write_text("+0")

@@ -7,7 +7,7 @@ import resource
 from pathlib import Path
 
 from tests.faults.copies import settled, unflagged
-from tests.faults.mta import Mta
+from tests.faults.mta import Mta, beside
 from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
 from tests.faults.test_kills import BODY, all_there
 from tests.faults.test_store import once_deferred, pid_of
@@ -59,10 +59,9 @@ async def test_a_disk_that_fills_up_takes_nothing_new_lets_out_what_waits_and_th
             ballast.unlink()
             ballast = leave(state, 0)
             await send_in_session(it, "full")
-            sending = asyncio.ensure_future(full.send_all(names("full"), BODY))
-            await until(lambda: full.books.deferred >= len(names("full")) and it.events("store_died"))
-            ballast.unlink()
-            await sending
+            async with beside(full.send_all(names("full"), BODY)):
+                await until(lambda: full.books.deferred >= len(names("full")) and it.events("store_died"))
+                ballast.unlink()
             assert not any(one.books.refused for one in (early, short, full))
             await send_until_held(it)
             await all_there(sink, [*names("early"), *names("short"), *names("full")])
@@ -91,12 +90,11 @@ async def test_files_that_may_not_grow_lose_nothing(tmp_path: Path) -> None:
             _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (1000, most))
         await send_in_session(it, "small")
-        sending = asyncio.ensure_future(late.send_all(names("late"), BODY))
-        await until(lambda: late.books.deferred >= len(names("late")))
-        # Its next life is without the limit.
-        await it.kill()
-        await it.start()
-        await sending
+        async with beside(late.send_all(names("late"), BODY)):
+            await until(lambda: late.books.deferred >= len(names("late")))
+            # Its next life is without the limit.
+            await it.kill()
+            await it.start()
         assert not late.books.refused
         await all_there(sink, [*names("early"), *names("late")])
         await settled(it)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.copies import count, dead_letters, name_of, settled, unflagged
-from tests.faults.mta import Mta
+from tests.faults.mta import Mta, beside
 from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
 from tests.peers.smtp_sink import DEFAULT, Action, SmtpSink
 from tests.waiting import until
@@ -63,9 +63,8 @@ async def test_killed_again_and_again_it_loses_nothing(tmp_path: Path) -> None:
     names = [f"m{number}" for number in range(MESSAGES)]
     async with service(tmp_path) as it, SmtpSink({"DOT": moody(rng)}, host=SINK, port=it.port) as sink:
         mta = Mta(LISTEN, it.port, SOURCE)
-        killer = asyncio.ensure_future(keep_killing(it, sink, rng))
-        await mta.send_all(names, BODY)
-        unanswered = await killer
+        async with beside(mta.send_all(names, BODY)):
+            unanswered = await keep_killing(it, sink, rng)
         await settled(it)
         copies, dead = count(sink.messages), set(await dead_letters(it))
 

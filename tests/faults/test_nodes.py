@@ -22,7 +22,7 @@ from redis.crc import key_slot
 
 from forwarder.cli import demo_lab
 from tests.faults.copies import count, dead_letters, name_of, settled, unflagged
-from tests.faults.mta import Mta
+from tests.faults.mta import Mta, beside
 from tests.faults.service import SINK, SOURCE, ZONE, Service, service
 from tests.faults.test_kills import BODY, moody
 from tests.faults.test_stop import HEADER, client
@@ -137,9 +137,8 @@ async def test_nodes_come_and_go_under_load_and_nothing_is_lost(tmp_path: Path) 
     async with nodes(tmp_path) as it, SmtpSink({"DOT": moody(rng)}, host=SINK, port=it.port) as sink:
         await asyncio.gather(*(one.start() for one in it.each))
         mta = sender(it)
-        coming = asyncio.ensure_future(come_and_go(it, sink, rng))
-        await mta.send_all(names, BODY)
-        await coming
+        async with beside(mta.send_all(names, BODY)):
+            await come_and_go(it, sink, rng)
         await settled(it)
         copies, dead = count(sink.messages), set(await dead_letters(it))
 
@@ -182,17 +181,16 @@ async def test_what_a_dead_node_had_begun_another_takes_over_when_its_lease_ends
         await first.start()
         mta = sender(it, HOSTS[:2])
         mta.recipient = lambda name: "paced@fwd.test" if int(name[1:]) % 2 else "alias@fwd.test"
-        sending = asyncio.ensure_future(mta.send_all(names, BODY))
-        # Those that begin at the second MX find nobody there, and go on to the first.
-        await until(lambda: sink.verbs().count("DATA") == len(names), 30)
-        await second.start()
-        assert len(mta.books.acknowledged) == len(names) / 2
-        loop = asyncio.get_running_loop()
-        died = loop.time()
-        await first.kill()
-        await until(lambda: len(sink.messages) == len(names), LEASE + 30)
-        took = loop.time() - died
-        await sending
+        async with beside(mta.send_all(names, BODY)):
+            # Those that begin at the second MX find nobody there, and go on to the first.
+            await until(lambda: sink.verbs().count("DATA") == len(names), 30)
+            await second.start()
+            assert len(mta.books.acknowledged) == len(names) / 2
+            loop = asyncio.get_running_loop()
+            died = loop.time()
+            await first.kill()
+            await until(lambda: len(sink.messages) == len(names), LEASE + 30)
+            took = loop.time() - died
         await settled(it)
 
         print(f"\na lease of {LEASE:.0f} s: the last of it was delivered by another node {took:.1f} s after the death")
@@ -200,8 +198,8 @@ async def test_what_a_dead_node_had_begun_another_takes_over_when_its_lease_ends
         assert count(sink.messages) == Counter(names)
         assert {one["id"] for one in second.events("claim.taken_over")}
         assert len(second.events("queue.outcome")) == len(names) / 2
-        # By the store's clock; the rest is what the machine takes.
-        assert took < LEASE + 5
+        # By the store's clock; the rest is what the machine takes. What no lease ends is under way for good.
+        assert took < LEASE + 20
 
 
 @pytest.mark.timeout(RUN)
@@ -219,7 +217,7 @@ async def test_a_report_that_comes_to_another_host_than_its_message_is_not_refus
                 await session.say(b"DATA")
                 session.writer.write(HEADER % recipient + b"Hello.\r\n.\r\n")
                 # The sink hangs at the dot of the one, then of the other.
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     await sink.hanging.wait()
                 sink.hanging.clear()
                 # A store that began to remember today takes reports of what it does not know. It did, by then.

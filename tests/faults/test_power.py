@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.copies import count, settled
 from tests.faults.disks import Busy, Disk, disk, needs_disks
-from tests.faults.mta import Mta
+from tests.faults.mta import Mta, beside
 from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
 from tests.peers.smtp_sink import SmtpSink
 from tests.waiting import until
@@ -46,19 +46,19 @@ async def test_power_cuts_lose_nothing_that_was_acknowledged(tmp_path: Path) -> 
     ):
         control = one.at / "control"
         mta = Mta(LISTEN, it.port, SOURCE)
-        sending = asyncio.ensure_future(mta.send_until(over, BODY))
-        for number in range(CUTS):
-            wanted = len(mta.books.acknowledged) + EACH * (1 + rng.random() / 5)
-            await until(lambda: len(mta.books.acknowledged) >= wanted, RUN)  # noqa: B023 - waited for at once
-            _write(control, b"%d" % number)
-            try:
-                await cut_off(it, one)
-            except Busy:
-                discarded += 1
-                break
-            assert control.read_bytes() == b"%d" % number
-        over.set()
-        names = await sending
+        async with beside(mta.send_until(over, BODY)) as sending:
+            for number in range(CUTS):
+                wanted = len(mta.books.acknowledged) + EACH * (1 + rng.random() / 5)
+                await until(lambda: len(mta.books.acknowledged) >= wanted, RUN)  # noqa: B023 - waited for at once
+                _write(control, b"%d" % number)
+                try:
+                    await cut_off(it, one)
+                except Busy:
+                    discarded += 1
+                    break
+                assert control.read_bytes() == b"%d" % number
+            over.set()
+            names = await sending
         async with SmtpSink(host=SINK, port=it.port) as sink:
             await until(lambda: len(sink.messages) >= len(names), RUN)
             await settled(it)

@@ -19,7 +19,7 @@ import pytest
 from forwarder.app import open_state
 from forwarder.config import load
 from tests.fakes import MemoryJournal
-from tests.faults.mta import Mta
+from tests.faults.mta import Mta, beside
 from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
 from tests.peers.smtp_sink import HANG, SmtpSink
 from tests.waiting import until
@@ -112,13 +112,12 @@ async def test_a_stop_under_load_answers_every_message_it_has_begun(tmp_path: Pa
     names = [f"s{number}" for number in range(150)]
     async with service(tmp_path) as it, SmtpSink(host=SINK, port=it.port) as sink:
         mta = Mta(LISTEN, it.port, SOURCE)
-        sending = asyncio.ensure_future(mta.send_all(names))
-        for number in range(1, 4):
-            await until(lambda: len(sink.messages) >= 30 * number, 30)  # noqa: B023 - waited for at once
-            send_signal(it, signal.SIGTERM)
-            assert await ended(it) == 0
-            await it.start()
-        await sending
+        async with beside(mta.send_all(names)):
+            for number in range(1, 4):
+                await until(lambda: len(sink.messages) >= 30 * number, 30)  # noqa: B023 - waited for at once
+                send_signal(it, signal.SIGTERM)
+                assert await ended(it) == 0
+                await it.start()
         await until(lambda: len(sink.messages) >= len(names), 30)
 
         assert mta.books.acknowledged == set(names)
@@ -198,17 +197,17 @@ async def test_hup_reloads_and_says_so(tmp_path: Path) -> None:
 
 async def test_hup_under_load_drops_nothing(tmp_path: Path) -> None:
     """The whole program on its own event loop, with connections that come and go."""
-    names = [f"h{number}" for number in range(300)]
     async with service(tmp_path) as it, SmtpSink(host=SINK, port=it.port) as sink:
-        mta = Mta(LISTEN, it.port, SOURCE)
-        sending = asyncio.ensure_future(mta.send_all(names))
-        while not sending.done():
-            done = len(it.events("service.reloaded"))
-            send_signal(it, signal.SIGHUP)
-            await until(lambda: len(it.events("service.reloaded")) > done, 30)  # noqa: B023 - waited for at once
-        await sending
+        mta, over = Mta(LISTEN, it.port, SOURCE), asyncio.Event()
+        async with beside(mta.send_until(over)) as sending:
+            for turn in range(1, 13):
+                arrived = len(sink.messages)
+                send_signal(it, signal.SIGHUP)
+                await until(lambda: len(it.events("service.reloaded")) == turn, 30)  # noqa: B023 - waited for at once
+                await until(lambda: len(sink.messages) >= arrived + 10, 30)  # noqa: B023 - the same
+            over.set()
+            names = await sending
 
-        assert done > 10
         assert mta.books.broken == mta.books.deferred == 0
         assert len(sink.messages) == len(names)
         assert it.events("fault") == []
@@ -306,16 +305,19 @@ async def test_it_listens_within_five_seconds_while_the_dns_is_dead(tmp_path: Pa
             file = tmp_path / "forwarder.toml"
             address = "{}:{}".format(*silent.getsockname())
             file.write_text(file.read_text().replace('zone_file = "zone.json"', f'nameservers = ["{address}"]'))
-            began = time.monotonic()
-            await it.start()
-            connected = time.monotonic() - began
-            async with client(it) as one:
-                greeted = time.monotonic() - began
-                await one.begin()
-            starting, ready = (
-                datetime.fromisoformat(it.events(f"service.{name}")[0]["time"]) for name in ("starting", "ready")
-            )
-            print(f"with a dead DNS: takes connections after {connected:.2f} s, greets after {greeted:.2f} s")
-            assert connected < 5
-            # Without the time that Python takes to read its modules, which on a busy machine is anything.
-            assert ready - starting < timedelta(seconds=4)
+            for turn in range(3):
+                began = time.monotonic()
+                await it.start()
+                connected = time.monotonic() - began
+                async with client(it) as one:
+                    greeted = time.monotonic() - began
+                    await one.begin()
+                starting, ready = (
+                    datetime.fromisoformat(it.events(f"service.{name}")[-1]["time"]) for name in ("starting", "ready")
+                )
+                print(f"with a dead DNS: takes connections after {connected:.2f} s, greets after {greeted:.2f} s")
+                # Once more where the machine was busy: what waits for the DNS waits each time.
+                if connected < 5 and ready - starting < timedelta(seconds=4):
+                    break
+                assert turn < 2
+                await it.stop()

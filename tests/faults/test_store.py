@@ -16,11 +16,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 from tests.faults.copies import count, name_of, settled, unflagged
-from tests.faults.mta import Mta
+from tests.faults.mta import Mta, beside
 from tests.faults.service import LISTEN, SINK, SOURCE, Service, service
 from tests.faults.test_kills import BODY, all_there
 from tests.peers.chaos import ChaosProxy, Weather
@@ -35,11 +36,13 @@ MESSAGES = int(os.environ.get("FAULT_STORE_MESSAGES", "120"))
 KILLS = int(os.environ.get("FAULT_STORE_KILLS", "2"))
 SECONDS = float(os.environ.get("FAULT_STORE_SECONDS", "0.4"))
 RUN = 100 + MESSAGES / 10 + KILLS * 10 + SECONDS * 20
-#: Seconds until the final dot is answered while the store is away, for 99 of 100: its time limit (0.25), and what the rest
-#: takes on a busy machine.
-BOUND = 0.6
-#: Messages that are answered within each fault, at least.
-ENOUGH = 10
+#: Seconds until the final dot is answered while the store is away. Half of the answers come as without a fault in the same run:
+#: what is on top is less than the store's time limit (0.25), since a store that is known to be away is not waited for. And 99 of
+#: 100 within these, since nobody waits for the queue's limit (5), or for second tries of a library's (15). A machine that stands
+#: still for a second is no fault of ours.
+AT_ONCE, BOUND = 0.125, 3.0
+#: Messages that are answered between two faults, and within each, at least: many more than are under way when it begins.
+BETWEEN, ENOUGH = 10, 60
 
 Fault = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -66,6 +69,15 @@ class Account:
         windows = [one for one in self.windows if one.what == what]
         dots = self.quick.books.dots + self.held.books.dots
         return sorted(ended - began for began, ended in dots if any(one.began <= began < one.ended for one in windows))
+
+    def usual(self) -> float:
+        """The median of those without a fault."""
+        dots = self.quick.books.dots + self.held.books.dots
+        return median(
+            ended - began
+            for began, ended in dots
+            if not any(one.began <= ended and began < one.ended for one in self.windows)
+        )
 
 
 def once_deferred() -> Action:
@@ -96,15 +108,12 @@ async def run(it: Service, faults: Sequence[tuple[str, Fault]]) -> None:
     over = asyncio.Event()
     async with SmtpSink({"DOT": once_deferred()}, host=SINK, port=it.port) as sink:
         account = Account(Mta(LISTEN, it.port, SOURCE, workers=8), Mta(LISTEN, it.port, SOURCE, workers=2))
-        sending = asyncio.gather(
-            account.quick.send_all(names_until(over, "q", MESSAGES, quick), BODY),
-            account.held.send_all(names_until(over, "h", MESSAGES // 4, held), BODY),
-        )
-        try:
+        async with (
+            beside(account.quick.send_all(names_until(over, "q", MESSAGES, quick), BODY)),
+            beside(account.held.send_all(names_until(over, "h", MESSAGES // 4, held), BODY)),
+        ):
             await bring(faults, account)
-        finally:
             over.set()
-        await sending
         await all_there(sink, [*quick, *held])
         await settled(it)
         check(it, account, sink, quick, held)
@@ -113,7 +122,7 @@ async def run(it: Service, faults: Sequence[tuple[str, Fault]]) -> None:
 async def bring(faults: Sequence[tuple[str, Fault]], account: Account) -> None:
     loop, taken = asyncio.get_running_loop(), account.quick.books.acknowledged
     for number, (what, fault) in enumerate(faults):
-        target = max(MESSAGES * (number + 0.5) / (len(faults) + 1), len(taken) + ENOUGH)
+        target = max(MESSAGES * (number + 0.5) / (len(faults) + 1), len(taken) + BETWEEN)
         await until(lambda: len(taken) >= target, RUN)  # noqa: B023 - waited for at once
         began, enough = loop.time(), len(taken) + ENOUGH
         seconds = 0 if what == KILLED else SECONDS if what == STILL else SECONDS / 3
@@ -150,6 +159,7 @@ def check(it: Service, account: Account, sink: SmtpSink, quick: set[str], held: 
     for what in {one.what for one in account.windows}:
         waits = account.waits(what)
         assert waits[len(waits) * 99 // 100] < BOUND, what
+        assert median(waits) < 2 * account.usual() + AT_ONCE, what
 
 
 # --- the embedded store

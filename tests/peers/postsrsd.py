@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,7 +40,7 @@ async def _ask(port: int, key: str) -> str:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(f"get {key}\n".encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             code, _, answer = (await reader.readline()).decode().strip().partition(" ")
     finally:
         writer.close()
@@ -57,12 +59,13 @@ async def run_postsrsd(secret_file: Path, domain: str, *, days_ago: int = 0) -> 
         faketime = find("faketime")
         assert faketime is not None
         command = [faketime, "-f", f"-{days_ago}d", *command]
-    process = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=DEVNULL)
+    process = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
     try:
         await until(lambda: _listens(forward) and _listens(reverse))
         yield PostSrsd(forward, reverse, process.pid)
     finally:
-        process.terminate()
+        # The group: faketime is a program of its own before this one, and dies alone.
+        os.killpg(process.pid, signal.SIGTERM)
         await process.wait()
 
 

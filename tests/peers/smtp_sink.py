@@ -124,7 +124,7 @@ class SmtpSink:
 
     async def until_open(self, count: int) -> None:
         """Wait for this many connections to be open."""
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while self.open != count:
                 self._changed.clear()
                 await self._changed.wait()

@@ -206,7 +206,7 @@ async def test_who_waits_too_long_is_deferred() -> None:
 async def test_who_stops_waiting_takes_nobodys_turn() -> None:
     async with SmtpSink({"MAIL": [HANG, DEFAULT]}) as sink, bench(ONE, sink.port, connections=1) as it:
         first, second, third = (asyncio.ensure_future(it.relay.deliver(delivery())) for _ in range(3))
-        await asyncio.wait_for(sink.hanging.wait(), 5)
+        await asyncio.wait_for(sink.hanging.wait(), 30)
         first.cancel()
         second.cancel()
         ends = await asyncio.gather(first, second, return_exceptions=True)
@@ -224,7 +224,7 @@ async def test_a_turn_that_comes_too_late_goes_to_the_next() -> None:
     await asyncio.sleep(0)
     pool.release(key, None)
     second.cancel()
-    assert await asyncio.wait_for(third, 1) is None
+    assert await asyncio.wait_for(third, 4) is None
     assert second.cancelled()
 
 
@@ -260,7 +260,7 @@ async def test_close_says_quit_and_waits_for_it() -> None:
 async def test_close_does_not_wait_for_ever() -> None:
     async with SmtpSink({"QUIT": HANG}) as sink, bench(ONE, sink.port, short(quit=0.05)) as it:
         await it.deliver()
-        await asyncio.wait_for(it.relay.close(), 1)
+        await asyncio.wait_for(it.relay.close(), 30)
         sink.drop_all()
 
 

@@ -104,7 +104,7 @@ async def test_a_wrong_login_is_not_tried_again_for_each_message(certificates: C
     async with SmtpSink(script, OFFERS) as sink, smarthost(sink, unreachable=0.3) as it:
         assert summary(await it.deliver()) == [("Delivered", 250)]
         busy = asyncio.ensure_future(it.relay.deliver(delivery()))
-        await asyncio.wait_for(sink.hanging.wait(), 5)
+        await asyncio.wait_for(sink.hanging.wait(), 30)
         said = [results(await it.deliver())[0] for _ in range(3)]
         assert [one.reason for one in said if isinstance(one, Deferred)] == [
             "the login was refused: 535 5.7.8",

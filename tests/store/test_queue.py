@@ -698,7 +698,7 @@ async def test_a_claim_that_a_store_carries_out_when_it_wakes_is_given_to_who_as
     one = held()
     await queue.put([one])
     assert server.pid is not None
-    client = StoreClient(server.url, journal=journal, timeout=0.2)
+    client = StoreClient(server.url, journal=journal, timeout=1)
     hasty = RedisQueue(client, ledger, journal=journal, max_body=1000, high_water=100_000)
     assert await claim(hasty, "warm", limit=0) == []
     os.kill(server.pid, signal.SIGSTOP)
