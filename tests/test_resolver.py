@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+import dns.flags
 import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
 import dns.rrset
 import pytest
 from hypothesis import given
@@ -18,7 +22,7 @@ from forwarder.ports import Answer, DnsStatus, Tlsa
 from forwarder.resolver import DnsResolver, system_nameservers
 from forwarder.resolver.caching import FAILURE_TTL, MAX_NEGATIVE_TTL, MAX_STALE, MAX_TTL, MIN_TTL
 from forwarder.resolver.servers import Server, parse_server
-from forwarder.resolver.wire import Fault, parse_response, read_response
+from forwarder.resolver.wire import Fault, Query, parse_response, read_response
 from tests.peers.dns_server import DnsServer, run_dns_server
 from tests.suites import badinputs
 
@@ -267,8 +271,8 @@ async def test_a_long_chain_of_answers_ends(server: DnsServer, resolver: DnsReso
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=8), st.integers(0, 60))
 def test_no_octets_of_a_response_make_it_raise(changes: list[tuple[int, int]], cut: int) -> None:
-    query = dns.message.make_query("alias.test", "TXT")
-    response = dns.message.make_response(query)
+    query = Query.make(dns.name.from_text("alias.test"), "TXT", edns=True, ad=False)
+    response = dns.message.make_response(dns.message.from_wire(query.wire))
     text = (
         'alias.test. 300 IN CNAME txt.test.\ntxt.test. 300 IN TXT "a" "b"\ntxt.test. 300 IN MX 10 mx.test.\n'
         "txt.test. 300 IN A 192.0.2.1"
@@ -285,6 +289,46 @@ def test_no_octets_of_a_response_make_it_raise(changes: list[tuple[int, int]], c
     if parsed is not None:
         with suppress(Fault):
             read_response(parsed, "TXT")
+
+
+# --- what goes out ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rdtype", ["TXT", "A", "AAAA", "MX", "PTR", "CNAME", "TLSA"])
+@pytest.mark.parametrize("edns", [True, False])
+@pytest.mark.parametrize("ad", [True, False])
+@pytest.mark.parametrize("name", ["txt.test.", f"{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 61}.", "MiXed.test.", "."])
+def test_a_query_is_written_as_dnspython_writes_it(rdtype: str, edns: bool, ad: bool, name: str) -> None:
+    query = Query.make(dns.name.from_text(name), rdtype, edns=edns, ad=ad)
+    flags = dns.flags.RD | (dns.flags.AD if ad else 0)
+    theirs = dns.message.make_query(name, rdtype, flags=flags, id=query.id, use_edns=0 if edns else False, payload=1232)
+    assert query.wire == theirs.to_wire()
+
+
+RESPONSES = {
+    "the answer": lambda it: None,
+    "other case": lambda it: setattr(it, "question", [dns.rrset.RRset(dns.name.from_text("TXT.test"), 1, 16)]),
+    "another id": lambda it: setattr(it, "id", it.id ^ 1),
+    "a query": lambda it: setattr(it, "flags", it.flags & ~dns.flags.QR),
+    "another operation": lambda it: it.set_opcode(dns.opcode.STATUS),
+    "another name": lambda it: setattr(it, "question", [dns.rrset.RRset(dns.name.from_text("x.test"), 1, 16)]),
+    "another type": lambda it: setattr(it, "question", [dns.rrset.RRset(dns.name.from_text("txt.test"), 1, 1)]),
+    "another class": lambda it: setattr(it, "question", [dns.rrset.RRset(dns.name.from_text("txt.test"), 3, 16)]),
+    "two questions": lambda it: it.question.append(dns.rrset.RRset(dns.name.from_text("x.test"), 1, 16)),
+    "none": lambda it: it.question.clear(),
+    "none, as it failed": lambda it: (it.question.clear(), it.set_rcode(dns.rcode.SERVFAIL)),
+}
+
+
+@pytest.mark.parametrize("change", RESPONSES.values(), ids=RESPONSES)
+def test_an_answer_is_told_from_anything_else_as_dnspython_tells_it(
+    change: Callable[[dns.message.QueryMessage], object],
+) -> None:
+    query = Query.make(dns.name.from_text("txt.test"), "TXT", edns=True, ad=False)
+    theirs = dns.message.from_wire(query.wire)
+    response = dns.message.make_response(theirs)
+    change(response)
+    assert query.is_answered_by(response) is theirs.is_response(response)
 
 
 # --- several servers --------------------------------------------------------------------------------------------------

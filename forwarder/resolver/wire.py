@@ -8,8 +8,10 @@ real answer comes (RFC 5452). What is neither data nor the server's own word tha
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -17,14 +19,16 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.name
+import dns.opcode
 import dns.rcode
+import dns.rdataclass
 import dns.rdatatype
 
 from forwarder.ports import Answer, DnsStatus, Tlsa
 from forwarder.resolver.servers import Server
 from forwarder.resolver.stats import ResolverStats
 
-__all__ = ["MAX_OPEN", "Exchange", "Fault", "parse_response", "read_response"]
+__all__ = ["MAX_OPEN", "Exchange", "Fault", "Query", "parse_response", "read_response"]
 
 #: RFC 9715 section 3 (fragmentation): what passes every path in one datagram.
 _PAYLOAD = 1232
@@ -35,6 +39,8 @@ MAX_OPEN = 256
 #: A server that did not answer in time is asked once more: UDP loses packets. A server that refused is not.
 _ROUNDS = 2
 
+#: Octets in front of the question.
+_HEADER = 12
 #: RFC 2181 section 8.
 _MAX_TTL = (1 << 31) - 1
 
@@ -42,6 +48,7 @@ _MAX_TTL = (1 << 31) - 1
 _MALFORMED_TLSA = Tlsa(255, 255, 255, b"")
 
 _ROOT = dns.name.root
+_WITHOUT_QUESTION = (dns.rcode.FORMERR, dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED)
 _TYPES = {one: dns.rdatatype.from_text(one) for one in ("A", "AAAA", "CNAME", "MX", "PTR", "TLSA", "TXT")}
 
 
@@ -51,6 +58,39 @@ class Fault(Exception):
 
 class Forever(Fault):
     """No other server will do better: the data themselves are at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question, as it goes out: RFC 1035 section 4.1. ``id`` is what the answer must bear, and nobody can guess."""
+
+    id: int
+    name: dns.name.Name
+    rdtype: dns.rdatatype.RdataType
+    wire: bytes
+
+    @classmethod
+    def make(cls, name: dns.name.Name, rdtype: str, *, edns: bool, ad: bool) -> Query:
+        """``edns``: larger answers than 512 octets may come in one datagram (RFC 6891). ``ad``: we want to know what the
+        server has validated."""
+        id_ = secrets.randbits(16)
+        head, tail = _around_name(rdtype, edns, ad)
+        return cls(id_, name, _TYPES[rdtype], id_.to_bytes(2, "big") + head + _octets(name) + tail)
+
+    def is_answered_by(self, response: dns.message.Message) -> bool:
+        """RFC 5452 section 9.1: the id, the question, and that it is an answer. A server that could not read the question may
+        leave it out."""
+        if response.id != self.id or not response.flags & dns.flags.QR or response.opcode() != dns.opcode.QUERY:
+            return False
+        if not response.question:
+            return response.rcode() in _WITHOUT_QUESTION
+        asked = response.question[0]
+        return (
+            len(response.question) == 1
+            and asked.rdtype == self.rdtype
+            and asked.rdclass == dns.rdataclass.IN
+            and asked.name == self.name
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +150,17 @@ class Exchange:
         raise Fault("; ".join(f"{server}: {fault}" for server, fault in faults.items()) or "no name server")
 
     async def _ask_server(self, server: Server, name: dns.name.Name, rdtype: str) -> dns.message.QueryMessage:
-        response = await self._send(server, _query(name, rdtype, edns=True, ad=self.trust_ad))
+        response = await self._send(server, Query.make(name, rdtype, edns=True, ad=self.trust_ad))
         if response.rcode() in (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS):
             # RFC 6891 section 7: a server that knows no EDNS.
-            response = await self._send(server, _query(name, rdtype, edns=False, ad=self.trust_ad))
+            response = await self._send(server, Query.make(name, rdtype, edns=False, ad=self.trust_ad))
         if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             raise Fault(dns.rcode.to_text(response.rcode()))
         if _is_referral(response):
             raise Fault("a referral: this is no recursive server")
         return response
 
-    async def _send(self, server: Server, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
+    async def _send(self, server: Server, query: Query) -> dns.message.QueryMessage:
         self.stats.queries += 1
         async with asyncio.timeout(self.timeout):
             response = await _exchange_udp(server, query)
@@ -138,12 +178,21 @@ def _name(text: str) -> dns.name.Name:
     return dns.name.Name([*(label.encode("ascii") for label in text.split(".")), b""])
 
 
-def _query(name: dns.name.Name, rdtype: str, *, edns: bool, ad: bool) -> dns.message.QueryMessage:
+@cache
+def _around_name(rdtype: str, edns: bool, ad: bool) -> tuple[bytes, bytes]:
+    """The octets of a query between its id and its name, and behind its name: the same in all of a kind."""
     # RFC 6840 section 5.7: AD in a query asks for AD in the answer.
     flags = dns.flags.RD | (dns.flags.AD if ad else 0)
-    return dns.message.make_query(
-        name, _TYPES[rdtype], flags=flags, use_edns=0 if edns else False, payload=_PAYLOAD if edns else None
+    query = dns.message.make_query(
+        _ROOT, _TYPES[rdtype], flags=flags, use_edns=0 if edns else False, payload=_PAYLOAD if edns else None
     )
+    wire = query.to_wire()
+    return wire[2:_HEADER], wire[_HEADER + len(_octets(_ROOT)) :]
+
+
+def _octets(name: dns.name.Name) -> bytes:
+    # None is for who has it written into a file.
+    return name.to_wire() or b""
 
 
 # --- one exchange -----------------------------------------------------------------------------------------------------
@@ -152,7 +201,7 @@ def _query(name: dns.name.Name, rdtype: str, *, edns: bool, ad: bool) -> dns.mes
 class _Datagrams(asyncio.DatagramProtocol):
     """A connected socket with its own port: the kernel drops what comes from elsewhere, and tells of a closed port."""
 
-    def __init__(self, query: dns.message.QueryMessage) -> None:
+    def __init__(self, query: Query) -> None:
         self._query = query
         self.response: asyncio.Future[dns.message.QueryMessage] = asyncio.get_running_loop().create_future()
 
@@ -166,21 +215,20 @@ class _Datagrams(asyncio.DatagramProtocol):
             self.response.set_exception(exc)
 
 
-async def _exchange_udp(server: Server, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
+async def _exchange_udp(server: Server, query: Query) -> dns.message.QueryMessage:
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.create_datagram_endpoint(lambda: _Datagrams(query), remote_addr=server)
     try:
-        transport.sendto(query.to_wire())
+        transport.sendto(query.wire)
         return await protocol.response
     finally:
         transport.close()
 
 
-async def _exchange_tcp(server: Server, query: dns.message.QueryMessage) -> dns.message.QueryMessage:
+async def _exchange_tcp(server: Server, query: Query) -> dns.message.QueryMessage:
     reader, writer = await asyncio.open_connection(*server)
     try:
-        wire = query.to_wire()
-        writer.write(len(wire).to_bytes(2, "big") + wire)
+        writer.write(len(query.wire).to_bytes(2, "big") + query.wire)
         data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
     except (EOFError, ConnectionError) as error:
         raise Fault("TCP connection closed") from error
@@ -192,13 +240,13 @@ async def _exchange_tcp(server: Server, query: dns.message.QueryMessage) -> dns.
     return response
 
 
-def parse_response(query: dns.message.QueryMessage, data: bytes) -> dns.message.QueryMessage | None:
+def parse_response(query: Query, data: bytes) -> dns.message.QueryMessage | None:
     """``None``: not the answer to this question."""
     if data[:2] != query.id.to_bytes(2, "big"):
         return None
     try:
         # One malformed TLSA record takes nothing from the others (RFC 7671 section 4.3), and there are some.
-        lenient = query.question[0].rdtype == dns.rdatatype.TLSA
+        lenient = query.rdtype == dns.rdatatype.TLSA
         response = dns.message.from_wire(data, continue_on_error=lenient)
     except Exception:  # noqa: BLE001 - hostile octets: whatever the parser raises, they are no answer
         return None
@@ -206,7 +254,7 @@ def parse_response(query: dns.message.QueryMessage, data: bytes) -> dns.message.
         return None
     # Some servers cut down to the header. To believe that costs a TCP exchange, in which the question is compared.
     bare = response.flags & dns.flags.QR and response.flags & dns.flags.TC and not response.question
-    return response if bare or query.is_response(response) else None
+    return response if bare or query.is_answered_by(response) else None
 
 
 # --- one response -----------------------------------------------------------------------------------------------------

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 
 import dns.message
+import dns.name
 import dns.rrset
 
 from forwarder.mtasts.text import PolicyError, is_host, parse_policy
 from forwarder.mtasts.text import parse_record as parse_sts_record
-from forwarder.resolver.wire import Fault, parse_response, read_response
+from forwarder.resolver.wire import Fault, Query, parse_response, read_response
 from forwarder.resolver.zone import ZoneError, ZoneResolver
 from tests.fuzz.target import Target, holds
 
@@ -28,15 +30,13 @@ _ZONE = {
 _TYPES = tuple(_ZONE)
 
 
-def _query(rdtype: str) -> dns.message.QueryMessage:
-    query = dns.message.make_query("a.test", rdtype, use_edns=0)
-    query.id = 0x4142
-    return query
+def _query(rdtype: str) -> Query:
+    return replace(Query.make(dns.name.from_text("a.test"), rdtype, edns=True, ad=False), id=0x4142)
 
 
 def _seed(number: int, rdtype: str) -> bytes:
     """The type's number, then the answer without its id."""
-    response = dns.message.make_response(_query(rdtype))
+    response = dns.message.make_response(dns.message.make_query("a.test", rdtype, use_edns=0))
     for line in _ZONE[rdtype].splitlines():
         name, ttl, _, kind, data = line.split(" ", 4)
         response.answer.append(dns.rrset.from_text(name, int(ttl), "IN", kind, data))
