@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -306,18 +306,20 @@ async def test_it_listens_within_five_seconds_while_the_dns_is_dead(tmp_path: Pa
             address = "{}:{}".format(*silent.getsockname())
             file.write_text(file.read_text().replace('zone_file = "zone.json"', f'nameservers = ["{address}"]'))
             for turn in range(3):
-                began = time.monotonic()
                 await it.start()
-                connected = time.monotonic() - began
+                connected = datetime.now(UTC)
                 async with client(it) as one:
-                    greeted = time.monotonic() - began
+                    greeted = datetime.now(UTC)
                     await one.begin()
+                # Without the time that Python takes to read its modules, which on a busy machine is anything.
                 starting, ready = (
                     datetime.fromisoformat(it.events(f"service.{name}")[-1]["time"]) for name in ("starting", "ready")
                 )
-                print(f"with a dead DNS: takes connections after {connected:.2f} s, greets after {greeted:.2f} s")
+                print(
+                    f"with a dead DNS: takes connections after {connected - starting}, greets after {greeted - starting}"
+                )
                 # Once more where the machine was busy: what waits for the DNS waits each time.
-                if connected < 5 and ready - starting < timedelta(seconds=4):
+                if connected - starting < timedelta(seconds=5) and ready - starting < timedelta(seconds=5):
                     break
                 assert turn < 2
                 await it.stop()
