@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from forwarder.app.running import is_collection_due
 from tests.suites import ROOT
 
 #: Runs the service, and then says what was left alone, and what a message may leave before somebody looks.
@@ -16,7 +19,7 @@ import gc, os, sys
 before = len(gc.get_objects())
 from forwarder.cli.main import main
 code = main(["serve", "--config", sys.argv[1]])
-print(code, gc.get_freeze_count() > before, gc.get_threshold()[0])
+print(code, gc.get_freeze_count() > before, *gc.get_threshold())
 """
 
 
@@ -52,7 +55,7 @@ alias = ["dest@sink.test"]
         said, rest = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert said.split() == ["0", "True", "10000"], rest
+    assert said.split() == ["0", "True", "10000", "2", "1000000000"], rest
 
 
 def _read_to(process: subprocess.Popen[str], event: str) -> None:
@@ -63,3 +66,47 @@ def _read_to(process: subprocess.Popen[str], event: str) -> None:
         if f'"{event}"' in line:
             return
     raise AssertionError(lines)
+
+
+@pytest.mark.parametrize(
+    ("runs", "busy", "due"),
+    [
+        pytest.param(39, 0.0, False, id="too early"),
+        pytest.param(40, 0.05, True, id="at rest"),
+        pytest.param(399, 0.5, False, id="waits for rest"),
+        pytest.param(400, 1.0, True, id="waits no longer"),
+    ],
+)
+def test_everything_is_searched_when_the_loop_rests_or_has_not_for_long(runs: int, busy: float, *, due: bool) -> None:
+    assert is_collection_due(runs, busy) is due
+
+
+#: A loop without rest makes a cycle that outlives the runs over what is new, and looks whether it goes.
+_CYCLE = """
+import asyncio, gc, weakref
+from forwarder.app import running
+running._LOOK = 0.01
+
+class Cycle:
+    def __init__(self):
+        self.me = self
+
+async def main():
+    old = Cycle()
+    gc.collect(1)
+    gone, old = weakref.ref(old), None
+    while gone() is not None:
+        # It is not where these runs look.
+        gc.collect(1)
+        await asyncio.sleep(0)
+    return 0
+
+print(running.run_loop(main()))
+"""
+
+
+def test_a_cycle_that_outlived_the_runs_over_what_is_new_ends_all_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CYCLE], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout == "0\n", done.stderr
