@@ -141,9 +141,16 @@ def write_pool(file: Path, keys: Keys, size: int, count: int) -> None:
 
 @asynccontextmanager
 async def service(
-    checkout: Path, at: Ground, *, config: str = CONFIG, workers: int = 1, log: Path | None = None
+    checkout: Path,
+    at: Ground,
+    *,
+    config: str = CONFIG,
+    workers: int = 1,
+    log: Path | None = None,
+    looks: Path | None = None,
 ) -> AsyncIterator[Process]:
-    """The program of this checkout, ready. ``log``: where its events go; ``None``: nobody wants them."""
+    """The program of this checkout, ready. ``log``: where its events go; ``None``: nobody wants them. ``looks``: where those at
+    its event loop go, as of ``bench.watched``."""
     with tempfile.TemporaryDirectory(prefix="bench-state-") as folder:
         file, events = Path(folder) / "forwarder.toml", log or Path(folder) / "log"
         file.write_text(
@@ -157,7 +164,8 @@ async def service(
             )
         )
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "forwarder", "serve", "--config", str(file)),
+            *(sys.executable, "-m", *(("bench.watched", str(looks)) if looks is not None else ("forwarder",))),
+            *("serve", "--config", str(file)),
             cwd=checkout,
             env=os.environ | {"PYTHONPATH": str(checkout)},
             stdout=DEVNULL,
