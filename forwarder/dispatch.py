@@ -45,11 +45,11 @@ from forwarder.ports import (
     StoreAway,
     StoreUntouched,
 )
+from forwarder.slices import in_slices
 from forwarder.unsettled import Unsettled
 
 __all__ = [
     "ATTEMPT",
-    "A_TURN",
     "BUSY",
     "LEASE",
     "Dispatcher",
@@ -77,8 +77,8 @@ DEFAULT_IN_SESSION = 20.0
 #: Next hops of one message that are tried while the sender waits. Lists have more, and the queue comes first for them.
 MAX_IN_SESSION = 5
 
-#: Destinations that are dealt with in one go: ten thousand of a list take a hundred milliseconds for each thing done to all.
-A_TURN = 500
+#: Items that are put into the queue or told of in one go; each may have a hundred recipients.
+ITEMS_A_SLICE = 10
 
 #: Seconds between the tries to settle what is under a lease.
 CATCH_UP = (1.0, 4.0, 15.0, 60.0, 240.0)
@@ -308,10 +308,8 @@ class Dispatcher:
         listed, sender = list(ways), _packed(envelope.sender or "<>")
         begins: dict[Address, bytes] = {}
         plain: dict[tuple[Address, Address], bytes] = {}
-        for at in range(0, len(listed), A_TURN):
-            if at:
-                await self.let_others()
-            for alias, destination in listed[at : at + A_TURN]:
+        async for some in in_slices(listed):
+            for alias, destination in some:
                 begin = begins.get(alias) or begins.setdefault(alias, sender + _packed(alias))
                 plain[alias, destination] = _fingerprint(begin, destination, content)
         marks: Collection[bytes] = plain.values()
@@ -323,15 +321,10 @@ class Dispatcher:
                 # A middle box can acknowledge and close in its client's stead, so what goes out now is on record.
                 self._journal.event("claim.again", id=envelope.id, destinations=again)
         tickets: dict[tuple[Address, Address], Ticket] = {}
-        for number, (way, mark) in enumerate(zip(plain, marks, strict=True), start=1):
-            tickets[way] = Ticket(*way, mark)
-            if number % A_TURN == 0:
-                await self.let_others()
+        async for each in in_slices(list(zip(plain, marks, strict=True))):
+            for way, mark in each:
+                tickets[way] = Ticket(*way, mark)
         return tickets
-
-    async def let_others(self) -> None:
-        """Everything else that is ready has its turn."""
-        await asyncio.sleep(0)
 
     def read(self, message: str) -> None:
         """The 250 to this message, by its id, was read."""
@@ -344,7 +337,10 @@ class Dispatcher:
         ``take_back`` what is not delivered without, and ``recall`` the rest."""
         fingerprints = [one.fingerprint for one in tickets]
         claims = self._unsettled.correct(fingerprints, await self._ledger.claim(fingerprints, attempt, charges, begun))
-        return dict(zip(tickets, claims, strict=True))
+        claimed: dict[Ticket, Claim] = {}
+        async for some in in_slices(list(zip(tickets, claims, strict=True))):
+            claimed.update(some)
+        return claimed
 
     def recall(self, tickets: Sequence[Ticket]) -> dict[Ticket, Claim]:
         """The same from memory, while the ledger cannot be asked: what this process delivers or has delivered meanwhile, and what
@@ -369,12 +365,9 @@ class Dispatcher:
         for plan in plans:
             (first if self._queue_comes_first(plan, len(plans)) else now).append(plan)
         put = await self._put(first, [one.held for one in first if one.held is not None]) if first else False
-        fates: list[Fate] = []
-        queued = Queued(QUEUE_FIRST)
-        for plan in first:
-            if put is _Put.DONE:
-                fates += [Fate(ticket, queued) for ticket in plan.tickets]
-            elif put is _Put.REFUSED and plan.hold is Hold.AUTO:
+        fates = await _all_queued(first, QUEUE_FIRST) if put is _Put.DONE else []
+        for plan in first if put is not _Put.DONE else ():
+            if put is _Put.REFUSED and plan.hold is Hold.AUTO:
                 now.append(plan)
             else:
                 # Nobody knows whether the queue has it, or the operator wants nothing delivered past the queue: the sender
@@ -395,7 +388,7 @@ class Dispatcher:
         """Keep all of it for the operator, who may let it go on; nobody tries it before. What cannot be kept is Deferred."""
         held = [one.held for one in plans if one.held is not None]
         if len(held) == len(plans) and await self._put(plans, held, dead=reason) is _Put.DONE:
-            return tuple(Fate(ticket, Queued(PUT_ASIDE)) for plan in plans for ticket in plan.tickets)
+            return tuple(await _all_queued(plans, PUT_ASIDE))
         fates: list[Fate] = []
         for plan in plans:
             fates += await self._conclude(plan, _all_deferred(plan, QUEUE_AWAY), attempt, recorded, may_hold=False)
@@ -564,22 +557,20 @@ class Dispatcher:
                 return _Put.REFUSED
             self._unsettled.note((each.fingerprint for one in held for each in one.waiting), Claim.BUSY)
             return _Put.UNKNOWN
-        for one in held:
-            if dead is not None:
-                self._journal.event("queue.dead", id=message, item=one.id, recipients=len(one.waiting), reason=dead)
-                continue
-            self._journal.event(
-                "queue.put",
-                id=message,
-                item=one.id,
-                next_hop=one.delivery.next_hop,
-                recipients=len(one.waiting),
-                due_in=round(delay),
-                under_way=lease is not None,
-            )
+        async for some in in_slices(held, ITEMS_A_SLICE):
+            for one in some:
+                self._tell_of(one, message, delay, lease, dead)
         self._wake()
         reach("K9")
         return _Put.DONE
+
+    def _tell_of(self, held: Held, message: str, delay: float, lease: str | None, dead: str | None) -> None:
+        known = {"id": message, "item": held.id, "recipients": len(held.waiting)}
+        if dead is not None:
+            self._journal.event("queue.dead", **known, reason=dead)
+            return
+        timing = {"due_in": round(delay), "under_way": lease is not None}
+        self._journal.event("queue.put", **known, next_hop=held.delivery.next_hop, **timing)
 
     # --- claims and leases
 
@@ -673,10 +664,18 @@ def begun_of(forwards: Iterable[Forwarded | None]) -> list[Begun]:
 
 def split(fates: Sequence[Fate]) -> tuple[list[Fate], list[Fate], list[Fate]]:
     """(ours no more or ours to deliver, deferred, failed)."""
-    taken = [one for one in fates if isinstance(one.outcome, Delivered | Queued)]
-    deferred = [one for one in fates if isinstance(one.outcome, Deferred)]
-    failed = [one for one in fates if isinstance(one.outcome, Failed)]
+    taken, deferred, failed = list[Fate](), list[Fate](), list[Fate]()
+    into = {Delivered: taken, Queued: taken, Deferred: deferred, Failed: failed}
+    for one in fates:
+        into[type(one.outcome)].append(one)
     return taken, deferred, failed
+
+
+async def _all_queued(plans: Sequence[Plan], reason: str) -> list[Fate]:
+    queued, fates = Queued(reason), list[Fate]()
+    async for some in in_slices(plans, ITEMS_A_SLICE):
+        fates += [Fate(ticket, queued) for plan in some for ticket in plan.tickets]
+    return fates
 
 
 def pick(held: Held, indexes: Sequence[int]) -> Held:

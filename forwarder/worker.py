@@ -16,6 +16,7 @@ from forwarder.dispatch import ATTEMPT, CATCH_UP, LEASE, RENEWALS, Settler, Unde
 from forwarder.failpoints import reach
 from forwarder.model import Deferred, Failed, Outcome, Reply
 from forwarder.ports import Claimed, Held, Journal, Queue, Relay, StoreAway
+from forwarder.rounds import Rounds
 
 __all__ = ["Worker", "WorkerSettings"]
 
@@ -33,6 +34,10 @@ class WorkerSettings:
     per_destination: int = 5
     lease: float = LEASE
 
+
+#: Recipients whose deliveries begin, or are recorded, in one round of the loop. A list's come by the hundred, and fifty such
+#: deliveries may be under way.
+A_ROUND = 300
 
 #: RFC 3463 section 3.4: X.3.0, other or undefined mail system status. What the sender of a given-up message reads.
 GIVEN_UP = Reply(554, "5.3.0", "not delivered: the operator of the forwarding service has given this message up")
@@ -69,6 +74,7 @@ class Worker:
         #: Deliveries that have not come to their final dot: to break them off costs nothing but the time.
         self._before_dot: set[asyncio.Task[Any]] = set()
         self._handing_back = False
+        self._rounds = Rounds(A_ROUND)
         #: Of a claim that was not answered: the same again is given what that one was.
         self._unanswered: str | None = None
 
@@ -133,6 +139,7 @@ class Worker:
         held = claimed.held
         renewals = asyncio.ensure_future(self._renew(held, lease))
         try:
+            await self._rounds.turn(len(held.waiting))
             reach("K10")
             if claimed.given_up:
                 failed = Failed("given up by the operator", GIVEN_UP)
@@ -216,6 +223,7 @@ class Worker:
 
     async def _settle(self, held: Held, lease: str, outcome: Outcome) -> None:
         """A delivery whose record fails would be made twice: this insists, for as long as the lease allows."""
+        await self._rounds.turn(len(held.waiting))
         for pause in (0.0, *CATCH_UP):
             await asyncio.sleep(pause)
             try:

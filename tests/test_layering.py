@@ -16,6 +16,8 @@ LAYERS = {
     "model": 0,
     "failpoints": 0,
     "octets": 0,
+    "slices": 0,
+    "rounds": 0,
     "ports": 1,
     "public": 1,
     "mail": 1,
@@ -133,6 +135,8 @@ EXCEPTIONS = {
     ("failpoints", "signal"),
     ("auth.verify", "asyncio"),  # the checks run side by side
     ("dispatch", "asyncio"),  # and so do the deliveries
+    ("slices", "asyncio"),  # what is long lets others have their turn
+    ("rounds", "asyncio"),
 }
 #: Where it may be asked what time it is. Everybody else is told.
 CLOCKS = {"app", "edge", "mailkey", "worker"}

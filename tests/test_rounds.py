@@ -1,15 +1,15 @@
-"""edge/rounds.py: whoever has a block there gets its turn, and no round of the loop holds many of them."""
+"""rounds.py: whoever has work there gets its turn, and no round of the loop holds many of them."""
 
 from __future__ import annotations
 
 import asyncio
 
-from forwarder.edge.rounds import Rounds
+from forwarder.rounds import Rounds
 
 
-async def look(rounds: Rounds, octets: int, name: str, seen: list[str], times: int = 1) -> None:
+async def look(rounds: Rounds, count: int, name: str, seen: list[str], times: int = 1) -> None:
     for _ in range(times):
-        await rounds.turn(octets)
+        await rounds.turn(count)
         seen.append(name)
 
 

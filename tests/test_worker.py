@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -119,3 +120,56 @@ async def test_a_fault_of_ours_is_told_and_the_queue_is_worked_off_all_the_same(
     await worker.stop(1)
     await running
     assert journal.named("fault")[0]["kind"] == "RuntimeError"
+
+
+class FullQueue(ForgetfulQueue):
+    """A queue that gives twelve deliveries to a hundred recipients at once."""
+
+    async def claim(self, lease: str, **_: object) -> Sequence[Claimed]:
+        self.leases.append(lease)
+        return [Claimed(held(f"e1.{n}", recipients=100), 0) for n in range(12)] if len(self.leases) == 1 else []
+
+
+class Counting(Settled):
+    """How many began, and were recorded, in each turn of the loop?"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = 0
+        self.begun, self.recorded = Counter[int](), Counter[int]()
+
+    async def count(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+            self.turn += 1
+
+    async def before(self, held: Held) -> None:
+        self.begun[self.turn] += 1
+
+    async def settle(self, held: Held, lease: str, outcome: Outcome) -> bool:
+        self.recorded[self.turn] += 1
+        return await super().settle(held, lease, outcome)
+
+
+class Everybody:
+    """A next hop that takes all of it when the test says so: in one turn of the loop."""
+
+    def __init__(self) -> None:
+        self.now = asyncio.Event()
+
+    async def deliver(self, delivery: Delivery, *, before_dot: Callable[[], Awaitable[None]]) -> Outcome:
+        await self.now.wait()
+        return Outcome(tuple((one, Delivered("mx", Reply(250, None, "ok"))) for one in delivery.recipients))
+
+
+async def test_deliveries_to_hundreds_begin_and_are_recorded_some_in_each_turn_of_the_loop() -> None:
+    settler, relay = Counting(), Everybody()
+    worker = Worker(FullQueue(), relay, settler, MemoryJournal(), WorkerSettings(), UnderWay())  # type: ignore[arg-type]
+    counting, running = asyncio.create_task(settler.count()), asyncio.create_task(worker.run())
+    await until(lambda: settler.begun.total() == 12)
+    relay.now.set()
+    await until(lambda: settler.recorded.total() == 12)
+    await worker.stop(1)
+    await running
+    counting.cancel()
+    assert (max(settler.begun.values()), max(settler.recorded.values())) == (3, 3)

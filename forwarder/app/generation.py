@@ -41,7 +41,6 @@ from forwarder.dispatch import ATTEMPT, Dispatcher, UnderWay
 from forwarder.edge.budget import Budget
 from forwarder.edge.conversation import EdgeSettings
 from forwarder.edge.guesses import SITE, Guesses
-from forwarder.edge.rounds import Rounds
 from forwarder.edge.seats import Seats
 from forwarder.edge.server import EdgeServer
 from forwarder.edge.shaking import Shaking
@@ -65,6 +64,7 @@ from forwarder.rates import RateMemory
 from forwarder.relay import SmtpRelay
 from forwarder.resolver import DnsResolver, ZoneResolver, system_nameservers
 from forwarder.retry import Schedule
+from forwarder.rounds import Rounds
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.standings import RedisStandings
 from forwarder.tlsrpt import JITTER, HttpsReports, TlsReports, TlsTally

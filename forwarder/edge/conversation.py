@@ -29,13 +29,13 @@ from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
 from forwarder.edge.overlimit import OverLimit
 from forwarder.edge.proxy import ProxyError, parse_proxy
-from forwarder.edge.rounds import Rounds
 from forwarder.edge.shaking import Shaking
 from forwarder.edge.trust import NOBODY, Trust, within
 from forwarder.edge.turns import Turns
 from forwarder.edge.unread import Unread
 from forwarder.model import Address, Caller, Content, Envelope, HeloCheck, Peer, Recipient, Refuse, Reply, Tls
 from forwarder.ports import Callers, Clock, Journal
+from forwarder.rounds import Rounds
 from forwarder.route import Resolved
 from forwarder.screen import Door
 from forwarder.smtp import reply

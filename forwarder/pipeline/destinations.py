@@ -22,6 +22,7 @@ from forwarder.model import Address, Deferred, Delivered, Failed, Queued, Recipi
 from forwarder.pipeline.doors import Doors, Settings
 from forwarder.pipeline.pausenotice import PauseNotices
 from forwarder.ports import Evidence, Forwarded, Measure, Standing, StoreAway, Subject, SubjectKind
+from forwarder.slices import in_slices
 from forwarder.smtp import reply
 from forwarder.standing import BOUNCE, accepted, failed, is_due, probed, slowed
 
@@ -119,13 +120,16 @@ class Destinations:
         standings = self._doors.standings
         if not standings or resolved.alias.local.lower() in _ALWAYS_OPEN:
             return None
-        found = [standings.look_up(destination_subject(one)) for one in resolved.targets]
-        if any(one is None or one.measure is None for one in found):
-            return None
+        found: list[Standing] = []
+        for target in resolved.targets:
+            standing = standings.look_up(destination_subject(target))
+            if standing is None or standing.measure is None:
+                return None
+            found.append(standing)
         now = self._doors.clock.now()
-        if all(one is not None and one.measure is Measure.DISABLE for one in found):
+        if all(one.measure is Measure.DISABLE for one in found):
             return Refuse(reply.UNKNOWN_ALIAS, "all its destinations are disabled")
-        if any(one is not None and is_due(one, now) for one in found):
+        if any(is_due(one, now) for one in found):
             return None
         return Refuse(reply.PAUSED_ALIAS, "all its destinations are paused")
 
@@ -135,19 +139,21 @@ class Destinations:
         standings = self._doors.standings
         if not standings:
             return Sorted(tuple(targets))
-        wait, gone = set(), []
-        for target in targets:
-            standing = standings.look_up(destination_subject(target))
-            if standing is None or standing.measure is None:
-                continue
-            if standing.measure is Measure.DISABLE:
-                gone.append(target)
-            elif not await self._may_probe(standing, id):
-                wait.add(target)
-        if gone and len(gone) == len(targets):
-            # Only where it was not refused at RCPT: postmaster's mail is not thrown away.
-            gone = []
-        return Sorted(tuple(one for one in targets if one not in gone), frozenset(wait), tuple(gone))
+        wait: set[Address] = set()
+        gone: dict[Address, None] = {}
+        async for some in in_slices(targets):
+            for target in some:
+                standing = standings.look_up(destination_subject(target))
+                if standing is None or standing.measure is None:
+                    continue
+                if standing.measure is Measure.DISABLE:
+                    gone[target] = None
+                elif not await self._may_probe(standing, id):
+                    wait.add(target)
+        # All of them only where it was not refused at RCPT: postmaster's mail is not thrown away.
+        if not gone or len(gone) == len(targets):
+            return Sorted(tuple(targets), frozenset(wait))
+        return Sorted(tuple([one for one in targets if one not in gone]), frozenset(wait), tuple(gone))
 
     def are_disabled(self, destinations: Sequence[Address]) -> bool:
         """All of them."""
@@ -161,7 +167,7 @@ class Destinations:
         standings = self._doors.standings
         if not standings:
             return False
-        found = [standings.look_up(destination_subject(one)) for one in destinations]
+        found = (standings.look_up(destination_subject(one)) for one in destinations)
         return all(one is not None and one.measure is measure for one in found)
 
     def pause_of(self, destinations: Sequence[Address]) -> float:

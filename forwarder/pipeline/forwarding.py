@@ -9,7 +9,7 @@ from datetime import datetime
 
 from forwarder import notify, rewrite, seal
 from forwarder.auth import canonical
-from forwarder.dispatch import A_TURN, Dispatcher, Fate, Hold, Plan, Ticket
+from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket
 from forwarder.failpoints import reach
 from forwarder.mail.report import message_id_of
 from forwarder.mail.tlswish import tls_wish
@@ -44,13 +44,14 @@ from forwarder.ports import (
     StoreAway,
     Waiting,
 )
+from forwarder.slices import in_slices, let_others
 from forwarder.smtp import reply
 
 __all__ = ["Forwarding", "content_of"]
 
 _NO_NOTICE = Notice()
 #: Plans that are made until others have their turn: a list of ten thousand has a hundred, and each takes a signature.
-PLANS_A_TURN = 4
+PLANS_A_SLICE = 2
 
 
 class Forwarding:
@@ -82,12 +83,12 @@ class Forwarding:
         ``added``: fields that say what content filters found; ``quarantine``: why it is put aside and not sent."""
         content = content or content_of(message, envelope)
         forwards, paused = await self._sort(envelope, forwards)
-        ways = (
+        ways = [
             (one.alias, target)
             for one in forwards
             for target in one.targets
-            if target not in paused or self._hold(one.alias) is not Hold.NEVER
-        )
+            if not paused or target not in paused or self._hold(one.alias) is not Hold.NEVER
+        ]
         # A mailkey names the moment and the envelope: who sends twice on purpose has signed twice.
         signed = verdict.mailkey.result is Result.PASS
         tickets = await self._dispatcher.tickets(envelope, ways, content, signed_once=signed)
@@ -131,23 +132,20 @@ class Forwarding:
             else await self._dispatcher.put_aside(plans, envelope.id, quarantine, recorded=recorded)
         )
         fates = [
-            *(Fate(one, known(claims[one])) for one in tickets.values() if claims[one] is not Claim.FRESH),
+            *(Fate(one, known(claim)) for one, claim in claims.items() if claim is not Claim.FRESH),
             *attempted,
             *(
                 Fate(Ticket(one.alias, target, b""), Deferred(PAUSED))
-                for one in forwards
+                for one in (forwards if paused else ())
                 for target in one.targets
                 if target in paused and (one.alias, target) not in tickets
             ),
         ]
-        for at in range(0, len(fates), A_TURN):
-            if at:
-                await self._dispatcher.let_others()
-            self._tell.delivered(envelope, fates[at : at + A_TURN])
-        for one in attempted:
-            if isinstance(one.outcome, Queued):
-                continue
-            await self._destinations.learn(envelope.id, one.ticket.alias, one.ticket.destination, one.outcome)
+        async for some in in_slices(fates):
+            self._tell.delivered(envelope, some)
+        async for some in in_slices(attempted):
+            for one in (fate for fate in some if not isinstance(fate.outcome, Queued)):
+                await self._destinations.learn(envelope.id, one.ticket.alias, one.ticket.destination, one.outcome)
         return fates
 
     async def _sort(
@@ -224,10 +222,8 @@ class Forwarding:
         tls = tls_wish(envelope, message)
         for one in forwards:
             by_destination: dict[Address, Ticket] = {}
-            for at in range(0, len(one.targets), A_TURN):
-                if at:
-                    await self._dispatcher.let_others()
-                found = [tickets.get((one.alias, target)) for target in one.targets[at : at + A_TURN]]
+            async for some in in_slices(one.targets):
+                found = [tickets.get((one.alias, target)) for target in some]
                 mine = [ticket for ticket in found if ticket is not None]
                 by_destination |= {ticket.destination: ticket for ticket in mine if claims[ticket] is Claim.FRESH}
             if not by_destination:
@@ -301,8 +297,8 @@ class Forwarding:
                         queued_at=now,
                     )
                 plans.append(Plan(delivery, kept, remembered, held, hold))
-                if len(plans) % PLANS_A_TURN == 0:
-                    await self._dispatcher.let_others()
+                if len(plans) % PLANS_A_SLICE == 0:
+                    await let_others()
         return plans
 
     def _to_remember(

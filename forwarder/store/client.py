@@ -32,11 +32,21 @@ from redis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError,
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from forwarder.ports import Journal, StoreAway, StoreUntouched
+from forwarder.slices import in_slices
 from forwarder.store.breaker import Breaker
 from forwarder.store.dial import PATIENCE, make_dial
 from forwarder.store.url import Address, AnyConnection, StoreUrlError, describe_url, show
 
-__all__ = ["Commands", "Elsewhere", "Script", "StoreClient", "StoreUrlError", "describe_url", "load_script"]
+__all__ = [
+    "PACKED_A_SLICE",
+    "Commands",
+    "Elsewhere",
+    "Script",
+    "StoreClient",
+    "StoreUrlError",
+    "describe_url",
+    "load_script",
+]
 
 Argument = bytes | str | int
 
@@ -53,6 +63,8 @@ REFUSAL_SILENCE = 60.0
 #: A group can be joined for this part of its time limit, up to so many commands, each of at most so many octets: who joins
 #: has nearly as much time as who began, a group ends (others wait for that), and large values wait their turn.
 JOINING, MOST_JOINED, JOINED_OCTETS = 0.2, 256, 16384
+#: Arguments that are written in one go.
+PACKED_A_SLICE = 2000
 #: Refusals that come before the first write of a command, and of a script that begins with ``#!lua`` (Redis 7.0).
 _SAID_BEFORE = {
     *("OOM", "READONLY", "MISCONF", "NOREPLICAS", "LOADING", "MASTERDOWN", "NOAUTH", "NOPERM"),
@@ -112,6 +124,15 @@ def load_script(name: str, *, behind: Sequence[str] = ()) -> Script:
 def _pack(command: Sequence[Argument]) -> bytes:
     packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]  # its stub says "a tuple of one"
     return packed
+
+
+async def _pack_in_slices(command: Sequence[Argument]) -> bytes:
+    """The same. What a list's ten thousand are claimed and queued with has as many arguments, and some megabytes."""
+    if len(command) <= PACKED_A_SLICE:
+        return _pack(command)
+    # Without the number of arguments that each slice begins with.
+    slices = [_pack(some).partition(b"\r\n")[2] async for some in in_slices(command, PACKED_A_SLICE)]
+    return b"".join((b"*%d\r\n" % len(command), *slices))
 
 
 _ROLE = _pack(("ROLE",))
@@ -283,7 +304,7 @@ class StoreClient:
         self, command: Sequence[Argument], again: bool, *, quiet: bool = False, at_once: bool = False
     ) -> Any:
         loop = asyncio.get_running_loop()
-        call = _Call(_pack(command), again, loop.create_future(), quiet)
+        call = _Call(await _pack_in_slices(command), again, loop.create_future(), quiet)
         if self._closed or self._is_known_away(loop.time()) or not self._breaker.admits(loop.time()):
             raise StoreUntouched(f"{self.where} does not answer")
         if not (at_once and self._join(call, loop.time())):

@@ -25,6 +25,7 @@ from typing import Any
 
 from forwarder.model import Address
 from forwarder.ports import Begun, Charge, Claim, Forwarded, Journal, RateOver
+from forwarder.slices import in_slices
 from forwarder.store.client import Commands, load_script
 from forwarder.store.rates import SECOND, rate_keys, to_take
 from forwarder.store.records import (
@@ -65,8 +66,6 @@ MAX_MESSAGE_ID = 998
 _SALT_KEY = HASH_TAG + b":salt"
 _BIRTH_KEY = HASH_TAG + b":birth"
 _EPOCH = date(1970, 1, 1)
-#: Names that are made in one go.
-A_TURN = 1000
 #: Octets of a day as it lies there: version and five digits, until the year 2243.
 _MAX_DAY = 6
 _FIND, _SPEND, _REFUND, _REPLAY, _SALT = map(load_script, ("find", "spend", "refund", "replay", "salt"))
@@ -116,12 +115,7 @@ class RedisLedger:
         if not fingerprints:
             return []
         names = await self.names()
-        marks, keys = self.begun_keys(names, begun), list[bytes]()
-        for at in range(0, len(fingerprints), A_TURN):
-            if at:
-                # A list has ten thousand, and others have work too.
-                await asyncio.sleep(0)
-            keys += [claim_key(names, one) for one in fingerprints[at : at + A_TURN]]
+        marks, keys = self.begun_keys(names, begun), await _claim_keys(names, fingerprints)
         answers = await self._client.run(
             _CLAIM,
             [*marks, *keys, *rate_keys(names, charges)],
@@ -160,7 +154,7 @@ class RedisLedger:
         if not (delivered or released or forwards):
             return
         names = await self.names()
-        keys = [claim_key(names, one) for one in (*delivered, *released)]
+        keys = await _claim_keys(names, [*delivered, *released])
         arguments: list[bytes | str | int] = [
             _octets(attempt),
             len(delivered),
@@ -324,6 +318,14 @@ class RedisLedger:
 def claim_key(names: Names, fingerprint: bytes) -> bytes:
     """Where the mark of a fingerprint lies: the queue sets it too."""
     return names.key(b"c", fingerprint)
+
+
+async def _claim_keys(names: Names, fingerprints: Sequence[bytes]) -> list[bytes]:
+    """A list has ten thousand."""
+    keys: list[bytes] = []
+    async for some in in_slices(fingerprints):
+        keys += [claim_key(names, one) for one in some]
+    return keys
 
 
 def _octets(attempt: str) -> bytes:

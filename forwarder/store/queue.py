@@ -7,7 +7,6 @@ noticed. Such an item becomes a dead letter, with an event, and is never deliver
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import idna
 from forwarder.auth.dnsname import dns_name
 from forwarder.dispatch import pick
 from forwarder.ports import Begun, Claim, Claimed, Forwarded, Held, Journal, QueueFull, QueueSize
+from forwarder.slices import in_slices
 from forwarder.store.client import Commands, load_script
 from forwarder.store.disk import Disk
 from forwarder.store.ledger import DELIVERED_FOR, RedisLedger, claim_key
@@ -33,8 +33,8 @@ DEAD_FOR = 30 * 86400
 MAX_CLAIMED = 16 * 1024 * 1024
 #: Items of one listing command.
 _PAGE = 200
-#: Items that are sealed in one go; each may have a hundred recipients.
-_A_TURN = 5
+#: Items that are sealed or opened in one go; each may have a hundred recipients.
+_A_SLICE = 3
 
 _load = partial(load_script, behind=("queue_common",))
 _PUT, _CLAIM, _MARK = _load("queue_put"), _load("queue_claim"), _load("queue_mark")
@@ -178,13 +178,14 @@ class RedisQueue:
         arguments = (lease, _number(seconds), limit, per_destination, self._per_minute, MAX_CLAIMED, DEAD_FOR)
         claimed = []
         answer = await self._client.run(_CLAIM, _KEYS, (*arguments, *self._differ(names)))
-        for name, record, head, body, dots, given_up in answer:
-            held = open_held(names, name, record, (head, body))
-            if held is None:
-                self._journal.event("store_value_unreadable", kind="queue", item=_short(name))
-                await self._client.run(_BURY, _KEYS, (name, lease, "damaged in the store"))
-            else:
-                claimed.append(Claimed(held, int(dots) if dots.isdigit() else 1, given_up == b"1"))
+        async for some in in_slices(answer, _A_SLICE):
+            for name, record, head, body, dots, given_up in some:
+                held = open_held(names, name, record, (head, body))
+                if held is None:
+                    self._journal.event("store_value_unreadable", kind="queue", item=_short(name))
+                    await self._client.run(_BURY, _KEYS, (name, lease, "damaged in the store"))
+                else:
+                    claimed.append(Claimed(held, int(dots) if dots.isdigit() else 1, given_up == b"1"))
         return claimed
 
     def _differ(self, names: Names) -> list[bytes | int]:
@@ -395,15 +396,14 @@ async def _items(names: Names, held: Sequence[Held]) -> list[bytes | str | int]:
     for found, (_, octets) in bodies.items():
         packed += [names.key(b"qb", found), octets]
     packed.append(len(held))
-    for number, one in enumerate(held):
-        if number and number % _A_TURN == 0:
-            await asyncio.sleep(0)
-        name, (head, octets) = _item(names, one.id), one.delivery.data
-        found = digests[id(octets)]
-        marks = [claim_key(names, each.fingerprint) for each in one.waiting if each.fingerprint]
-        record = seal_held(names, name, one, found)
-        packed += [name, _destination(names, one.delivery.next_hop), record, head, bodies[found][0]]
-        packed += [len(marks), *marks]
+    async for some in in_slices(held, _A_SLICE):
+        for one in some:
+            name, (head, octets) = _item(names, one.id), one.delivery.data
+            found = digests[id(octets)]
+            marks = [claim_key(names, each.fingerprint) for each in one.waiting if each.fingerprint]
+            record = seal_held(names, name, one, found)
+            packed += [name, _destination(names, one.delivery.next_hop), record, head, bodies[found][0]]
+            packed += [len(marks), *marks]
     return packed
 
 

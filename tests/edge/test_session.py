@@ -17,12 +17,12 @@ import pytest
 from forwarder.edge.conversation import EdgeSettings
 from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
-from forwarder.edge.rounds import MOST
 from forwarder.edge.server import EdgeServer, bind
 from forwarder.edge.session import BAD_REVERSIBLE_AFTER, HIGH_WATER
 from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.edge.trust import NOBODY, Trust
 from forwarder.model import Address, BodyKind, Content, Envelope, Refuse, Reply
+from forwarder.rounds import MOST
 from forwarder.route import Resolved, ToAlias, ToSender
 from forwarder.smtp import reply
 from tests.fakes import FixedClock, MemoryJournal

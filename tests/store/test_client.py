@@ -17,7 +17,7 @@ import trustme
 import uvloop
 
 from forwarder.ports import StoreAway
-from forwarder.store.client import Script, StoreClient, StoreUrlError, describe_url, load_script
+from forwarder.store.client import PACKED_A_SLICE, Script, StoreClient, StoreUrlError, describe_url, load_script
 from forwarder.store.server import EmbeddedStore, find_server
 from tests.fakes import MemoryJournal
 from tests.store.servers import BOUND, SYSTEM_REDIS
@@ -457,6 +457,13 @@ async def test_a_large_value_waits_its_turn(client: StoreClient, hasty: StoreCli
     assert len(client._joinable) == 2
     await hasty.command("RPUSH", "list", "x")
     assert await asyncio.gather(first, large, small) == [[b"list", b"x"], 1, 2]
+
+
+async def test_who_asks_for_little_goes_ahead_while_much_is_written_down(client: StoreClient) -> None:
+    values = [b"%d" % number for number in range(2 * PACKED_A_SLICE)]
+    pushed, there = await asyncio.gather(client.command("RPUSH", "many", *values), client.command("EXISTS", "many"))
+    assert (pushed, there) == (len(values), 0)
+    assert await client.command("LRANGE", "many", 0, -1) == values
 
 
 async def test_a_lost_connection_is_told_only_to_who_must_not_run_twice(
