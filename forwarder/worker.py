@@ -37,7 +37,7 @@ class WorkerSettings:
 
 #: Recipients whose deliveries begin, or are recorded, in one round of the loop. A list's come by the hundred, and fifty such
 #: deliveries may be under way.
-A_ROUND = 300
+A_ROUND = 200
 
 #: RFC 3463 section 3.4: X.3.0, other or undefined mail system status. What the sender of a given-up message reads.
 GIVEN_UP = Reply(554, "5.3.0", "not delivered: the operator of the forwarding service has given this message up")
