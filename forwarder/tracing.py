@@ -3,6 +3,9 @@
 ``Tracing`` is a journal in front of the journal. Events that bear a message's id wait here for a moment and go to the store
 together, many messages in one trip. Mail never waits for that: while the store is away or slow, what does not fit is dropped,
 and the life that is short of something says so.
+
+Where traces lie at several servers and one of them is away, what is left of a message waits by itself and goes with the next
+trips, as far as new ones leave room in them. It is also what is dropped first, so that the dead keep nothing from the living.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ class Tracing:
         self._traces = traces
         self._clock = clock
         self._waiting: dict[str, Traced] = {}
+        #: What some servers have taken and others have not.
+        self._left: dict[str, Traced] = {}
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -47,9 +52,12 @@ class Tracing:
             return
         traced = self._waiting.get(id_)
         if traced is None:
-            if len(self._waiting) >= MAX_WAITING:
-                self._drop_one()
-            traced = self._waiting[id_] = Traced(id_)
+            traced = self._left.pop(id_, None)
+            if traced is None:
+                if self._is_full():
+                    self._drop_one()
+                traced = Traced(id_)
+            self._waiting[id_] = traced
         if len(traced.events) >= MAX_EVENTS:
             traced.dropped += 1
             return
@@ -58,14 +66,20 @@ class Tracing:
         if self._task is None:
             self._task = asyncio.ensure_future(self._hand_over())
 
+    def _is_full(self) -> bool:
+        return len(self._waiting) + len(self._left) >= MAX_WAITING
+
     def _drop_one(self) -> None:
         """The oldest goes, but for the mark that it was there."""
-        id_, oldest = next(iter(self._waiting.items()))
-        del self._waiting[id_]
-        self._journal.event("trace.dropped", message=id_, events=len(oldest.events))
+        full = self._left or self._waiting
+        self._tell_dropped(full.pop(next(iter(full))))
+
+    def _tell_dropped(self, one: Traced) -> None:
+        unfound = {"names": len(one.leads)} if one.leads else {}
+        self._journal.event("trace.dropped", message=one.id, events=len(one.events), **unfound)
 
     async def _hand_over(self) -> None:
-        while self._waiting:
+        while self._waiting or self._left:
             begun = len(self._waiting)
             await asyncio.sleep(PAUSE)
             await self._give(begun)
@@ -76,28 +90,37 @@ class Tracing:
         await self._give(len(self._waiting))
 
     async def _give(self, count: int) -> None:
-        """The oldest so many of them."""
+        """The oldest so many of them, and what is left of earlier ones as far as there is room."""
         batch = [self._waiting.pop(id_) for id_ in list(islice(self._waiting, min(count, BATCH)))]
+        batch += [self._left.pop(id_) for id_ in list(islice(self._left, BATCH - len(batch)))]
+        if not batch:
+            return
         try:
-            await self._traces.append(batch)
+            left = await self._traces.append(batch)
         except StoreAway:
             # Back to the front, behind nothing that came meanwhile: the order within a life is what matters.
             for one in reversed(batch):
-                if len(self._waiting) < MAX_WAITING:
-                    self._put_back(one)
+                if not self._is_full():
+                    self._waiting = {one.id: self._with_later(one)} | self._waiting
                 else:
-                    self._journal.event("trace.dropped", message=one.id, events=len(one.events))
+                    self._tell_dropped(one)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end all traces that follow
             self._journal.event("fault", where="traces", reason=f"{type(error).__name__}: {error}")
             for one in batch:
-                self._journal.event("trace.dropped", message=one.id, events=len(one.events))
+                self._tell_dropped(one)
+        else:
+            for one in left:
+                if not self._is_full():
+                    self._left[one.id] = self._with_later(one)
+                else:
+                    self._tell_dropped(one)
 
-    def _put_back(self, one: Traced) -> None:
+    def _with_later(self, one: Traced) -> Traced:
         later = self._waiting.pop(one.id, None)
         if later is not None:
             one.events += later.events
             one.dropped += later.dropped
-        self._waiting = {one.id: one} | self._waiting
+        return one
 
     async def close(self) -> None:
         """Hand over what waits, once."""
@@ -106,8 +129,8 @@ class Tracing:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        while self._waiting:
-            before = len(self._waiting)
+        while self._waiting or self._left:
+            new, all_ = len(self._waiting), len(self._waiting) + len(self._left)
             await self.flush()
-            if len(self._waiting) >= before:
+            if len(self._waiting) >= new and len(self._waiting) + len(self._left) >= all_:
                 return

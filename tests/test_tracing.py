@@ -10,7 +10,7 @@ import pytest
 
 from forwarder import tracing
 from forwarder.model import Address
-from forwarder.ports import StoreAway, Traced
+from forwarder.ports import StoreAway, Traced, TraceEvent
 from forwarder.tracing import Tracing
 from tests.fakes import FixedClock, MemoryJournal
 
@@ -26,7 +26,7 @@ class Kept:
     groups: list[tuple[str, int]] = field(default_factory=list)
     away: bool = False
 
-    async def append(self, lives: Sequence[Traced]) -> None:
+    async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
         if self.away:
             raise StoreAway("gone")
         for one in lives:
@@ -34,6 +34,7 @@ class Kept:
             life = self.lives.setdefault(one.id, Traced(one.id))
             life.events += one.events
             life.dropped += one.dropped
+        return ()
 
     async def find(self, name: str) -> Sequence[str]:
         return [one.id for one in self.lives.values() if name in one.found_by()]
@@ -104,10 +105,10 @@ async def test_after_the_end_nothing_is_kept_and_the_journal_is_still_told() -> 
 
 async def test_what_cannot_be_kept_costs_nothing_but_itself() -> None:
     class Broken(Kept):
-        async def append(self, lives: Sequence[Traced]) -> None:
+        async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
             if any(one.id == "bad" for one in lives):
                 raise ValueError("cannot be written down")
-            await super().append(lives)
+            return await super().append(lives)
 
     kept, journal = Broken(), MemoryJournal()
     it = Tracing(journal, kept, FixedClock())
@@ -117,3 +118,90 @@ async def test_what_cannot_be_kept_costs_nothing_but_itself() -> None:
     await it.close()
     assert list(kept.lives) == ["good"]
     assert [fields["message"] for name, fields in journal.events if name == "trace.dropped"] == ["bad"]
+
+
+class Parted(Kept):
+    """Lives of ``dead``, and what leads to them, are at a server that is away."""
+
+    dead: frozenset[str] = frozenset()
+
+    async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
+        self.asked = [one.id for one in lives]
+        await asyncio.sleep(0)
+        await super().append([one for one in lives if one.id not in self.dead])
+        return [one for one in lives if one.id in self.dead]
+
+
+async def test_what_one_server_did_not_take_goes_with_the_next_trip_and_the_others_are_not_sent_again() -> None:
+    kept = Parted()
+    kept.dead = frozenset({"m1"})
+    it = Tracing(MemoryJournal(), kept, FixedClock())
+    it.event("one", id="m1")
+    it.event("one", id="m2")
+    await it.flush()
+    it.event("two", id="m1")
+    it.event("one", id="m3")
+    await it.flush()
+    assert kept.groups == [("m2", 1), ("m3", 1)]
+    kept.dead = frozenset()
+    await it.flush()
+    await it.close()
+    assert [one.name for one in kept.lives["m1"].events] == ["one", "two"]
+    assert kept.groups == [("m2", 1), ("m3", 1), ("m1", 2)]
+
+
+async def test_an_event_that_comes_while_its_message_is_on_the_way_in_vain_is_behind_it() -> None:
+    kept = Parted()
+    kept.dead = frozenset({"m1"})
+    it = Tracing(MemoryJournal(), kept, FixedClock())
+    it.event("one", id="m1")
+    trip = asyncio.ensure_future(it.flush())
+    await asyncio.sleep(0)
+    it.event("two", id="m1")
+    await trip
+    kept.dead = frozenset()
+    await it.close()
+    assert [one.name for one in kept.lives["m1"].events] == ["one", "two"]
+
+
+async def test_what_is_left_comes_behind_what_is_new_and_is_dropped_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "MAX_WAITING", 6)
+    monkeypatch.setattr(tracing, "BATCH", 4)
+    kept, journal = Parted(), MemoryJournal()
+    kept.dead = frozenset({"d0", "d1", "d2", "d3"})
+    it = Tracing(journal, kept, FixedClock())
+    for id_ in sorted(kept.dead):
+        it.event("x", id=id_)
+    await it.flush()
+    for id_ in ("m0", "m1", "m2"):
+        it.event("x", id=id_)
+    assert [one["message"] for one in journal.named("trace.dropped")] == ["d0"]
+    await it.flush()
+    assert kept.asked == ["m0", "m1", "m2", "d1"]
+    await it.flush()
+    # Each has its turn.
+    assert kept.asked == ["d2", "d3", "d1"]
+    await it.close()
+    assert sorted(kept.lives) == ["m0", "m1", "m2"]
+
+
+async def test_what_only_its_names_are_missing_of_is_told_when_it_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nameless(Kept):
+        async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
+            await super().append(lives)
+            return [Traced(one.id, leads=tuple(one.found_by())) for one in lives]
+
+    monkeypatch.setattr(tracing, "MAX_WAITING", 1)
+    kept, journal = Nameless(), MemoryJournal()
+    it = Tracing(journal, kept, FixedClock())
+    it.event("x", id="m1", sender=BOB, message_id="<1@x>")
+    await it.flush()
+    it.event("x", id="m2")
+    await it.close()
+    assert journal.named("trace.dropped") == [{"message": "m1", "events": 0, "names": 2}]
+
+
+def test_what_leads_to_a_message_already_does_not_again() -> None:
+    one = Traced("m1", leads=("<1@x>",), found=frozenset({"bob@sender.example"}))
+    one.events.append(TraceEvent(1.0, "x", {"sender": BOB, "alias": Address("alias", "fwd.example")}))
+    assert one.found_by() == ["<1@x>", "alias@fwd.example"]

@@ -22,11 +22,12 @@ from forwarder.store.health import examine_store
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.policies import RedisPolicies
 from forwarder.store.queue import Pace, RedisQueue
+from forwarder.store.records import HASH_TAG
 from forwarder.store.refusals import RedisRefusals
 from forwarder.store.server import EmbeddedStore, StoreStartError
 from forwarder.store.sessions import RedisTlsCounts
 from forwarder.store.standings import RedisStandings
-from forwarder.store.traces import RedisTraces
+from forwarder.store.traces import CLUSTER_TAGS, RedisTraces
 
 __all__ = ["State", "Store", "keep_store", "open_state"]
 
@@ -150,7 +151,7 @@ class Store:
     def traces(self, settings: Settings) -> RedisTraces:
         """The lives of messages. Written behind the mail's back, over the connection that may be slow."""
         ledger = RedisLedger(self._clients[1], journal=self._journal)
-        return RedisTraces(self._clients[1], ledger, journal=self._journal, keep=_seconds(settings))
+        return _traces(self._clients[1], settings, ledger, self._journal)
 
     async def close(self) -> None:
         """Safe to call at any time."""
@@ -215,7 +216,7 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
         )
         ledger = RedisLedger(client, journal=journal)
         standings = RedisStandings(client, ledger, SystemClock(), journal)
-        traces = RedisTraces(client, ledger, journal=journal, keep=_seconds(settings))
+        traces = _traces(client, settings, ledger, journal)
         queue = _queue(client, settings, ledger, journal, embedded)
         yield State(ledger, queue, standings, traces, RedisRefusals(client, ledger))
     except BrokenPipeError:
@@ -237,8 +238,12 @@ def _patience(settings: Settings) -> float:
     return ASKING * settings.store_timeout
 
 
-def _seconds(settings: Settings) -> int:
-    return max(1, math.ceil(settings.trace.keep * 86400))
+def _traces(
+    client: StoreClient | ClusterClient, settings: Settings, ledger: RedisLedger, journal: Journal
+) -> RedisTraces:
+    keep = max(1, math.ceil(settings.trace.keep * 86400))
+    tags = CLUSTER_TAGS if isinstance(client, ClusterClient) else (HASH_TAG,)
+    return RedisTraces(client, ledger, journal=journal, keep=keep, tags=tags)
 
 
 def _queue(

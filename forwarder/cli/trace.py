@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ __all__ = ["add_arguments", "run"]
 
 #: Octets of a report that are read.
 MAX_REPORT = 40 * 1024 * 1024
+
+T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,9 +63,10 @@ def _wanted(file: Path) -> list[str]:
 
 
 async def _trace(args: argparse.Namespace, wanted: Sequence[str], settings: Any) -> int:
-    async with open_state(settings, SilentJournal()) as state:
-        lives = await _find(state, wanted, args.limit)
-    if not lives:
+    journal = _Telling()
+    async with open_state(settings, journal) as state:
+        lives = await _find(state, journal, wanted, args.limit)
+    if not lives and not journal.away:
         kept = f"traces are kept for {settings.trace.keep:g} days" if settings.trace.keep else "trace.keep is 0"
         print(f"forwarder trace: nothing is known of that; {kept}", file=sys.stderr)
         return 1
@@ -72,24 +75,50 @@ async def _trace(args: argparse.Namespace, wanted: Sequence[str], settings: Any)
             _print_json(life, full=args.full)
         else:
             _print(life, full=args.full)
-    return 0
+    if journal.away:
+        # A cluster: each part is at a server of its own.
+        print(f"forwarder trace: not all could be looked for; {journal.away}", file=sys.stderr)
+    return 1 if journal.away else 0
 
 
-async def _find(state: State, wanted: Iterable[str], limit: int) -> list[Traced]:
+class _Telling(SilentJournal):
+    """Remembers why something could not be looked for."""
+
+    away = ""
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        if name == "trace.part_away":
+            self.away = fields["reason"]
+
+
+async def _find(state: State, journal: _Telling, wanted: Iterable[str], limit: int) -> list[Traced]:
     """The messages, each followed by what is about it: its reports."""
     ids: dict[str, None] = {}
     for text in wanted:
         for name in _spellings(text):
-            ids |= dict.fromkeys(await state.traces.find(name))
+            ids |= dict.fromkeys(await _ask(state, journal, state.traces.find(name), ()))
         ids |= {text: None}
     found: dict[str, Traced] = {}
     for id_ in list(ids):
-        for one in (id_, *reversed(await state.traces.find(id_))):
-            if one not in found and (life := await state.traces.read(one)) is not None:
+        for one in (id_, *reversed(await _ask(state, journal, state.traces.find(id_), ()))):
+            if one in found:
+                continue
+            life = await _ask(state, journal, state.traces.read(one), None)
+            if life is not None:
                 found[one] = life
         if len(found) >= limit:
             break
     return list(found.values())[:limit]
+
+
+async def _ask(state: State, journal: _Telling, asking: Awaitable[T], otherwise: T) -> T:
+    try:
+        return await asking
+    except StoreAway as away:
+        if not state.traces.is_spread:
+            raise
+        journal.event("trace.part_away", reason=str(away))
+        return otherwise
 
 
 def _spellings(text: str) -> list[str]:

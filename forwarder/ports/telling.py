@@ -28,16 +28,19 @@ MAX_AMONG = 100
 
 @dataclass(slots=True)
 class Traced:
-    """Part of a message's life, or all of it. ``dropped`` says how many events are missing."""
+    """Part of a message's life, or all of it. ``dropped`` says how many events are missing. Of what could be kept in part only:
+    ``leads`` are names of events that are kept, and do not lead to it yet; those in ``found`` lead to it already."""
 
     id: str
     events: list[TraceEvent] = field(default_factory=list)
     dropped: int = 0
+    leads: tuple[str, ...] = ()
+    found: frozenset[str] = frozenset()
 
     def found_by(self) -> list[str]:
-        """The addresses (lower case), Message-IDs and queue items that lead to it, each once; what is named among many, as the
-        destinations of a list are, comes last, and of it only the first MAX_AMONG."""
-        alone: dict[str, None] = {}
+        """The addresses (lower case), Message-IDs and queue items that shall lead to it, each once; what is named among many, as
+        the destinations of a list are, comes last, and of it only the first MAX_AMONG."""
+        alone: dict[str, None] = dict.fromkeys(self.leads)
         among: dict[str, None] = {}
         for event in self.events:
             for name, value in event.fields.items():
@@ -47,7 +50,7 @@ class Traced:
                     among |= dict.fromkeys(str(one).lower() for one in value if isinstance(one, Address))
                 elif name in _FOUND_BY and value is not None:
                     alone[str(value)] = None
-        return list(alone | among)
+        return [one for one in alone | among if one not in self.found] if self.found else list(alone | among)
 
 
 _FOUND_BY = frozenset({"message_id", "item", "about"})
@@ -56,8 +59,9 @@ _FOUND_BY = frozenset({"message_id", "item", "about"})
 class Traces(Protocol):
     """The lives of messages. Every method raises StoreAway."""
 
-    async def append(self, lives: Sequence[Traced]) -> None:
-        """These events come behind those that are kept already."""
+    async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
+        """These events come behind those that are kept already. Where they lie at several servers and some of these are away:
+        what is left of them, to be given again; of all the others nothing is missing."""
 
     async def find(self, name: str) -> Sequence[str]:
         """Ids of the messages that an address (lower case), a Message-ID or a queue item leads to, the latest first."""

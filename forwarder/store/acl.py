@@ -1,4 +1,4 @@
-"""What may our user do on a server? These commands, on keys with our hash tag, and nothing else.
+"""What may our user do on a server? These commands, on keys with our hash tags, and nothing else.
 
 A script that runs as this user, whoever wrote it, may call these and touch those: EVAL opens no door. The list is what the
 program sends and what its scripts call; a test holds it against the source. The embedded store has the same user, so that there,
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha256
 
-from forwarder.store.records import HASH_TAG
-
-__all__ = ["COMMANDS", "USER", "acl_line", "embedded_rules"]
+__all__ = ["COMMANDS", "KEYS", "USER", "acl_line", "embedded_rules"]
 
 USER = "forwarder"
+#: ``records.HASH_TAG``, and in a cluster the tags of traces (docs/decisions/0044).
+KEYS = "{fwd*}*"
 #: What only our own server is asked, or what may be refused: its settings, which hold its passwords, and to write its file anew.
 NOT_NEEDED = frozenset({"config", "bgrewriteaof"})
 COMMANDS = (
@@ -40,7 +40,7 @@ def embedded_rules() -> str:
     return f"on nopass {_RIGHTS} resetchannels {_commands((*COMMANDS, _ITS_FILE))}"
 
 
-_RIGHTS = f"~{HASH_TAG.decode()}*"
+_RIGHTS = f"~{KEYS}"
 #: Its file is ours, and is written anew when room is short.
 _ITS_FILE = "bgrewriteaof"
 

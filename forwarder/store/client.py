@@ -41,9 +41,11 @@ __all__ = [
     "PACKED_A_SLICE",
     "Commands",
     "Elsewhere",
+    "Forbidden",
     "Script",
     "StoreClient",
     "StoreUrlError",
+    "TooFewCopies",
     "describe_url",
     "load_script",
 ]
@@ -79,6 +81,14 @@ class Elsewhere(StoreUntouched):
         super().__init__(text)
         self.address = address
         self.once = once
+
+
+class Forbidden(StoreUntouched):
+    """Our user may not do that there."""
+
+
+class TooFewCopies(StoreAway):
+    """It was done, and fewer replicas than demanded are known to have it: it may be lost with the server that did it."""
 
 
 class Commands(Protocol):
@@ -152,7 +162,7 @@ class _UnknownScript(Exception):
     """The server has not seen this script (since it was started, or since SCRIPT FLUSH)."""
 
 
-class _TooFewCopies(RedisError):
+class _Uncopied(RedisError):
     """Fewer replicas than demanded have acknowledged the write."""
 
 
@@ -389,6 +399,19 @@ class StoreClient:
             packed.append(_ROLE)
         await connection.send_packed_command(packed, check_health=False)
         replies = [await self._reply() for _ in group]
+        try:
+            await self._see_copies(connection, demanded)
+        except _Uncopied as uncopied:
+            for call, reply in zip(group, replies, strict=True):
+                self._give(
+                    call, TooFewCopies(f"{self.where}: {uncopied}") if not isinstance(reply, Exception) else reply
+                )
+            raise
+        for call, reply in zip(group, replies, strict=True):
+            self._give(call, reply)
+        return any(isinstance(reply, ReadOnlyError) for reply in replies)
+
+    async def _see_copies(self, connection: AnyConnection, demanded: int) -> None:
         if demanded:
             await self._count_copies(demanded)
         if demanded < self._replicas:
@@ -399,14 +422,11 @@ class StoreClient:
                 self.demand(online)
                 await connection.send_packed_command([self._wait(online)], check_health=False)
                 await self._count_copies(online)
-        for call, reply in zip(group, replies, strict=True):
-            self._give(call, reply)
-        return any(isinstance(reply, ReadOnlyError) for reply in replies)
 
     async def _count_copies(self, demanded: int) -> None:
         copies = await self._demand_reply()
         if copies < demanded:
-            raise _TooFewCopies(f"{copies} of {demanded} replicas have the write")
+            raise _Uncopied(f"{copies} of {demanded} replicas have the write")
 
     async def _demand_reply(self) -> Any:
         reply = await self._reply()
@@ -439,7 +459,9 @@ class StoreClient:
     def _give(self, call: _Call, reply: Any) -> None:
         if call.answer.done():
             return  # the caller was cancelled
-        if isinstance(reply, Exception):
+        if isinstance(reply, StoreAway):
+            call.answer.set_exception(reply)
+        elif isinstance(reply, Exception):
             call.answer.set_exception(self._refusal(reply, quiet=call.quiet))
         else:
             call.answer.set_result(reply)
@@ -459,7 +481,7 @@ class StoreClient:
         match error:
             case TimeoutError():
                 reason = "timeout"
-            case _TooFewCopies():
+            case _Uncopied():
                 reason = str(error)
             case _:
                 reason = f"{type(error).__name__}: {error}"[:200]
@@ -487,7 +509,7 @@ class StoreClient:
             self._refusals[word] = now + REFUSAL_SILENCE
             self._journal.event("store_refused", store=self.where, reason=reason)
         kind = StoreUntouched if word in _SAID_BEFORE else StoreAway
-        return kind(f"{self.where}: {reason}")
+        return (Forbidden if word == "NOPERM" else kind)(f"{self.where}: {reason}")
 
     async def _hang_up(self) -> None:
         connection, self._connection = self._connection, None

@@ -26,7 +26,7 @@ from forwarder.store.client import DEFAULT_PAUSE, DEFAULT_TIMEOUT, Argument, Els
 from forwarder.store.dial import PATIENCE, ask_once
 from forwarder.store.url import Address, ParsedUrl, StoreUrlError, describe_url, parse_store_url
 
-__all__ = ["ClusterClient", "make_client"]
+__all__ = ["ClusterClient", "even_tags", "make_client"]
 
 SLOTS = 16384
 #: Nodes that are asked for the map at once.
@@ -270,6 +270,20 @@ async def _asking(node: StoreClient, command: Sequence[Argument], *, again: bool
     """Behind ASKING, on the same connection: what is begun together leaves together."""
     _, answer = await asyncio.gather(node.command("ASKING"), node.command(*command, again=again))
     return answer
+
+
+@lru_cache
+def even_tags(count: int) -> tuple[bytes, ...]:
+    """So many hash tags, one in each of so many equal parts of the slots: the first of ``{fwd1}``, ``{fwd2}`` and so on that
+    falls there. However many primaries there are, each has as many of them as its share of the slots, give or take one for
+    each range. Names in the store have them: what this returns must never change."""
+    found: dict[int, bytes] = {}
+    number = 0
+    while len(found) < count:
+        number += 1
+        tag = b"{fwd%d}" % number
+        found.setdefault(_slot(tag) * count // SLOTS, tag)
+    return tuple(found[part] for part in range(count))
 
 
 @lru_cache(maxsize=1024)

@@ -1,10 +1,11 @@
 """What do our keys and values look like in the store? Names without addresses, values that show when they are damaged.
 
-A name is ``{fwd0}:KIND:DIGEST``. ``{fwd0}`` is the hash tag of the shard (one shard now), so that a script may touch
-several keys on a cluster. The digest is a BLAKE2b keyed with the store's salt: whoever sees names only (SLOWLOG,
-MONITOR, a list of keys, a memory report) learns no address and cannot guess one. The salt is 32 random octets kept in
-the store itself. A key of the operator's would be one more file to copy to every host, and forgetting it would part the
-hosts' ledgers in silence; an SRS secret would lose ten days of forwards each time it is changed.
+A name is ``{fwd0}:KIND:DIGEST``. ``{fwd0}`` is the hash tag of all that one step may touch together, so that a script may
+touch several keys on a cluster; traces have others there (docs/decisions/0044). The digest is a BLAKE2b keyed with the
+store's salt: whoever sees names only (SLOWLOG, MONITOR, a list of keys, a memory report) learns no address and cannot
+guess one. The salt is 32 random octets kept in the store itself. A key of the operator's would be one more file to copy to
+every host, and forgetting it would part the hosts' ledgers in silence; an SRS secret would lose ten days of forwards each
+time it is changed.
 
 A value is one version octet, an 8-octet keyed tag over its name and content, and the content in MessagePack. An unknown
 version, a tag that does not fit (a flipped bit, a value under another's name) and an unreadable content are all the
@@ -184,6 +185,13 @@ class Names:
         """The name for these parts: every kind its own names, and ("ab", "c") is not ("a", "bc")."""
         begin, salted = self._kinds.get(kind) or self._kind(kind)
         return begin + b2a_base64(_digest(salted, parts), newline=False)
+
+    def place(self, tags: Sequence[bytes], kind: bytes, *parts: bytes | str) -> tuple[bytes, bytes]:
+        """Of these tags the one that the name's digest chooses, and the name with it."""
+        _, salted = self._kinds.get(kind) or self._kind(kind)
+        digest = _digest(salted, parts)
+        tag = tags[int.from_bytes(digest[:2], "big") % len(tags)]
+        return tag, b"%b:%b:%b" % (tag, kind, b2a_base64(digest, newline=False))
 
     def field(self, *parts: bytes | str) -> bytes:
         """A name inside a hash."""

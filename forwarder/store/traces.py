@@ -7,24 +7,39 @@ Kinds of keys (names: ``forwarder.store.records``), each for as many seconds as 
                 INDEX_OCTETS of them
 
 A busy alias keeps its latest messages only, so that nobody's mail can fill the store with another's index.
+
+On one server all of it has the hash tag of everything else, and leaves in one script. In a cluster each life and each index has
+one of CLUSTER_TAGS, by its name, so that every primary keeps its share; a trip is a script for each tag, all at once, and what
+one primary does not take is tried again by itself (docs/decisions/0044).
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from forwarder.model import Address
-from forwarder.ports import Journal, Traced, TraceEvent
-from forwarder.store.client import Commands, load_script
+from forwarder.ports import Journal, StoreAway, Traced, TraceEvent
+from forwarder.store.acl import KEYS
+from forwarder.store.client import Commands, Forbidden, TooFewCopies, load_script
+from forwarder.store.cluster import even_tags
 from forwarder.store.ledger import RedisLedger
-from forwarder.store.records import UNREADABLE, VERSION, Names
+from forwarder.store.records import HASH_TAG, UNREADABLE, VERSION, Names
 
-__all__ = ["RedisTraces"]
+__all__ = ["CLUSTER_TAGS", "RedisTraces"]
+
+#: Another number loses all traces from view: names in the store have it. Even for 64 primaries, and no more scripts a trip than
+#: that (docs/decisions/0044).
+CLUSTER_TAGS = even_tags(128)
+#: Seconds until it is tried again whether our user may touch them.
+RIGHTS_AGAIN = 600.0
 
 MAX_GROUPS = 200
 #: Some five hundred ids.
@@ -50,54 +65,89 @@ _encode = msgspec.msgpack.Encoder(enc_hook=str).encode
 _decode = msgspec.msgpack.Decoder(_Group).decode
 
 
-class RedisTraces:
-    """The names come from the ledger, which knows the salt. ``keep`` in seconds."""
+@dataclass(slots=True)
+class _Part:
+    """What is put under one hash tag, in one step."""
 
-    def __init__(self, client: Commands, ledger: RedisLedger, *, journal: Journal, keep: int) -> None:
+    ids: list[str] = field(default_factory=list)
+    #: A list's key for each group.
+    keys: list[bytes] = field(default_factory=list)
+    groups: list[bytes] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    #: An index's key for each name, and what is added there.
+    indexes: list[bytes] = field(default_factory=list)
+    leads: list[str] = field(default_factory=list)
+
+
+class RedisTraces:
+    """The names come from the ledger, which knows the salt. ``keep`` in seconds. ``tags``: where the store is a cluster,
+    ``CLUSTER_TAGS``."""
+
+    def __init__(
+        self,
+        client: Commands,
+        ledger: RedisLedger,
+        *,
+        journal: Journal,
+        keep: int,
+        tags: Sequence[bytes] = (HASH_TAG,),
+    ) -> None:
         self._client = client
         self._ledger = ledger
         self._journal = journal
         self._keep = keep
+        self._tags = tags
+        self._spread_at = 0.0
 
-    async def append(self, lives: Sequence[Traced]) -> None:
-        """See ``ports.Traces``. A lost connection may keep a group twice."""
+    @property
+    def is_spread(self) -> bool:
+        """Do they lie at several servers, each of which may be away by itself?"""
+        return len(self._tags) > 1
+
+    async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
+        """See ``ports.Traces``. A lost connection may keep a group twice. Where our user may not touch the other tags, all lie
+        under the one of everything else."""
         names = await self._ledger.names()
-        keys: list[bytes] = []
-        groups: list[bytes] = []
-        for one in lives:
-            key = names.key(b"l", one.id)
-            for at in range(0, len(one.events) or 1, MAX_EVENTS):
-                if at:
-                    # A list's life is long, and mail goes on meanwhile.
-                    await asyncio.sleep(0)
-                sealed = _seal(names, key, one, at)
-                groups += sealed
-                keys += [key] * len(sealed)
-        found_by: dict[str, list[str]] = {}
-        for one in lives:
-            for name in one.found_by()[:MAX_NAMES]:
-                found_by.setdefault(name, []).append(one.id)
-        indexes = [names.key(b"i", name) for name in found_by]
-        ids = [" ".join((*each, "")) for each in found_by.values()]
-        arguments: list[bytes | str | int] = [self._keep, MAX_GROUPS, INDEX_OCTETS, len(groups), *groups, *ids]
-        await self._client.run(_TRACE, (*keys, *indexes), arguments)
+        now = asyncio.get_running_loop().time()
+        if not self.is_spread or now < self._spread_at:
+            await self._keep_together(names, lives)
+            return ()
+        left, forbidden = await self._keep_apart(names, lives)
+        if forbidden is None:
+            return left
+        self._spread_at = now + RIGHTS_AGAIN
+        self._journal.event("trace.not_spread", reason=str(forbidden), keys=KEYS, see="forwarder store acl")
+        with suppress(StoreAway):
+            await self._keep_together(names, left)
+            return ()
+        return left
 
     async def find(self, name: str) -> Sequence[str]:
         """See ``ports.Traces``."""
         names = await self._ledger.names()
-        found = await self._client.command("GET", names.key(b"i", name))
-        ids = (found or b"").decode("ascii", "replace").split()
+
+        async def ask(key: bytes) -> Any:
+            return await self._client.command("GET", key, quiet=self.is_spread)
+
+        # What an older release, or a user without the rights, has put, lies with everything else.
+        home, there = names.key(b"i", name), names.place(self._tags, b"i", name)[1]
+        found, _ = await self._look(ask, home, there)
+        ids = b" ".join(value for _, value in found).decode("ascii", "replace").split()
         return list(dict.fromkeys(reversed(ids)))
 
     async def read(self, id: str) -> Traced | None:  # noqa: A002 - what the envelope calls it
-        """See ``ports.Traces``."""
+        """See ``ports.Traces``. Where a part of it may lie at a server that is away, something is missing."""
         names = await self._ledger.names()
-        key = names.key(b"l", id)
-        groups = await self._client.command("LRANGE", key, 0, -1)
-        if not groups:
+
+        async def ask(key: bytes) -> Any:
+            return await self._client.command("LRANGE", key, 0, -1, quiet=self.is_spread)
+
+        home, there = names.key(b"l", id), names.place(self._tags, b"l", id)[1]
+        found, away = await self._look(ask, home, there)
+        if not found:
             return None
-        life = Traced(id)
-        for value in groups:
+        life = Traced(id, dropped=away)
+        for key, value in ((key, value) for key, groups in found for value in groups):
             group = _open(names, key, value)
             if group is None:
                 self._journal.event("store_value_unreadable", kind="trace")
@@ -106,6 +156,113 @@ class RedisTraces:
             life.events += [_event(one) for one in group.events]
             life.dropped += group.dropped
         return life
+
+    # --- keeping ---
+
+    async def _keep_together(self, names: Names, lives: Sequence[Traced]) -> None:
+        for part in await self._parts(names, lives, (HASH_TAG,)):
+            await self._run(part)
+
+    async def _keep_apart(self, names: Names, lives: Sequence[Traced]) -> tuple[list[Traced], Forbidden | None]:
+        """What of them could not be kept, and whether for want of rights. Each tag by itself, all at once."""
+        parts = await self._parts(names, lives, self._tags)
+        outcomes = await asyncio.gather(*(self._run(part) for part in parts), return_exceptions=True)
+        ids, found_by, forbidden = set[str](), set[str](), None
+        for part, outcome in zip(parts, outcomes, strict=True):
+            if outcome is None:
+                continue
+            if not isinstance(outcome, StoreAway):
+                raise outcome
+            ids.update(part.ids)
+            found_by.update(part.names)
+            if isinstance(outcome, Forbidden):
+                forbidden = outcome
+        return [rest for one in lives if (rest := _rest(one, ids, found_by)) is not None], forbidden
+
+    async def _parts(self, names: Names, lives: Sequence[Traced], tags: Sequence[bytes]) -> list[_Part]:
+        parts: defaultdict[bytes, _Part] = defaultdict(_Part)
+        # One server is the common case, and hears of every message.
+        together = parts[HASH_TAG] if len(tags) == 1 else None
+        found_by: dict[str, list[str]] = {}
+        for one in lives:
+            for name in _names_of(one):
+                found_by.setdefault(name, []).append(one.id)
+            if one.leads and not (one.events or one.dropped):
+                continue
+            if together is not None:
+                part, key = together, names.key(b"l", one.id)
+            else:
+                tag, key = names.place(tags, b"l", one.id)
+                part = parts[tag]
+            part.ids.append(one.id)
+            for at in range(0, len(one.events) or 1, MAX_EVENTS):
+                if at:
+                    # A list's life is long, and mail goes on meanwhile.
+                    await asyncio.sleep(0)
+                sealed = _seal(names, key, one, at)
+                part.groups += sealed
+                part.keys += [key] * len(sealed)
+        if together is not None:
+            together.names = list(found_by)
+            together.indexes = [names.key(b"i", name) for name in found_by]
+            together.leads = [" ".join((*each, "")) for each in found_by.values()]
+            return [together]
+        for name, each in found_by.items():
+            tag, key = names.place(tags, b"i", name)
+            part = parts[tag]
+            part.names.append(name)
+            part.indexes.append(key)
+            part.leads.append(" ".join((*each, "")))
+        return list(parts.values())
+
+    async def _run(self, part: _Part) -> None:
+        arguments: list[bytes | str | int] = [self._keep, MAX_GROUPS, INDEX_OCTETS, len(part.groups)]
+        arguments += part.groups
+        arguments += part.leads
+        # The primary has it, and to say it again would keep it twice. A replica that lags, or is dead for days, is none of ours.
+        with suppress(TooFewCopies):
+            await self._client.run(_TRACE, (*part.keys, *part.indexes), arguments)
+
+    async def _look(
+        self, ask: Callable[[bytes], Awaitable[Any]], home: bytes, there: bytes
+    ) -> tuple[list[tuple[bytes, Any]], int]:
+        """The keys under which something lies, with it, what is older first; and how many of them are at a server that is away.
+        Raises StoreAway where nothing else is found."""
+        if home == there:
+            value = await ask(home)
+            return [(home, value)] if value else [], 0
+        answers = await asyncio.gather(ask(home), ask(there), return_exceptions=True)
+        found, away = [], list[StoreAway]()
+        for key, answer in zip((home, there), answers, strict=True):
+            match answer:
+                case Forbidden() if key == there:
+                    pass  # what we may not touch we have not put there
+                case StoreAway():
+                    away.append(answer)
+                case BaseException():
+                    raise answer
+                case _ if answer:
+                    found.append((key, answer))
+        if away and not found:
+            raise away[0]
+        for one in away:
+            self._journal.event("trace.part_away", reason=str(one))
+        return found, len(away)
+
+
+def _names_of(one: Traced) -> list[str]:
+    return one.found_by()[: MAX_NAMES - len(one.found)]  # of a life and its rests, no more than of a life
+
+
+def _rest(one: Traced, ids: set[str], found_by: set[str]) -> Traced | None:
+    """What is left of it where these lives and these indexes could not be kept; ``None``: nothing."""
+    leads = tuple(name for name in _names_of(one) if name in found_by)
+    if one.id not in ids and not leads:
+        return None
+    rest = Traced(one.id, leads=leads, found=one.found.union(_names_of(one)).difference(leads))
+    if one.id in ids:
+        rest.events, rest.dropped = one.events, one.dropped
+    return rest
 
 
 def _seal(names: Names, key: bytes, one: Traced, at: int) -> list[bytes]:

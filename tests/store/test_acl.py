@@ -64,7 +64,7 @@ async def ours(client: StoreClient, server: EmbeddedStore) -> AsyncIterator[Stor
         ("REPLICAOF", "127.0.0.1", "1"),
         ("PUBLISH", "c", "x"),
         ("GET", "others"),
-        ("SET", "{fwd1}:x", "y"),
+        ("SET", "{fw0}:x", "y"),
         ("EVAL", "return redis.call('FLUSHALL')", "0"),
         ("EVAL", "return redis.call('SET', 'others', 'x')", "0"),
         ("EVAL", "return redis.call('CONFIG', 'GET', 'dir')", "0"),
