@@ -74,7 +74,8 @@ class Worker:
         #: Deliveries that have not come to their final dot: to break them off costs nothing but the time.
         self._before_dot: set[asyncio.Task[Any]] = set()
         self._handing_back = False
-        self._rounds = Rounds(A_ROUND)
+        #: Apart: what a next hop has taken does not wait for what only begins.
+        self._begins, self._ends = Rounds(A_ROUND), Rounds(A_ROUND)
         #: Of a claim that was not answered: the same again is given what that one was.
         self._unanswered: str | None = None
 
@@ -139,7 +140,7 @@ class Worker:
         held = claimed.held
         renewals = asyncio.ensure_future(self._renew(held, lease))
         try:
-            await self._rounds.turn(len(held.waiting))
+            await self._begins.turn(len(held.waiting))
             reach("K10")
             if claimed.given_up:
                 failed = Failed("given up by the operator", GIVEN_UP)
@@ -223,7 +224,8 @@ class Worker:
 
     async def _settle(self, held: Held, lease: str, outcome: Outcome) -> None:
         """A delivery whose record fails would be made twice: this insists, for as long as the lease allows."""
-        await self._rounds.turn(len(held.waiting))
+        if not self._stopping:
+            await self._ends.turn(len(held.waiting))
         for pause in (0.0, *CATCH_UP):
             await asyncio.sleep(pause)
             try:

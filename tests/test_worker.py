@@ -173,3 +173,42 @@ async def test_deliveries_to_hundreds_begin_and_are_recorded_some_in_each_turn_o
     await running
     counting.cancel()
     assert (max(settler.begun.values()), max(settler.recorded.values())) == (2, 2)
+
+
+class MixedQueue(ForgetfulQueue):
+    """A delivery to one, and twelve to a hundred each, at once."""
+
+    async def claim(self, lease: str, **_: object) -> Sequence[Claimed]:
+        self.leases.append(lease)
+        sizes = (1, *[100] * 12) if len(self.leases) == 1 else ()
+        return [Claimed(held(f"e1.{n}", recipients=size), 0) for n, size in enumerate(sizes)]
+
+
+class QuickForOne(Everybody):
+    async def deliver(self, delivery: Delivery, *, before_dot: Callable[[], Awaitable[None]]) -> Outcome:
+        if len(delivery.recipients) == 1:
+            self.now.set()
+        return await super().deliver(delivery, before_dot=before_dot)
+
+
+class CountingAtFirst(Counting):
+    """How many had begun when the first was recorded?"""
+
+    at_first: int | None = None
+
+    async def settle(self, held: Held, lease: str, outcome: Outcome) -> bool:
+        if self.at_first is None:
+            self.at_first = self.begun.total()
+        return await super().settle(held, lease, outcome)
+
+
+async def test_what_a_next_hop_has_taken_is_recorded_before_others_have_begun() -> None:
+    """Until it is on record, a crash makes a second copy of it."""
+    settler = CountingAtFirst()
+    worker = Worker(MixedQueue(), QuickForOne(), settler, MemoryJournal(), WorkerSettings(), UnderWay())  # type: ignore[arg-type]
+    running = asyncio.create_task(worker.run())
+    await until(lambda: settler.recorded.total() == 13)
+    await worker.stop(1)
+    await running
+    assert settler.at_first is not None
+    assert settler.at_first < 8
