@@ -73,7 +73,10 @@ def _read_to(process: subprocess.Popen[str], event: str) -> None:
     [
         pytest.param(39, 0.0, False, id="too early"),
         pytest.param(40, 0.05, True, id="at rest"),
-        pytest.param(399, 0.5, False, id="waits for rest"),
+        pytest.param(40, 0.15, False, id="waits for rest"),
+        pytest.param(58, 0.16, False, id="waits for some rest"),
+        pytest.param(76, 0.15, True, id="waits for less of it"),
+        pytest.param(300, 0.7, True, id="hardly waits"),
         pytest.param(400, 1.0, True, id="waits no longer"),
     ],
 )

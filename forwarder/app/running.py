@@ -25,12 +25,12 @@ __all__ = [
 ]
 
 #: So many objects more than there were, and Python looks for cycles among the new ones. Its own 700 are what five messages leave
-#: for their traces: docs/decisions/0037. The third such run looks at what the two before it left as well. It never looks at
+#: for their traces: docs/decisions/0037. The fourth such run looks at what the three before it left as well. It never looks at
 #: everything by itself: docs/decisions/0043.
 _NEW_OBJECTS, _RUNS, _NEVER = 10_000, 2, 1_000_000_000
-#: Runs of the second kind until one over everything is due, which waits until the loop rests; and until it waits no longer.
+#: Runs of the second kind until one over everything is due, which waits until the process rests; and until it waits no longer.
 _DUE, _OVERDUE = 40, 400
-#: Seconds between two looks whether it is; and the share of them that a loop at rest is busy for.
+#: Seconds between two looks whether it is; and the share of them that a process at rest is busy for.
 _LOOK, _AT_REST = 1.0, 0.1
 
 
@@ -61,16 +61,19 @@ async def _beside_collector(main: Coroutine[Any, Any, int]) -> int:
 
 async def _collect_at_rest() -> None:
     while True:
-        before = time.thread_time()
+        # Of all threads: one that reads a new configuration makes a million objects, which are not looked through half made.
+        before = time.process_time()
         await asyncio.sleep(_LOOK)
-        if is_collection_due(gc.get_count()[2], (time.thread_time() - before) / _LOOK):
+        if is_collection_due(gc.get_count()[2], (time.process_time() - before) / _LOOK):
             gc.collect()
 
 
 def is_collection_due(runs: int, busy: float) -> bool:
     """Is it time to look for cycles among all that is not frozen, which may hold the loop for 50 ms? ``runs``: those of the
-    second kind since the last time; ``busy``: the share of the last second that the loop was at work."""
-    return runs >= _OVERDUE or (runs >= _DUE and busy < _AT_REST)
+    second kind since the last time; ``busy``: the share of the last second that the process was at work. The longer it is
+    due, the less rest it waits for."""
+    waited = (runs - _DUE) / (_OVERDUE - _DUE)
+    return runs >= _OVERDUE or (runs >= _DUE and busy < _AT_REST + waited)
 
 
 def freeze_what_stays() -> None:
