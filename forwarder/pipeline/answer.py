@@ -21,12 +21,14 @@ from forwarder.smtp import reply
 __all__ = ["accepted_reply", "deferred_reply", "failed_reply", "known", "scrubbed", "set_aside_reply"]
 
 
+#: That attempt has seen to its reports, too.
+_DELIVERED_BEFORE = Delivered("ledger", Reply(250, "2.0.0", "delivered by an earlier attempt"), dsn=True)
+_UNDER_WAY = Deferred(BUSY)
+
+
 def known(claim: Claim) -> Delivered | Deferred:
     """What the ledger already knows of a destination."""
-    if claim is Claim.DELIVERED:
-        # That attempt has seen to its reports, too.
-        return Delivered("ledger", Reply(250, "2.0.0", "delivered by an earlier attempt"), dsn=True)
-    return Deferred(BUSY)
+    return _DELIVERED_BEFORE if claim is Claim.DELIVERED else _UNDER_WAY
 
 
 def accepted_reply(taken: Sequence[Fate]) -> Reply:

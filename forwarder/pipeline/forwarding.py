@@ -131,16 +131,17 @@ class Forwarding:
             if quarantine is None
             else await self._dispatcher.put_aside(plans, envelope.id, quarantine, recorded=recorded)
         )
-        fates = [
-            *(Fate(one, known(claim)) for one, claim in claims.items() if claim is not Claim.FRESH),
-            *attempted,
-            *(
+        fates: list[Fate] = []
+        async for part in in_slices(list(claims.items())):
+            fates += [Fate(one, known(claim)) for one, claim in part if claim is not Claim.FRESH]
+        fates += attempted
+        if paused:
+            fates += [
                 Fate(Ticket(one.alias, target, b""), Deferred(PAUSED))
-                for one in (forwards if paused else ())
+                for one in forwards
                 for target in one.targets
                 if target in paused and (one.alias, target) not in tickets
-            ),
-        ]
+            ]
         async for some in in_slices(fates):
             self._tell.delivered(envelope, some)
         async for some in in_slices(attempted):

@@ -136,12 +136,16 @@ def _pack(command: Sequence[Argument]) -> bytes:
     return packed
 
 
+def _behind_first_line(packed: bytes) -> memoryview:
+    return memoryview(packed)[packed.index(b"\n") + 1 :]
+
+
 async def _pack_in_slices(command: Sequence[Argument]) -> bytes:
     """The same. What a list's ten thousand are claimed and queued with has as many arguments, and some megabytes."""
     if len(command) <= PACKED_A_SLICE:
         return _pack(command)
-    # Without the number of arguments that each slice begins with.
-    slices = [_pack(some).partition(b"\r\n")[2] async for some in in_slices(command, PACKED_A_SLICE)]
+    # Without the number of arguments that each slice begins with, and without a copy of what may be a body.
+    slices = [_behind_first_line(_pack(some)) async for some in in_slices(command, PACKED_A_SLICE)]
     return b"".join((b"*%d\r\n" % len(command), *slices))
 
 

@@ -365,6 +365,7 @@ async def test_a_list_leaves_others_their_turn(tmp_path: Path) -> None:
         try:
             assert (await send(it, sent, "many@fwd.test")).startswith("250")
             await until(lambda: sum(len(one["destinations"]) for one in it.journal.named("queue.outcome")) == 5000)
+            assert (await send(it, sent, "many@fwd.test")).startswith("250"), "the same again: all of it was delivered"
         finally:
             sys.setprofile(None)
             watching.cancel()
