@@ -187,6 +187,8 @@ class MixedQueue(ForgetfulQueue):
 class QuickForOne(Everybody):
     async def deliver(self, delivery: Delivery, *, before_dot: Callable[[], Awaitable[None]]) -> Outcome:
         if len(delivery.recipients) == 1:
+            # All of them are there, and wait for their turn to begin.
+            await asyncio.sleep(0)
             self.now.set()
         return await super().deliver(delivery, before_dot=before_dot)
 
