@@ -134,7 +134,8 @@ EXCEPTIONS = {
     ("failpoints", "os"),  # to end the process is what it is for
     ("failpoints", "signal"),
     ("auth.verify", "asyncio"),  # the checks run side by side
-    ("dispatch", "asyncio"),  # and so do the deliveries
+    ("dispatch.dispatcher", "asyncio"),  # and so do the deliveries
+    ("dispatch.underway", "asyncio"),  # the types of what they wait for
     ("slices", "asyncio"),  # what is long lets others have their turn
     ("rounds", "asyncio"),
 }

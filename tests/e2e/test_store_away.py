@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from forwarder import dispatch
 from forwarder.app import App
 from forwarder.cli.demo_lab import FORWARDER, SENDER
 from forwarder.config import load
+from forwarder.dispatch import dispatcher
 from forwarder.store.dial import PATIENCE
 from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.e2e.test_outage import LONG, OTHER, TWO_HOSTS, gone, started, team
@@ -218,7 +218,7 @@ async def test_a_retry_while_the_first_attempt_goes_on_without_the_store_makes_n
 async def test_of_all_that_was_delivered_without_the_store_reports_find_their_way_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    monkeypatch.setattr(dispatch, "MAX_LATE", 3)
+    monkeypatch.setattr(dispatcher, "MAX_LATE", 3)
     async with lab(tmp_path, store_timeout=HASTY) as it:
         with store_stopped(it):
             for number in range(4):

@@ -19,18 +19,29 @@ This file waits for several deliveries at once, the one place of the core beside
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import operator
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from itertools import chain, islice
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
 from typing import Any, Protocol
 
+from forwarder.dispatch.plans import (
+    PUT_ASIDE,
+    QUEUE_AWAY,
+    QUEUE_FIRST,
+    STILL_UNDER_WAY,
+    Fate,
+    Hold,
+    Plan,
+    Ticket,
+    fingerprint_behind,
+    packed,
+    pick,
+)
+from forwarder.dispatch.underway import Attempt, Late, Put, UnderWay, begun_of
 from forwarder.failpoints import reach
-from forwarder.heard import Heard
-from forwarder.model import Address, Deferred, Delivered, Delivery, Envelope, Failed, Outcome, Queued, RecipientOutcome
+from forwarder.model import Address, Deferred, Delivered, Envelope, Failed, Outcome, Queued
 from forwarder.ports import (
     Begun,
     Charge,
@@ -46,24 +57,8 @@ from forwarder.ports import (
     StoreUntouched,
 )
 from forwarder.slices import in_slices
-from forwarder.unsettled import Unsettled
 
-__all__ = [
-    "ATTEMPT",
-    "BUSY",
-    "LEASE",
-    "Dispatcher",
-    "Fate",
-    "Hold",
-    "Plan",
-    "Settler",
-    "Ticket",
-    "UnderWay",
-    "begun_of",
-    "fingerprint",
-    "pick",
-    "split",
-]
+__all__ = ["ATTEMPT", "CATCH_UP", "LEASE", "RENEWALS", "Dispatcher", "Settler"]
 
 #: Seconds that one attempt may take in all, the wait for the answer to the final dot (600) included.
 ATTEMPT = 840.0
@@ -90,54 +85,6 @@ LAST_PAUSES = (0.0, 0.6)
 #: What waits for that (some 10 MB); in a long outage there is more, and the oldest is forgotten.
 MAX_LATE = 10_000
 
-#: Reasons that the pipeline tells apart when it answers.
-BUSY = "an earlier attempt is still under way"
-STILL_UNDER_WAY = "the next hop has not answered within the session's deadline"
-QUEUE_FIRST = "the queue comes first"
-QUEUE_AWAY = "the queue cannot take it now"
-PUT_ASIDE = "put aside for the operator"
-
-
-class Hold(Enum):
-    """May we keep mail? ``auto``: what cannot go at once; ``always``: everything, first; ``never``: nothing."""
-
-    AUTO = "auto"
-    NEVER = "never"
-    ALWAYS = "always"
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """One destination of one alias, with the fingerprint that stands for this message going there."""
-
-    alias: Address
-    destination: Address
-    fingerprint: bytes
-
-    def __hash__(self) -> int:
-        # It stands for all of them, and is quick.
-        return hash(self.fingerprint)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A Delivery and, for each of its recipients in order, the ticket and what to remember once it is delivered. ``held`` is
-    how the queue would keep it, ``None`` where it may not be kept."""
-
-    delivery: Delivery
-    tickets: tuple[Ticket, ...]
-    forwards: tuple[Forwarded | None, ...]
-    held: Held | None = None
-    hold: Hold = Hold.NEVER
-
-
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """What became of one ticket."""
-
-    ticket: Ticket
-    outcome: RecipientOutcome | Queued
-
 
 class Settler(Protocol):
     """What becomes of a held delivery after an attempt: pipeline.aftermath."""
@@ -150,122 +97,6 @@ class Settler(Protocol):
 
     async def settle(self, held: Held, lease: str, outcome: Outcome) -> bool:
         """Record what the attempt that holds ``lease`` led to. Raises StoreAway; calling again does no harm."""
-
-
-def fingerprint(sender: Address | None, alias: Address, destination: Address, content: bytes) -> bytes:
-    """32 octets for this message from this sender by this alias to this destination. ``content`` is a digest of its bytes."""
-    return _fingerprint(_packed(sender or "<>") + _packed(alias), destination, content)
-
-
-def _fingerprint(begin: bytes, destination: Address, content: bytes) -> bytes:
-    return hashlib.sha256(begin + _packed(destination) + content).digest()
-
-
-def _packed(one: Address | str) -> bytes:
-    octets = str(one).encode()
-    return len(octets).to_bytes(4, "big") + octets
-
-
-class _Put(Enum):
-    """Does the queue have it?"""
-
-    DONE = "done"
-    REFUSED = "refused"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Late:
-    """What the ledger missed: the arguments of ``Ledger.settle``."""
-
-    attempt: str
-    delivered: Sequence[bytes]
-    released: Sequence[bytes]
-    forwards: Sequence[Forwarded]
-
-
-@dataclass(slots=True, eq=False)
-class _Attempt:
-    """A plan under way. ``outcome`` is there once the relay is done; ``handed`` once the session stopped waiting: it tells
-    whether the queue has it."""
-
-    plan: Plan
-    attempt: str
-    recorded: bool
-    began: float
-    outcome: Outcome | None = None
-    handed: asyncio.Future[_Put] | None = None
-    task: asyncio.Task[tuple[Fate, ...]] | None = field(default=None, repr=False)
-
-
-class Marks(Protocol):
-    """Names of forwards that are under way, seen by all workers: sharedmarks."""
-
-    def put(self, names: Iterable[str]) -> list[int]:
-        """These are. Returns what ``take`` wants."""
-
-    def take(self, slots: Iterable[int]) -> None:
-        """They are no more."""
-
-    def others_have(self, name: str) -> bool:
-        """Is it under way in another worker?"""
-
-
-class UnderWay:
-    """Forwards whose attempt has not ended, in session or from the queue. The ledger knows what was delivered; a next hop that
-    forwards in session reports one of its own failures before it answers us. And what this process did that the store does not
-    know yet, and what their senders know. Of this process only: one for all its dispatchers. ``marks`` tell the other workers;
-    ``None``: there are none."""
-
-    def __init__(self, marks: Marks | None = None) -> None:
-        self._marks = marks
-        self._forwards: dict[object, Sequence[Forwarded | None]] = {}
-        #: Of the dispatchers that share this: those before and after a reload.
-        self.attempts: set[_Attempt] = set()
-        self.unsettled = Unsettled()
-        self.heard = Heard()
-        #: In the order in which the ledger missed them.
-        self.late: dict[_Late, None] = {}
-
-    @contextmanager
-    def during(self, forwards: Sequence[Forwarded | None]) -> Iterator[None]:
-        """They are under way within the context."""
-        mine = object()
-        self._forwards[mine] = forwards
-        marks = self._marks
-        slots = marks.put(_name(one.reversible, one.message_id) for one in forwards if one) if marks is not None else []
-        try:
-            yield
-        finally:
-            del self._forwards[mine]
-            if marks is not None:
-                marks.take(slots)
-
-    def is_elsewhere(self, reversible: Address, message_id: str | None) -> bool:
-        """Has another worker a message under way that a report with this Message-ID could be about?"""
-        return self._marks is not None and self._marks.others_have(_name(reversible, message_id))
-
-    def find(self, reversible: Address, message_id: str | None, destinations: Sequence[Address]) -> Forwarded | None:
-        """The one that a report is about. By all three, as nothing else is certain before the end."""
-        if message_id is None:
-            return None
-        named = {str(one).casefold() for one in destinations}
-        return next(
-            (
-                one
-                for forwards in chain(self._forwards.values(), (late.forwards for late in self.late))
-                for one in forwards
-                if one is not None
-                and one.message_id == message_id
-                and str(one.reversible).casefold() == str(reversible).casefold()
-                and str(one.destination).casefold() in named
-            ),
-            None,
-        )
-
-
-def _name(reversible: Address, message_id: str | None) -> str:
-    return f"{str(reversible).casefold()} {message_id or ''}"
 
 
 class Dispatcher:
@@ -291,7 +122,7 @@ class Dispatcher:
         self._journal = journal
         self._in_session = in_session
         self._lease = lease
-        self._attempts: set[_Attempt] = set()
+        self._attempts: set[Attempt] = set()
         self._queue = queue
         self._settler = settler
         self._wake = wake
@@ -305,13 +136,13 @@ class Dispatcher:
     ) -> dict[tuple[Address, Address], Ticket]:
         """One for each (alias, destination). Once its sender has provably read that we have it, the same ``content`` is another
         message; not where its sender signs each one anew (``signed_once``), as then only a thief sends those octets again."""
-        listed, sender = list(ways), _packed(envelope.sender or "<>")
+        listed, sender = list(ways), packed(envelope.sender or "<>")
         begins: dict[Address, bytes] = {}
         plain: dict[tuple[Address, Address], bytes] = {}
         async for some in in_slices(listed):
             for alias, destination in some:
-                begin = begins.get(alias) or begins.setdefault(alias, sender + _packed(alias))
-                plain[alias, destination] = _fingerprint(begin, destination, content)
+                begin = begins.get(alias) or begins.setdefault(alias, sender + packed(alias))
+                plain[alias, destination] = fingerprint_behind(begin, destination, content)
         marks: Collection[bytes] = plain.values()
         if not signed_once:
             # A list's stay as they are: Heard tells few apart.
@@ -365,9 +196,9 @@ class Dispatcher:
         for plan in plans:
             (first if self._queue_comes_first(plan, len(plans)) else now).append(plan)
         put = await self._put(first, [one.held for one in first if one.held is not None]) if first else False
-        fates = await _all_queued(first, QUEUE_FIRST) if put is _Put.DONE else []
-        for plan in first if put is not _Put.DONE else ():
-            if put is _Put.REFUSED and plan.hold is Hold.AUTO:
+        fates = await _all_queued(first, QUEUE_FIRST) if put is Put.DONE else []
+        for plan in first if put is not Put.DONE else ():
+            if put is Put.REFUSED and plan.hold is Hold.AUTO:
                 now.append(plan)
             else:
                 # Nobody knows whether the queue has it, or the operator wants nothing delivered past the queue: the sender
@@ -387,7 +218,7 @@ class Dispatcher:
     async def put_aside(self, plans: Sequence[Plan], attempt: str, reason: str, *, recorded: bool) -> tuple[Fate, ...]:
         """Keep all of it for the operator, who may let it go on; nobody tries it before. What cannot be kept is Deferred."""
         held = [one.held for one in plans if one.held is not None]
-        if len(held) == len(plans) and await self._put(plans, held, dead=reason) is _Put.DONE:
+        if len(held) == len(plans) and await self._put(plans, held, dead=reason) is Put.DONE:
             return tuple(await _all_queued(plans, PUT_ASIDE))
         fates: list[Fate] = []
         for plan in plans:
@@ -426,8 +257,8 @@ class Dispatcher:
 
     # --- one attempt in session
 
-    def _start(self, plan: Plan, attempt: str, recorded: bool) -> _Attempt:
-        one = _Attempt(plan, attempt, recorded, asyncio.get_running_loop().time())
+    def _start(self, plan: Plan, attempt: str, recorded: bool) -> Attempt:
+        one = Attempt(plan, attempt, recorded, asyncio.get_running_loop().time())
         one.task = asyncio.ensure_future(self._attempt(one, attempt, recorded))
         self._running.add(one.task)
         self._attempts.add(one)
@@ -437,11 +268,11 @@ class Dispatcher:
         one.task.add_done_callback(lambda _: self.under_way.attempts.discard(one))
         return one
 
-    async def _attempt(self, one: _Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
+    async def _attempt(self, one: Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
         with self.under_way.during(one.plan.forwards):
             return await self._until_settled(one, attempt, recorded)
 
-    async def _until_settled(self, one: _Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
+    async def _until_settled(self, one: Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
         plan = one.plan
         try:
             async with asyncio.timeout(ATTEMPT):
@@ -450,23 +281,23 @@ class Dispatcher:
             one.outcome = _all_deferred(plan, "the attempt took too long")
         handed = await one.handed if one.handed is not None else None
         fates: tuple[Fate, ...] = ()
-        if handed is not _Put.DONE:
+        if handed is not Put.DONE:
             # A sender that was told 451 comes back for it: it is not queued behind its back.
             fates = await self._conclude(plan, one.outcome, attempt, recorded, may_hold=handed is None)
-        if handed in (_Put.DONE, _Put.UNKNOWN) and plan.held is not None:
+        if handed in (Put.DONE, Put.UNKNOWN) and plan.held is not None:
             await self._settle_held(plan.held, attempt, one.outcome)
         return fates
 
-    async def _hand_over(self, one: _Attempt, attempt: str) -> tuple[Fate, ...]:
+    async def _hand_over(self, one: Attempt, attempt: str) -> tuple[Fate, ...]:
         """The session waits no longer. What is queued belongs to the attempt that goes on, until that ends or its lease does."""
         one.handed = asyncio.get_running_loop().create_future()
-        put = _Put.REFUSED
+        put = Put.REFUSED
         try:
             if one.plan.held is not None and one.plan.hold is Hold.AUTO:
                 put = await self._put([one.plan], [one.plan.held], lease=attempt)
         finally:
             one.handed.set_result(put)
-        outcome = Queued(STILL_UNDER_WAY) if put is _Put.DONE else Deferred(STILL_UNDER_WAY)
+        outcome = Queued(STILL_UNDER_WAY) if put is Put.DONE else Deferred(STILL_UNDER_WAY)
         return tuple(Fate(ticket, outcome) for ticket in one.plan.tickets)
 
     async def _settle_held(self, held: Held, lease: str, outcome: Outcome) -> None:
@@ -490,7 +321,7 @@ class Dispatcher:
             if recorded and any(isinstance(fate.outcome, Delivered) for fate in fates):
                 await self._settle(plan, fates, attempt, recorded, release=False)
             held = _some_of(plan.held, waits, fates) if plan.held is not None else None
-            if held is not None and await self._put([plan], [held], delay=self._settler.first_pause()) is _Put.DONE:
+            if held is not None and await self._put([plan], [held], delay=self._settler.first_pause()) is Put.DONE:
                 for index in waits:
                     fates[index] = Fate(plan.tickets[index], Queued(_reason(fates[index])))
         if any(ticket.fingerprint for ticket in plan.tickets):
@@ -536,10 +367,10 @@ class Dispatcher:
         delay: float = 0,
         lease: str | None = None,
         dead: str | None = None,
-    ) -> _Put:
+    ) -> Put:
         """All of it or nothing. With ``lease`` it belongs to the attempt that is under way; with ``dead`` it is nobody's turn."""
         if self._queue is None or not held:
-            return _Put.REFUSED
+            return Put.REFUSED
         message, is_in = plans[0].delivery.id, False
         reach("K8")
         try:
@@ -550,19 +381,19 @@ class Dispatcher:
                 await self._queue.mark_dot(held[0].id, lease, begun_of(plans[0].forwards))
         except QueueFull as full:
             self._journal.event("queue.full", id=message, reason=str(full))
-            return _Put.REFUSED
+            return Put.REFUSED
         except StoreAway as away:
             self._journal.event("queue.away", id=message, step="put", reason=str(away))
             if isinstance(away, StoreUntouched) and not is_in:
-                return _Put.REFUSED
+                return Put.REFUSED
             self._unsettled.note((each.fingerprint for one in held for each in one.waiting), Claim.BUSY)
-            return _Put.UNKNOWN
+            return Put.UNKNOWN
         async for some in in_slices(held, ITEMS_A_SLICE):
             for one in some:
                 self._tell_of(one, message, delay, lease, dead)
         self._wake()
         reach("K9")
-        return _Put.DONE
+        return Put.DONE
 
     def _tell_of(self, held: Held, message: str, delay: float, lease: str | None, dead: str | None) -> None:
         known = {"id": message, "item": held.id, "recipients": len(held.waiting)}
@@ -584,10 +415,10 @@ class Dispatcher:
                 with suppress(StoreAway):
                     await self._renew(one)
 
-    async def _renew(self, one: _Attempt) -> None:
+    async def _renew(self, one: Attempt) -> None:
         if one not in self._attempts:
             return  # it ended while others were renewed: what it gave back is not claimed again
-        in_queue = one.handed is not None and one.handed.done() and one.handed.result() is _Put.DONE
+        in_queue = one.handed is not None and one.handed.done() and one.handed.result() is Put.DONE
         if not in_queue:
             # To claim again what is ours renews it (ports.Ledger).
             marks = [ticket.fingerprint for ticket in one.plan.tickets if one.recorded and ticket.fingerprint]
@@ -607,7 +438,7 @@ class Dispatcher:
             if not delivered:
                 return  # a claim that nobody gives back ends by itself
             del late[next(iter(late))]
-        late[_Late(attempt, delivered, released, forwards)] = None
+        late[Late(attempt, delivered, released, forwards)] = None
         if not self._behind:
             task = asyncio.ensure_future(self._catch_up())
             self._behind.add(task)
@@ -631,7 +462,7 @@ class Dispatcher:
             if not all(settled):
                 return
 
-    async def _settle_late(self, one: _Late) -> bool:
+    async def _settle_late(self, one: Late) -> bool:
         try:
             await self._ledger.settle(one.attempt, one.delivered, one.released, one.forwards)
         except StoreAway:
@@ -657,34 +488,11 @@ class Dispatcher:
         return len(self._running)
 
 
-def begun_of(forwards: Iterable[Forwarded | None]) -> list[Begun]:
-    """What a report of one of them could be about before it is on record."""
-    return [(one.reversible, one.message_id) for one in forwards if one is not None]
-
-
-def split(fates: Sequence[Fate]) -> tuple[list[Fate], list[Fate], list[Fate]]:
-    """(ours no more or ours to deliver, deferred, failed)."""
-    taken, deferred, failed = list[Fate](), list[Fate](), list[Fate]()
-    into = {Delivered: taken, Queued: taken, Deferred: deferred, Failed: failed}
-    for one in fates:
-        into[type(one.outcome)].append(one)
-    return taken, deferred, failed
-
-
 async def _all_queued(plans: Sequence[Plan], reason: str) -> list[Fate]:
     queued, fates = Queued(reason), list[Fate]()
     async for some in in_slices(plans, ITEMS_A_SLICE):
         fates += [Fate(ticket, queued) for plan in some for ticket in plan.tickets]
     return fates
-
-
-def pick(held: Held, indexes: Sequence[int]) -> Held:
-    """The same for some of its recipients only."""
-    delivery = held.delivery
-    recipients = tuple(delivery.recipients[one] for one in indexes)
-    notices = tuple(delivery.notices[one] for one in indexes) if delivery.notices else ()
-    waiting = tuple(held.waiting[one] for one in indexes)
-    return replace(held, delivery=replace(delivery, recipients=recipients, notices=notices), waiting=waiting)
 
 
 def _some_of(held: Held, indexes: Sequence[int], fates: Sequence[Fate]) -> Held:
