@@ -201,8 +201,8 @@ class ClusterClient:
         """Now. Raises StoreUntouched."""
         self._learn_soon()
         if self._learning is not None:
-            with suppress(asyncio.CancelledError):
-                await asyncio.shield(self._learning)
+            # Others wait for it too: who is cancelled here leaves it alone.
+            await asyncio.wait([self._learning])
         if not self._slots:
             raise StoreUntouched(f"{self._where} does not answer")
 
@@ -267,8 +267,12 @@ def make_client(
 
 
 async def _asking(node: StoreClient, command: Sequence[Argument], *, again: bool) -> Any:
-    """Behind ASKING, on the same connection: what is begun together leaves together."""
-    _, answer = await asyncio.gather(node.command("ASKING"), node.command(*command, again=again))
+    """Behind ASKING, on the same connection: what is begun together leaves together. What the command was answered counts."""
+    _, answer = await asyncio.gather(
+        node.command("ASKING"), node.command(*command, again=again), return_exceptions=True
+    )
+    if isinstance(answer, BaseException):
+        raise answer
     return answer
 
 

@@ -128,6 +128,46 @@ async def test_a_node_that_is_asked_for_the_map_has_the_time_that_it_was_given(n
             await patient.close()
 
 
+async def test_who_gives_up_while_the_map_is_awaited_is_let_go() -> None:
+    """At a stop, or when a time is up."""
+    asked = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    host, port = silent.sockets[0].getsockname()
+    client = ClusterClient(f"redis+cluster://{host}:{port}", journal=MemoryJournal(), patience=BOUND)
+    caller = asyncio.ensure_future(client.command("GET", b"{tag0}:key"))
+    try:
+        await asked.wait()
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+    finally:
+        await client.close()
+        silent.close()
+
+
+async def test_what_a_command_behind_asking_is_answered_counts_and_not_what_asking_is(nodes: Cluster) -> None:
+    slot = key_slot(b"tag0")
+    before = await nodes.owner(slot)
+    old, new = nodes.servers[before], nodes.servers[(before + 1) % 3]
+    old_id, new_id = [(await one.ask("CLUSTER", "MYID")).decode() for one in (old, new)]
+    await new.ask("CLUSTER", "SETSLOT", str(slot), "IMPORTING", old_id)
+    await old.ask("CLUSTER", "SETSLOT", str(slot), "MIGRATING", new_id)
+    for one in nodes.servers:
+        await one.ask("ACL", "SETUSER", "default", "-asking")
+    client = ClusterClient(nodes.url, journal=MemoryJournal(), timeout=2)
+    try:
+        with pytest.raises(StoreUntouched, match="MOVED"):
+            await client.command("GET", b"{tag0}:new")
+    finally:
+        await client.close()
+
+
 async def test_where_no_node_answers_the_store_is_away(tmp_path: Path) -> None:
     client = make_client("redis+cluster://127.0.0.1:1,127.0.0.1:2", journal=MemoryJournal())
     with pytest.raises(StoreAway, match="does not answer"):
