@@ -189,17 +189,29 @@ async def _found(traces: RedisTraces, name: str) -> Sequence[str]:
     return ()
 
 
-async def test_what_a_primary_has_and_its_replica_has_not_is_kept_and_not_kept_again(nodes: Cluster) -> None:
-    async with spread(nodes, MemoryJournal(), patience=1) as (traces, _):
+async def test_what_a_primary_has_and_its_replica_has_not_is_kept_and_not_kept_again(
+    nodes: Cluster, tmp_path: Path
+) -> None:
+    config, journal = configured(settings_in(tmp_path), f'store = "{nodes.url}"\n'), MemoryJournal()
+    store = Store(load(config), journal)
+    await store.open()
+    try:
+        traces = store.traces(load(config))
         await traces.append([part("first")])
-        tracing = Tracing(MemoryJournal(), traces, FixedClock())
+        tracing = Tracing(journal, traces, FixedClock())
         with stopped(nodes.servers[3 + (await home_of(nodes) + 1) % 3].pid()):
-            for id_ in IDS:
-                tracing.event("message.received", id=id_, sender=BOB)
-            for _ in range(4):
+            for some in (IDS[:20], IDS[20:]):
+                for id_ in some:
+                    tracing.event("message.received", id=id_, sender=BOB)
                 await tracing.flush()
-        await tracing.close()
+            assert await lengths(nodes.servers[:3]) == {1: len(IDS) + 1}
+            assert not store.is_away
+            assert [await times(traces, id_) for id_ in IDS] == [[FixedClock().now().timestamp()]] * len(IDS)
+            await tracing.close()
         assert await lengths(nodes.servers[:3]) == {1: len(IDS) + 1}
+    finally:
+        await store.close()
+    assert not journal.named("trace.dropped")
 
 
 @pytest.mark.parametrize("without", [(0, 1, 2, 3, 4, 5), (1, 4)], ids=["nowhere", "one has the old line"])
