@@ -67,7 +67,9 @@ class Store:
         else:
             url = store_url(self._settings)
         try:
-            # Two connections: a large body must not keep the ledger waiting (docs/decisions/0006).
+            # A large body must not keep the ledger waiting (docs/decisions/0006), and traces wait for no copies: a replica that
+            # is dead would hold up and refuse what its primary takes (0044). So the third has no scout either: that one counts
+            # a server with too few copies as away.
             replicas = self._settings.store_replicas
             limit, patience = self._settings.store_timeout, _patience(self._settings)
             ledgers = make_client(url, journal=self._journal, replicas=replicas, timeout=limit, patience=patience)
@@ -79,7 +81,7 @@ class Store:
                 patience=patience,
                 scout=ledgers,
             )
-            self._clients = [ledgers, queues]
+            self._clients = [ledgers, queues, _traces_client(url, self._settings, self._journal)]
         except StoreUrlError as error:
             raise StartError(f"store: {error}") from error
         try:
@@ -149,9 +151,10 @@ class Store:
         return RedisStandings(self._clients[0], ledger, clock, self._journal)
 
     def traces(self, settings: Settings) -> RedisTraces:
-        """The lives of messages. Written behind the mail's back, over the connection that may be slow."""
+        """The lives of messages. Written behind the mail's back, over a connection of their own. The salt of their names is
+        everybody's, and no good without its copies."""
         ledger = RedisLedger(self._clients[1], journal=self._journal)
-        return _traces(self._clients[1], settings, ledger, self._journal)
+        return _traces(self._clients[2], settings, ledger, self._journal)
 
     async def close(self) -> None:
         """Safe to call at any time."""
@@ -202,7 +205,7 @@ class State:
 async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[State]:
     """Of the service that runs, or, while none does, of the store that it left. Raises StartError."""
     embedded = EmbeddedStore(settings.state_dir, journal=journal) if settings.store == "embedded" else None
-    client = None
+    clients: list[StoreClient | ClusterClient] = []
     try:
         if embedded is not None:
             await embedded.start()
@@ -214,9 +217,10 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
             timeout=_queue_timeout(settings),
             patience=_patience(settings),
         )
+        clients = [client, _traces_client(url, settings, journal)]
         ledger = RedisLedger(client, journal=journal)
         standings = RedisStandings(client, ledger, SystemClock(), journal)
-        traces = _traces(client, settings, ledger, journal)
+        traces = _traces(clients[1], settings, ledger, journal)
         queue = _queue(client, settings, ledger, journal, embedded)
         yield State(ledger, queue, standings, traces, RedisRefusals(client, ledger))
     except BrokenPipeError:
@@ -224,8 +228,8 @@ async def open_state(settings: Settings, journal: Journal) -> AsyncIterator[Stat
     except (StoreStartError, StoreUrlError, StoreAway, OSError) as error:
         raise StartError(f"the store cannot be reached: {error}") from error
     finally:
-        if client is not None:
-            await client.close()
+        for one in clients:
+            await one.close()
         if embedded is not None:
             await embedded.stop()
 
@@ -236,6 +240,11 @@ def _queue_timeout(settings: Settings) -> float:
 
 def _patience(settings: Settings) -> float:
     return ASKING * settings.store_timeout
+
+
+def _traces_client(url: str, settings: Settings, journal: Journal) -> StoreClient | ClusterClient:
+    timeout, patience = _queue_timeout(settings), _patience(settings)
+    return make_client(url, journal=journal, replicas=0, timeout=timeout, patience=patience)
 
 
 def _traces(

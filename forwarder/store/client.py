@@ -45,7 +45,6 @@ __all__ = [
     "Script",
     "StoreClient",
     "StoreUrlError",
-    "TooFewCopies",
     "describe_url",
     "load_script",
 ]
@@ -85,10 +84,6 @@ class Elsewhere(StoreUntouched):
 
 class Forbidden(StoreUntouched):
     """Our user may not do that there."""
-
-
-class TooFewCopies(StoreAway):
-    """It was done, and fewer replicas than demanded are known to have it: it may be lost with the server that did it."""
 
 
 class Commands(Protocol):
@@ -166,7 +161,7 @@ class _UnknownScript(Exception):
     """The server has not seen this script (since it was started, or since SCRIPT FLUSH)."""
 
 
-class _Uncopied(RedisError):
+class _TooFewCopies(RedisError):
     """Fewer replicas than demanded have acknowledged the write."""
 
 
@@ -403,19 +398,6 @@ class StoreClient:
             packed.append(_ROLE)
         await connection.send_packed_command(packed, check_health=False)
         replies = [await self._reply() for _ in group]
-        try:
-            await self._see_copies(connection, demanded)
-        except _Uncopied as uncopied:
-            for call, reply in zip(group, replies, strict=True):
-                self._give(
-                    call, TooFewCopies(f"{self.where}: {uncopied}") if not isinstance(reply, Exception) else reply
-                )
-            raise
-        for call, reply in zip(group, replies, strict=True):
-            self._give(call, reply)
-        return any(isinstance(reply, ReadOnlyError) for reply in replies)
-
-    async def _see_copies(self, connection: AnyConnection, demanded: int) -> None:
         if demanded:
             await self._count_copies(demanded)
         if demanded < self._replicas:
@@ -426,11 +408,14 @@ class StoreClient:
                 self.demand(online)
                 await connection.send_packed_command([self._wait(online)], check_health=False)
                 await self._count_copies(online)
+        for call, reply in zip(group, replies, strict=True):
+            self._give(call, reply)
+        return any(isinstance(reply, ReadOnlyError) for reply in replies)
 
     async def _count_copies(self, demanded: int) -> None:
         copies = await self._demand_reply()
         if copies < demanded:
-            raise _Uncopied(f"{copies} of {demanded} replicas have the write")
+            raise _TooFewCopies(f"{copies} of {demanded} replicas have the write")
 
     async def _demand_reply(self) -> Any:
         reply = await self._reply()
@@ -463,9 +448,7 @@ class StoreClient:
     def _give(self, call: _Call, reply: Any) -> None:
         if call.answer.done():
             return  # the caller was cancelled
-        if isinstance(reply, StoreAway):
-            call.answer.set_exception(reply)
-        elif isinstance(reply, Exception):
+        if isinstance(reply, Exception):
             call.answer.set_exception(self._refusal(reply, quiet=call.quiet))
         else:
             call.answer.set_result(reply)
@@ -485,7 +468,7 @@ class StoreClient:
         match error:
             case TimeoutError():
                 reason = "timeout"
-            case _Uncopied():
+            case _TooFewCopies():
                 reason = str(error)
             case _:
                 reason = f"{type(error).__name__}: {error}"[:200]

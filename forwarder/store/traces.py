@@ -28,7 +28,7 @@ import msgspec
 from forwarder.model import Address
 from forwarder.ports import Journal, StoreAway, Traced, TraceEvent
 from forwarder.store.acl import KEYS
-from forwarder.store.client import Commands, Forbidden, TooFewCopies, load_script
+from forwarder.store.client import Commands, Forbidden, load_script
 from forwarder.store.cluster import even_tags
 from forwarder.store.ledger import RedisLedger
 from forwarder.store.records import HASH_TAG, UNREADABLE, VERSION, Names
@@ -80,7 +80,8 @@ class _Part:
 
 
 class RedisTraces:
-    """The names come from the ledger, which knows the salt. ``keep`` in seconds. ``tags``: where the store is a cluster,
+    """The names come from the ledger, which knows the salt. ``client`` demands no copies: a trace that only the primary has is
+    kept, and to say it again would keep it twice. ``keep`` in seconds. ``tags``: where the store is a cluster,
     ``CLUSTER_TAGS``."""
 
     def __init__(
@@ -219,9 +220,7 @@ class RedisTraces:
         arguments: list[bytes | str | int] = [self._keep, MAX_GROUPS, INDEX_OCTETS, len(part.groups)]
         arguments += part.groups
         arguments += part.leads
-        # The primary has it, and to say it again would keep it twice. A replica that lags, or is dead for days, is none of ours.
-        with suppress(TooFewCopies):
-            await self._client.run(_TRACE, (*part.keys, *part.indexes), arguments)
+        await self._client.run(_TRACE, (*part.keys, *part.indexes), arguments)
 
     async def _look(
         self, ask: Callable[[bytes], Awaitable[Any]], home: bytes, there: bytes

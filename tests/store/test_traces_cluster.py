@@ -48,10 +48,13 @@ async def spread(
     nodes: Cluster, journal: MemoryJournal, user: str = "", patience: float = BOUND
 ) -> AsyncIterator[tuple[RedisTraces, RedisTraces]]:
     """The lives as we keep them, and as the release before did."""
-    client = ClusterClient(
-        nodes.url.replace("://", f"://{user}"), journal=journal, timeout=patience, pause=0, replicas=1
+    client, ledgers = (
+        ClusterClient(
+            nodes.url.replace("://", f"://{user}"), journal=journal, timeout=patience, pause=0, replicas=copies
+        )
+        for copies in (0, 1)
     )
-    ledger = RedisLedger(client, journal=journal)
+    ledger = RedisLedger(ledgers, journal=journal)
     try:
         yield (
             RedisTraces(client, ledger, journal=journal, keep=3600, tags=CLUSTER_TAGS),
@@ -59,6 +62,7 @@ async def spread(
         )
     finally:
         await client.close()
+        await ledgers.close()
 
 
 def part(id: str, at: float = 1.0) -> Traced:  # noqa: A002
