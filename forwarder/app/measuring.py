@@ -37,7 +37,7 @@ __all__ = ["Look", "Measuring", "clear_numbers"]
 
 #: Seconds between looks at the clock of the event loop, and looks between two writings.
 _TICK, _TICKS = 0.25, 4
-#: Seconds within which the store must say what it holds, for a scrape.
+#: Seconds within which the store must say what it holds, for a scrape, and that it is there.
 _PATIENCE = 2.0
 
 
@@ -235,7 +235,9 @@ class Measuring:
         if self._store is None or not look.is_listening:
             return "starting", None
         try:
-            await self._store.ping()
-        except StoreAway:
+            # As long as mail would wait.
+            async with asyncio.timeout(max(_PATIENCE, 2 * self._settings.store_timeout)):
+                await self._store.ping()
+        except (StoreAway, TimeoutError):
             return None, "the store does not answer: only mail that finishes in session is taken"
         return None, None

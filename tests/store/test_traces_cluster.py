@@ -218,6 +218,26 @@ async def test_what_a_primary_has_and_its_replica_has_not_is_kept_and_not_kept_a
     assert not journal.named("trace.dropped")
 
 
+async def test_a_primary_with_traces_only_that_is_dead_takes_no_node_out(nodes: Cluster, tmp_path: Path) -> None:
+    config = configured(settings_in(tmp_path), f'store = "{nodes.url}"\n')
+    store = Store(load(config), MemoryJournal())
+    await store.open()
+    try:
+        traces, home = store.traces(load(config)), await home_of(nodes)
+        await store.ping()
+        for number in ((home + 1) % 3, (home + 1) % 3 + 3):
+            await nodes.servers[number].kill()
+        assert await traces.append([part(id_) for id_ in IDS])
+        await store.ping()
+        assert store.is_away
+        for number in (home, home + 3):
+            await nodes.servers[number].kill()
+        with pytest.raises(StoreAway):
+            await store.ping()
+    finally:
+        await store.close()
+
+
 @pytest.mark.parametrize("without", [(0, 1, 2, 3, 4, 5), (1, 4)], ids=["nowhere", "one has the old line"])
 async def test_without_the_right_to_the_tags_all_lies_where_it_was_and_the_line_is_named(
     nodes: Cluster, without: tuple[int, ...]
