@@ -11,7 +11,7 @@ trips, as far as new ones leave room in them. It is also what is dropped first, 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -42,6 +42,7 @@ class Tracing:
         #: What some servers have taken and others have not.
         self._left: dict[str, Traced] = {}
         self._task: asyncio.Task[None] | None = None
+        self._on_the_way = False
         self._closed = False
 
     def event(self, name: str, /, **fields: Any) -> None:
@@ -54,8 +55,7 @@ class Tracing:
         if traced is None:
             traced = self._left.pop(id_, None)
             if traced is None:
-                if self._is_full():
-                    self._drop_one()
+                self._make_room(1)
                 traced = Traced(id_)
             self._waiting[id_] = traced
         if len(traced.events) >= MAX_EVENTS:
@@ -66,23 +66,23 @@ class Tracing:
         if self._task is None:
             self._task = asyncio.ensure_future(self._hand_over())
 
-    def _is_full(self) -> bool:
-        return len(self._waiting) + len(self._left) >= MAX_WAITING
-
-    def _drop_one(self) -> None:
-        """The oldest goes, but for the mark that it was there."""
-        full = self._left or self._waiting
-        self._tell_dropped(full.pop(next(iter(full))))
+    def _make_room(self, more: int = 0) -> None:
+        """The oldest go, what is left of others before what is new."""
+        while len(self._waiting) + len(self._left) + more > MAX_WAITING:
+            full = self._left or self._waiting
+            self._tell_dropped(full.pop(next(iter(full))))
 
     def _tell_dropped(self, one: Traced) -> None:
         unfound = {"names": len(one.leads)} if one.leads else {}
         self._journal.event("trace.dropped", message=one.id, events=len(one.events), **unfound)
 
     async def _hand_over(self) -> None:
-        while self._waiting or self._left:
+        while (self._waiting or self._left) and not self._closed:
             begun = len(self._waiting)
             await asyncio.sleep(PAUSE)
+            self._on_the_way = True
             await self._give(begun)
+            self._on_the_way = False
         self._task = None
 
     async def flush(self) -> None:
@@ -91,46 +91,65 @@ class Tracing:
 
     async def _give(self, count: int) -> None:
         """The oldest so many of them, and what is left of earlier ones as far as there is room."""
-        batch = [self._waiting.pop(id_) for id_ in list(islice(self._waiting, min(count, BATCH)))]
-        batch += [self._left.pop(id_) for id_ in list(islice(self._left, BATCH - len(batch)))]
-        if not batch:
+        new = _take(self._waiting, min(count, BATCH))
+        old = _take(self._left, BATCH - len(new))
+        if not (new or old):
             return
         try:
-            left = await self._traces.append(batch)
+            rests = await self._traces.append([*new, *old])
         except StoreAway:
             # Back to the front, behind nothing that came meanwhile: the order within a life is what matters.
-            for one in reversed(batch):
-                if not self._is_full():
-                    self._waiting = {one.id: self._with_later(one)} | self._waiting
-                else:
-                    self._tell_dropped(one)
+            self._waiting = {one.id: _joined(one, self._waiting.pop(one.id, None)) for one in new} | self._waiting
+            self._leave(old)
+        except asyncio.CancelledError:
+            self._drop([*new, *old])
+            raise
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end all traces that follow
             self._journal.event("fault", where="traces", reason=f"{type(error).__name__}: {error}")
-            for one in batch:
-                self._tell_dropped(one)
+            self._drop([*new, *old])
         else:
-            for one in left:
-                if not self._is_full():
-                    self._left[one.id] = self._with_later(one)
-                else:
-                    self._tell_dropped(one)
+            self._leave(rests)
+        self._make_room()
 
-    def _with_later(self, one: Traced) -> Traced:
-        later = self._waiting.pop(one.id, None)
-        if later is not None:
-            one.events += later.events
-            one.dropped += later.dropped
-        return one
+    def _leave(self, rests: Sequence[Traced]) -> None:
+        """Behind the others that are left, so that each has its turn; or with what came of the same message meanwhile."""
+        for one in rests:
+            later = self._waiting.get(one.id)
+            (self._left if later is None else self._waiting)[one.id] = _joined(one, later)
+
+    def _drop(self, lives: Iterable[Traced]) -> None:
+        for one in lives:
+            self._tell_dropped(one)
 
     async def close(self) -> None:
-        """Hand over what waits, once."""
+        """Hand over what waits, once, and tell of what is not taken. A trip that is under way takes as long as the store may."""
         self._closed = True
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-        while self._waiting or self._left:
-            new, all_ = len(self._waiting), len(self._waiting) + len(self._left)
-            await self.flush()
-            if len(self._waiting) >= new and len(self._waiting) + len(self._left) >= all_:
-                return
+        try:
+            if self._task is not None:
+                if not self._on_the_way:
+                    self._task.cancel()
+                await asyncio.wait([self._task])
+            while self._waiting or self._left:
+                new, all_ = len(self._waiting), len(self._waiting) + len(self._left)
+                await self.flush()
+                if len(self._waiting) >= new and len(self._waiting) + len(self._left) >= all_:
+                    break
+        finally:
+            if self._task is not None:
+                self._task.cancel()  # else it has ended
+            self._drop([*self._left.values(), *self._waiting.values()])
+            self._left, self._waiting = {}, {}
+
+
+def _take(lives: dict[str, Traced], count: int) -> list[Traced]:
+    """The oldest so many."""
+    return [lives.pop(id_) for id_ in list(islice(lives, count))]
+
+
+def _joined(one: Traced, later: Traced | None) -> Traced:
+    """With what came behind it, as far as there is room."""
+    if later is not None:
+        room = max(0, MAX_EVENTS - len(one.events))
+        one.events += later.events[:room]
+        one.dropped += later.dropped + len(later.events[room:])
+    return one

@@ -185,6 +185,140 @@ async def test_what_is_left_comes_behind_what_is_new_and_is_dropped_before_it(mo
     assert sorted(kept.lives) == ["m0", "m1", "m2"]
 
 
+@dataclass
+class Slow(Parted):
+    """Answers when it is let."""
+
+    asked_once: asyncio.Event = field(default_factory=asyncio.Event)
+    let: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
+        self.asked_once.set()
+        await self.let.wait()
+        return await super().append(lives)
+
+
+async def test_a_trip_that_is_under_way_at_the_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "PAUSE", 0)
+    kept, journal = Slow(), MemoryJournal()
+    it = Tracing(journal, kept, FixedClock())
+    it.event("x", id="m1")
+    await kept.asked_once.wait()
+    it.event("x", id="m2")
+    end = asyncio.ensure_future(it.close())
+    await asyncio.sleep(0)
+    kept.let.set()
+    await end
+    assert kept.groups == [("m1", 1), ("m2", 1)]
+    assert not journal.named("trace.dropped")
+
+
+async def test_what_is_not_kept_at_the_end_is_told() -> None:
+    kept, journal = Parted(), MemoryJournal()
+    kept.dead = frozenset({"d1"})
+    it = Tracing(journal, kept, FixedClock())
+    it.event("x", id="d1")
+    await it.flush()
+    kept.away = True
+    it.event("x", id="m1")
+    await it.close()
+    await it.close()
+    assert sorted(one["message"] for one in journal.named("trace.dropped")) == ["d1", "m1"]
+
+
+async def test_what_is_on_the_way_when_nobody_waits_for_the_end_is_told() -> None:
+    kept, journal = Slow(), MemoryJournal()
+    it = Tracing(journal, kept, FixedClock())
+    it.event("x", id="m1")
+    end = asyncio.ensure_future(it.close())
+    await kept.asked_once.wait()
+    end.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await end
+    assert [one["message"] for one in journal.named("trace.dropped")] == ["m1"]
+
+
+async def test_a_trip_in_vain_drops_what_is_left_before_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "MAX_WAITING", 4)
+    monkeypatch.setattr(tracing, "BATCH", 2)
+    kept, journal = Slow(), MemoryJournal()
+    kept.let.set()
+    kept.dead = frozenset({"d0", "d1"})
+    it = Tracing(journal, kept, FixedClock())
+    for id_ in ("d0", "d1"):
+        it.event("x", id=id_)
+    await it.flush()
+    kept.let.clear()
+    for id_ in ("m0", "m1"):
+        it.event("x", id=id_)
+    trip = asyncio.ensure_future(it.flush())
+    await asyncio.sleep(0)
+    for id_ in ("m2", "m3"):
+        it.event("x", id=id_)
+    kept.away = True
+    kept.let.set()
+    await trip
+    assert [one["message"] for one in journal.named("trace.dropped")] == ["d0", "d1"]
+    kept.away = False
+    await it.close()
+    assert list(kept.lives) == ["m0", "m1", "m2", "m3"]
+
+
+async def test_a_trip_in_vain_makes_nothing_new_of_what_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "MAX_WAITING", 4)
+    kept, journal = Parted(), MemoryJournal()
+    kept.dead = frozenset({"d0", "d1"})
+    it = Tracing(journal, kept, FixedClock())
+    for id_ in ("d0", "d1"):
+        it.event("x", id=id_)
+    await it.flush()
+    kept.away = True
+    it.event("x", id="m0")
+    await it.flush()
+    for id_ in ("m1", "m2", "m3"):
+        it.event("x", id=id_)
+    assert [one["message"] for one in journal.named("trace.dropped")] == ["d0", "d1"]
+
+
+async def test_what_is_left_of_a_message_that_goes_on_joins_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "MAX_WAITING", 3)
+    kept, journal = Parted(), MemoryJournal()
+    kept.dead = frozenset({"d0", "m1"})
+    it = Tracing(journal, kept, FixedClock())
+    for id_ in ("d0", "m1"):
+        it.event("one", id=id_)
+    trip = asyncio.ensure_future(it.flush())
+    await asyncio.sleep(0)
+    for id_ in ("m1", "m2", "m3"):
+        it.event("two", id=id_)
+    await trip
+    # It is as new as they are.
+    assert [one["message"] for one in journal.named("trace.dropped")] == ["d0"]
+    kept.dead = frozenset()
+    await it.close()
+    assert [one.name for one in kept.lives["m1"].events] == ["one", "two"]
+    assert list(kept.lives) == ["m1", "m2", "m3"]
+
+
+@pytest.mark.parametrize("away", [True, False], ids=["all", "in part"])
+async def test_a_life_grows_no_longer_while_trips_are_in_vain(away: bool) -> None:
+    kept = Parted(away=away)
+    kept.dead = frozenset({"m1"})
+    it = Tracing(MemoryJournal(), kept, FixedClock())
+    for _ in range(3):
+        for _ in range(tracing.MAX_EVENTS - 100):
+            it.event("x", id="m1")
+        trip = asyncio.ensure_future(it.flush())
+        await asyncio.sleep(0)
+        for _ in range(tracing.MAX_EVENTS - 100):
+            it.event("x", id="m1")
+        await trip
+    kept.away, kept.dead = False, frozenset()
+    await it.close()
+    life = kept.lives["m1"]
+    assert (len(life.events), life.dropped) == (tracing.MAX_EVENTS, 6 * (tracing.MAX_EVENTS - 100) - tracing.MAX_EVENTS)
+
+
 async def test_what_only_its_names_are_missing_of_is_told_when_it_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     class Nameless(Kept):
         async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
@@ -197,8 +331,8 @@ async def test_what_only_its_names_are_missing_of_is_told_when_it_is_dropped(mon
     it.event("x", id="m1", sender=BOB, message_id="<1@x>")
     await it.flush()
     it.event("x", id="m2")
-    await it.close()
     assert journal.named("trace.dropped") == [{"message": "m1", "events": 0, "names": 2}]
+    await it.close()
 
 
 def test_what_leads_to_a_message_already_does_not_again() -> None:

@@ -268,12 +268,11 @@ def make_client(
 
 async def _asking(node: StoreClient, command: Sequence[Argument], *, again: bool) -> Any:
     """Behind ASKING, on the same connection: what is begun together leaves together. What the command was answered counts."""
-    _, answer = await asyncio.gather(
-        node.command("ASKING"), node.command(*command, again=again), return_exceptions=True
-    )
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
+    asking, asked = node.command("ASKING"), node.command(*command, again=again)
+    answers: list[Any] = await asyncio.gather(asking, asked, return_exceptions=True)
+    if isinstance(answers[1], BaseException):
+        raise answers[1]
+    return answers[1]
 
 
 @lru_cache
