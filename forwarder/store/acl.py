@@ -14,7 +14,7 @@ __all__ = ["COMMANDS", "KEYS", "USER", "acl_line", "embedded_rules"]
 
 USER = "forwarder"
 #: ``records.HASH_TAG``, and in a cluster the tags of traces (docs/decisions/0044).
-KEYS = "{fwd*}*"
+KEYS = "{fwd[0-9]*}*"
 #: What only our own server is asked, or what may be refused: its settings, which hold its passwords, and to write its file anew.
 NOT_NEEDED = frozenset({"config", "bgrewriteaof"})
 COMMANDS = (

@@ -269,7 +269,7 @@ def make_client(
 async def _asking(node: StoreClient, command: Sequence[Argument], *, again: bool) -> Any:
     """Behind ASKING, on the same connection: what is begun together leaves together. What the command was answered counts."""
     asking, asked = node.command("ASKING"), node.command(*command, again=again)
-    answers: list[Any] = await asyncio.gather(asking, asked, return_exceptions=True)
+    answers: tuple[Any, Any] = await asyncio.gather(asking, asked, return_exceptions=True)
     if isinstance(answers[1], BaseException):
         raise answers[1]
     return answers[1]

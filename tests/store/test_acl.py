@@ -13,7 +13,9 @@ from forwarder.cli.main import main
 from forwarder.ports import StoreAway
 from forwarder.store.acl import COMMANDS, NOT_NEEDED, acl_line
 from forwarder.store.client import StoreClient
+from forwarder.store.records import HASH_TAG
 from forwarder.store.server import EmbeddedStore
+from forwarder.store.traces import CLUSTER_TAGS
 from tests.fakes import MemoryJournal
 from tests.store.servers import BOUND
 from tests.suites import ROOT
@@ -65,6 +67,9 @@ async def ours(client: StoreClient, server: EmbeddedStore) -> AsyncIterator[Stor
         ("PUBLISH", "c", "x"),
         ("GET", "others"),
         ("SET", "{fw0}:x", "y"),
+        ("SET", "{fwd}:x", "y"),
+        ("SET", "{fwdings}:1", "y"),
+        ("SET", "{fwds1}:x", "y"),
         ("EVAL", "return redis.call('FLUSHALL')", "0"),
         ("EVAL", "return redis.call('SET', 'others', 'x')", "0"),
         ("EVAL", "return redis.call('CONFIG', 'GET', 'dir')", "0"),
@@ -81,6 +86,12 @@ async def test_what_is_not_ours_is_refused(
             await user.command(*command)
     await on_our_own_server.close()
     assert await client.command("GET", "others") == b"theirs"
+
+
+async def test_all_hash_tags_are_ours(ours: StoreClient) -> None:
+    for tag in (HASH_TAG, *CLUSTER_TAGS):
+        await ours.command("SET", tag + b":x", "y")
+    assert await ours.command("MGET", *(tag + b":x" for tag in CLUSTER_TAGS)) == [b"y"] * len(CLUSTER_TAGS)
 
 
 @pytest.mark.usefixtures("ours")
