@@ -6,6 +6,7 @@ and the life that is short of something says so.
 
 Where traces lie at several servers and one of them is away, what is left of a message waits by itself and goes with the next
 trips, as far as new ones leave room in them. It is also what is dropped first, so that the dead keep nothing from the living.
+Only a server that is silent, instead of closed, holds up a trip, now and then.
 """
 
 from __future__ import annotations
@@ -89,14 +90,14 @@ class Tracing:
         """Hand over what waits, as much as one trip takes."""
         await self._give(len(self._waiting))
 
-    async def _give(self, count: int) -> None:
-        """The oldest so many of them, and what is left of earlier ones as far as there is room."""
+    async def _give(self, count: int, *, last: bool = False) -> None:
+        """The oldest so many of them, and what is left of earlier ones as far as there is room. ``last``: as of ``Traces``."""
         new = _take(self._waiting, min(count, BATCH))
         old = _take(self._left, BATCH - len(new))
         if not (new or old):
             return
         try:
-            rests = await self._traces.append([*new, *old])
+            rests = await self._traces.append([*new, *old], last=last)
         except StoreAway:
             # Back to the front, behind nothing that came meanwhile: the order within a life is what matters.
             self._waiting = {one.id: _joined(one, self._waiting.pop(one.id, None)) for one in new} | self._waiting
@@ -129,9 +130,11 @@ class Tracing:
                 if not self._on_the_way:
                     self._task.cancel()
                 await asyncio.wait([self._task])
+            last = True
             while self._waiting or self._left:
                 new, all_ = len(self._waiting), len(self._waiting) + len(self._left)
-                await self.flush()
+                await self._give(new, last=last)
+                last = False  # who is silent now is so for the rest of them
                 if len(self._waiting) >= new and len(self._waiting) + len(self._left) >= all_:
                     break
         finally:

@@ -26,7 +26,7 @@ class Kept:
     groups: list[tuple[str, int]] = field(default_factory=list)
     away: bool = False
 
-    async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
+    async def append(self, lives: Sequence[Traced], *, last: bool = False) -> Sequence[Traced]:
         if self.away:
             raise StoreAway("gone")
         for one in lives:
@@ -105,10 +105,10 @@ async def test_after_the_end_nothing_is_kept_and_the_journal_is_still_told() -> 
 
 async def test_what_cannot_be_kept_costs_nothing_but_itself() -> None:
     class Broken(Kept):
-        async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
+        async def append(self, lives: Sequence[Traced], *, last: bool = False) -> Sequence[Traced]:
             if any(one.id == "bad" for one in lives):
                 raise ValueError("cannot be written down")
-            return await super().append(lives)
+            return await super().append(lives, last=last)
 
     kept, journal = Broken(), MemoryJournal()
     it = Tracing(journal, kept, FixedClock())
@@ -125,10 +125,10 @@ class Parted(Kept):
 
     dead: frozenset[str] = frozenset()
 
-    async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
+    async def append(self, lives: Sequence[Traced], *, last: bool = False) -> Sequence[Traced]:
         self.asked = [one.id for one in lives]
         await asyncio.sleep(0)
-        await super().append([one for one in lives if one.id not in self.dead])
+        await super().append([one for one in lives if one.id not in self.dead], last=last)
         return [one for one in lives if one.id in self.dead]
 
 
@@ -192,10 +192,10 @@ class Slow(Parted):
     asked_once: asyncio.Event = field(default_factory=asyncio.Event)
     let: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
+    async def append(self, lives: Sequence[Traced], *, last: bool = False) -> Sequence[Traced]:
         self.asked_once.set()
         await self.let.wait()
-        return await super().append(lives)
+        return await super().append(lives, last=last)
 
 
 async def test_a_trip_that_is_under_way_at_the_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +210,21 @@ async def test_a_trip_that_is_under_way_at_the_end_is_waited_for(monkeypatch: py
     kept.let.set()
     await end
     assert kept.groups == [("m1", 1), ("m2", 1)]
+    assert not journal.named("trace.dropped")
+
+
+async def test_who_was_silent_is_asked_once_more_at_the_end() -> None:
+    class Silent(Kept):
+        async def append(self, lives: Sequence[Traced], *, last: bool = False) -> Sequence[Traced]:
+            return await super().append(lives, last=last) if last else lives
+
+    kept, journal = Silent(), MemoryJournal()
+    it = Tracing(journal, kept, FixedClock())
+    it.event("x", id="m1")
+    await it.flush()
+    assert not kept.groups
+    await it.close()
+    assert kept.groups == [("m1", 1)]
     assert not journal.named("trace.dropped")
 
 
@@ -321,8 +336,8 @@ async def test_a_life_grows_no_longer_while_trips_are_in_vain(away: bool) -> Non
 
 async def test_what_only_its_names_are_missing_of_is_told_when_it_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     class Nameless(Kept):
-        async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
-            await super().append(lives)
+        async def append(self, lives: Sequence[Traced], *, last: bool = False) -> Sequence[Traced]:
+            await super().append(lives, last=last)
             return [Traced(one.id, leads=tuple(one.found_by())) for one in lives]
 
     monkeypatch.setattr(tracing, "MAX_WAITING", 1)

@@ -59,9 +59,10 @@ _FOUND_BY = frozenset({"message_id", "item", "about"})
 class Traces(Protocol):
     """The lives of messages. Every method raises StoreAway."""
 
-    async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
+    async def append(self, lives: Sequence[Traced], *, last: bool = False) -> Sequence[Traced]:
         """These events come behind those that are kept already. Where they lie at several servers and some of these are away:
-        what is left of them, to be given again; of all the others nothing is missing."""
+        what is left of them, to be given again; of all the others nothing is missing. A server that was silent is not asked for
+        a while, unless it is the ``last`` time."""
 
     async def find(self, name: str) -> Sequence[str]:
         """Ids of the messages that an address (lower case), a Message-ID or a queue item leads to, the latest first."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 from forwarder.model import Address
-from forwarder.ports import Journal, StoreAway, Traced, TraceEvent
+from forwarder.ports import Journal, StoreAway, StoreUntouched, Traced, TraceEvent
 from forwarder.store.acl import KEYS
 from forwarder.store.client import Commands, Forbidden, load_script
 from forwarder.store.cluster import even_tags
@@ -40,6 +40,9 @@ __all__ = ["CLUSTER_TAGS", "RedisTraces"]
 CLUSTER_TAGS = even_tags(128)
 #: Seconds until it is tried again whether our user may touch them.
 RIGHTS_AGAIN = 600.0
+#: Seconds of a trip that tell of a server which is silent, and for how many times as long it is not asked again. One that is
+#: closed says so at once, and one that is full, too.
+SILENT, ASIDE = 1.0, 3.0
 
 MAX_GROUPS = 200
 #: Some five hundred ids.
@@ -99,13 +102,16 @@ class RedisTraces:
         self._keep = keep
         self._tags = tags
         self._spread_at = 0.0
+        #: Tags that are left without asking until then.
+        self._aside: set[bytes] = set()
+        self._aside_until = 0.0
 
     @property
     def is_spread(self) -> bool:
         """Do they lie at several servers, each of which may be away by itself?"""
         return len(self._tags) > 1
 
-    async def append(self, lives: Sequence[Traced]) -> Sequence[Traced]:
+    async def append(self, lives: Sequence[Traced], *, last: bool = False) -> Sequence[Traced]:
         """See ``ports.Traces``. A lost connection may keep a group twice. Where our user may not touch the other tags, all lie
         under the one of everything else."""
         names = await self._ledger.names()
@@ -113,6 +119,8 @@ class RedisTraces:
         if not self.is_spread or now < self._spread_at:
             await self._keep_together(names, lives)
             return ()
+        if last:
+            self._aside.clear()
         left, forbidden = await self._keep_apart(names, lives)
         if forbidden is None:
             return left
@@ -161,15 +169,16 @@ class RedisTraces:
     # --- keeping ---
 
     async def _keep_together(self, names: Names, lives: Sequence[Traced]) -> None:
-        for part in await self._parts(names, lives, (HASH_TAG,)):
+        for part in (await self._parts(names, lives, (HASH_TAG,))).values():
             await self._run(part)
 
     async def _keep_apart(self, names: Names, lives: Sequence[Traced]) -> tuple[list[Traced], Forbidden | None]:
         """What of them could not be kept, and whether for want of rights. Each tag by itself, all at once."""
         parts = await self._parts(names, lives, self._tags)
-        outcomes = await asyncio.gather(*(self._run(part) for part in parts), return_exceptions=True)
+        outcomes = await self._run_all(parts)
         ids, found_by, forbidden = set[str](), set[str](), None
-        for part, outcome in zip(parts, outcomes, strict=True):
+        for tag, part in parts.items():
+            outcome = outcomes[tag]
             if outcome is None:
                 continue
             if not isinstance(outcome, StoreAway):
@@ -180,7 +189,23 @@ class RedisTraces:
                 forbidden = outcome
         return [rest for one in lives if (rest := _rest(one, ids, found_by)) is not None], forbidden
 
-    async def _parts(self, names: Names, lives: Sequence[Traced], tags: Sequence[bytes]) -> list[_Part]:
+    async def _run_all(self, parts: Mapping[bytes, _Part]) -> dict[bytes, BaseException | None]:
+        """At once, and each by itself. All wait for the slowest, so a server that is silent is not asked each time: else it would
+        hold up those that answer."""
+        began = asyncio.get_running_loop().time()
+        asked = [tag for tag in parts if began >= self._aside_until or tag not in self._aside]
+        told = await asyncio.gather(*(self._run(parts[tag]) for tag in asked), return_exceptions=True)
+        outcomes = dict(zip(asked, told, strict=True))
+        now = asyncio.get_running_loop().time()
+        if now - began > SILENT:
+            # All that are aside, until the same time: a silent server has many tags, and each would hold up a trip of its own.
+            self._aside |= {tag for tag, outcome in outcomes.items() if outcome is not None}
+            self._aside_until = now + ASIDE * (now - began)
+        self._aside -= {tag for tag, outcome in outcomes.items() if outcome is None}
+        untold: dict[bytes, BaseException | None] = dict.fromkeys(parts, StoreUntouched("it was silent a moment ago"))
+        return untold | outcomes
+
+    async def _parts(self, names: Names, lives: Sequence[Traced], tags: Sequence[bytes]) -> dict[bytes, _Part]:
         parts: defaultdict[bytes, _Part] = defaultdict(_Part)
         # One server is the common case, and hears of every message.
         together = parts[HASH_TAG] if len(tags) == 1 else None
@@ -207,14 +232,14 @@ class RedisTraces:
             together.names = list(found_by)
             together.indexes = [names.key(b"i", name) for name in found_by]
             together.leads = [" ".join((*each, "")) for each in found_by.values()]
-            return [together]
+            return parts
         for name, each in found_by.items():
             tag, key = names.place(tags, b"i", name)
             part = parts[tag]
             part.names.append(name)
             part.indexes.append(key)
             part.leads.append(" ".join((*each, "")))
-        return list(parts.values())
+        return parts
 
     async def _run(self, part: _Part) -> None:
         arguments: list[bytes | str | int] = [self._keep, MAX_GROUPS, INDEX_OCTETS, len(part.groups)]

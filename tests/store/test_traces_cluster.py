@@ -17,6 +17,7 @@ from forwarder.cli.main import main
 from forwarder.config import load
 from forwarder.model import Address
 from forwarder.ports import StoreAway, Traced, TraceEvent
+from forwarder.store import traces as traces_module
 from forwarder.store.acl import acl_line
 from forwarder.store.cluster import SLOTS, ClusterClient, even_tags
 from forwarder.store.ledger import RedisLedger
@@ -236,6 +237,30 @@ async def test_a_primary_with_traces_only_that_is_dead_takes_no_node_out(nodes: 
             await store.ping()
     finally:
         await store.close()
+
+
+async def test_a_primary_that_is_silent_holds_up_one_trip_and_then_none_until_its_time_or_the_end(
+    nodes: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traces_module, "SILENT", 0.5)
+    monkeypatch.setattr(traces_module, "ASIDE", 1e6)
+    silent = (await home_of(nodes) + 1) % 3
+    async with spread(nodes, MemoryJournal(), patience=1) as (traces, _):
+        assert not await traces.append([part(id_) for id_ in IDS])
+        await nodes.servers[silent + 3].kill()
+        with stopped(nodes.servers[silent].pid()):
+            assert await traces.append([part(id_, at=2.0) for id_ in IDS])
+        # It answers again, and nobody asks.
+        again = [part(id_, at=3.0) for id_ in IDS]
+        left = await traces.append(again)
+        assert left
+        assert [one.id for one in await traces.append(again)] == [one.id for one in left]
+        async with asyncio.timeout(BOUND):
+            while left:
+                left = await traces.append(left, last=True)
+                await asyncio.sleep(0.05)
+        assert not await traces.append([part(id_, at=4.0) for id_ in IDS])
+        assert all(one[0] == 1.0 and one[-2:] == [3.0, 4.0] for one in [await times(traces, id_) for id_ in IDS])
 
 
 @pytest.mark.parametrize("without", [(0, 1, 2, 3, 4, 5), (1, 4)], ids=["nowhere", "one has the old line"])
