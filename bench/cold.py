@@ -39,6 +39,7 @@ from bench.names import MX, TXT, A, a_record, mx_record, run_names, txt_record
 from bench.sink import Session
 from forwarder.auth import canonical
 from forwarder.auth.dkim import build_dkim_signature
+from forwarder.auth.signed import sign_now
 from forwarder.cli import demo_lab
 from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, free_port
 from forwarder.keys import dkim_record
@@ -90,7 +91,7 @@ class Domains:
         header = HEADER.replace(b"sender.test", name.encode()) + b"X-Number: %d\r\n" % next(self._once)
         message = parse_message(header + b"\r\n" + self._body)
         key = Key(name, "s", self._keys[number % _KEYS])
-        signature = build_dkim_signature(message.fields, self._hash, key, now=self._now)
+        signature = sign_now(build_dkim_signature(message.fields, self._hash, key, now=self._now))
         return f"bob@{name}", (signature + header + b"\r\n" + self._body).removesuffix(b"\r\n")
 
 

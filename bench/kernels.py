@@ -24,6 +24,7 @@ from typing import Any
 from forwarder import seal, srs
 from forwarder.auth import canonical
 from forwarder.auth.dkim import build_dkim_signature
+from forwarder.auth.signed import sign_now
 from forwarder.auth.verify import verify
 from forwarder.cli.demo_lab import make_keys
 from forwarder.edge.data import unstuff
@@ -101,7 +102,7 @@ class Bench:
     def signed(self, body: bytes) -> bytes:
         message = parse_message(HEADER + b"\r\n" + body)
         body_hash = canonical.body_hash(message, "relaxed")
-        return build_dkim_signature(message.fields, body_hash, self.key, now=NOW) + HEADER + b"\r\n" + body
+        return sign_now(build_dkim_signature(message.fields, body_hash, self.key, now=NOW)) + HEADER + b"\r\n" + body
 
     async def verify(self, name: str) -> object:
         message = parse_message(self.raw[name])
@@ -111,10 +112,14 @@ class Bench:
     def seal(self, name: str, verdict: Any) -> object:
         message = parse_message(self.raw[name])
         names = seal.Names("mx.fwd.test", "mx.fwd.test")
-        sealed = seal.seal_message(
-            message, self.envelope, verdict, ALIAS, srs_domain="fwd.test", names=names, keys=self.ours, now=NOW
+        sealed = sign_now(
+            seal.seal_message(
+                message, self.envelope, verdict, ALIAS, srs_domain="fwd.test", names=names, keys=self.ours, now=NOW
+            )
         )
-        return seal.address_to(sealed, BOB, (Address("d", "sink.test"),), domain="fwd.test", keys=self.ours, now=NOW)
+        return sign_now(
+            seal.address_to(sealed, BOB, (Address("d", "sink.test"),), domain="fwd.test", keys=self.ours, now=NOW)
+        )
 
 
 def cost(work: Callable[[], object], seconds: float = 0.4, rounds: int = 5) -> float:

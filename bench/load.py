@@ -37,6 +37,7 @@ from bench.cost import cpu_ms, memory_mb, without_store
 from bench.kernels import HEADER, cost, text
 from forwarder.auth import canonical
 from forwarder.auth.dkim import build_dkim_signature
+from forwarder.auth.signed import sign_now
 from forwarder.cli import demo_lab
 from forwarder.cli.demo_lab import FORWARDER, SENDER, SINK, free_port
 from forwarder.keys import KeyFile, Keys, dkim_record, mailkey_record
@@ -132,7 +133,7 @@ def write_pool(file: Path, keys: Keys, size: int, count: int) -> None:
             raw = HEADER + b"X-Number: %d\r\n\r\n" % number + body[number % 50 :]
             message = parse_message(raw)
             body_hash = canonical.body_hash(message, "relaxed")
-            signature = build_dkim_signature(message.fields, body_hash, keys.dkim("sender.test")[0], now=now)
+            signature = sign_now(build_dkim_signature(message.fields, body_hash, keys.dkim("sender.test")[0], now=now))
             pool.write((len(signature) + len(raw)).to_bytes(4, "big") + signature + raw)
 
 

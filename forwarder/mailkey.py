@@ -29,6 +29,7 @@ from forwarder.auth.dnsname import dns_name
 from forwarder.auth.mailkey import build_mailkey_signature, verify_mailkey
 from forwarder.auth.mailkey.sign import LIFETIME
 from forwarder.auth.mailkey.signature import MAX_LIFETIME
+from forwarder.auth.signed import sign_now
 from forwarder.auth.suffix import is_public_suffix
 from forwarder.https import HttpsSettings
 from forwarder.keyhost import KeyHostClient
@@ -118,14 +119,16 @@ def sign(
     # docs/mailkey.md section 5: h= must name From.
     if len(parsed.all(b"from")) != 1:
         raise MailkeyError("the message must have one From field")
-    field = build_mailkey_signature(
-        parsed.fields,
-        body_hash(parsed, "relaxed"),
-        key,
-        sender=sender,
-        recipients=_recipients(rcpt_to),
-        now=_time(now),
-        lifetime=lifetime,
+    field = sign_now(
+        build_mailkey_signature(
+            parsed.fields,
+            body_hash(parsed, "relaxed"),
+            key,
+            sender=sender,
+            recipients=_recipients(rcpt_to),
+            now=_time(now),
+            lifetime=lifetime,
+        )
     )
     return field if b"\r\n" in message else field.replace(b"\r\n", b"\n")
 

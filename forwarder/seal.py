@@ -19,7 +19,7 @@ forged, or our own from an earlier pass, and are taken out (RFC 8601 section 5);
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,12 +27,13 @@ from forwarder.auth import canonical
 from forwarder.auth.arc import build_arc_set
 from forwarder.auth.dkim import build_dkim_signature
 from forwarder.auth.mailkey import build_mailkey_signature
+from forwarder.auth.signed import Signing
 from forwarder.loopmark import make_mark
 from forwarder.mail import authres, received
 from forwarder.mail.address import wire
 from forwarder.mail.header import parse_message
 from forwarder.model import Address, ArcCheck, Envelope, Field, Message, Result, Verdict
-from forwarder.ports import KeyRing
+from forwarder.ports import KeyRing, SigningKey
 
 __all__ = ["Names", "Sealed", "address_to", "seal_edited", "seal_message", "seal_own", "seal_submitted"]
 
@@ -80,7 +81,7 @@ def seal_message(
     keys: KeyRing,
     now: datetime,
     added: Sequence[Field] = (),
-) -> Sealed:
+) -> Signing[Sealed]:
     """Everything but the mailkey signature, which is bound to a next hop. ``added``: fields of content filters."""
     message = remove_forged_results(message, names.authserv_id)
     results = authres.render(names.authserv_id, verdict, envelope)
@@ -92,18 +93,26 @@ def seal_message(
             envelope, by=names.hostname, for_=alias, now=now, mark=make_mark(keys.srs_secrets()[0], alias, message)
         ),
     )
-    return _sign(message, trace, results, verdict.arc, srs_domain=srs_domain, keys=keys, now=now)
+    return (yield from _sign(message, trace, results, verdict.arc, srs_domain=srs_domain, keys=keys, now=now))
 
 
-def seal_edited(block: bytes, message: Message, *, srs_domain: str, keys: KeyRing, now: datetime) -> Sealed:
+def seal_edited(block: bytes, message: Message, *, srs_domain: str, keys: KeyRing, now: datetime) -> Signing[Sealed]:
     """The same trace, with new signatures, on a message that was edited since it was sealed. ``block`` is what we had put in
     front of it."""
     fields = parse_message(block).fields
     trace = [one for one in fields if one.name not in _SIGNATURES]
     results = next(one.value for one in trace if one.name == b"authentication-results")
     chain = next((_chain_before(one) for one in fields if one.name == b"arc-seal"), None)
-    return _sign(
-        message, [one.raw for one in trace], results, chain or _NOT_SEALED, srs_domain=srs_domain, keys=keys, now=now
+    return (
+        yield from _sign(
+            message,
+            [one.raw for one in trace],
+            results,
+            chain or _NOT_SEALED,
+            srs_domain=srs_domain,
+            keys=keys,
+            now=now,
+        )
     )
 
 
@@ -116,17 +125,26 @@ def _sign(
     srs_domain: str,
     keys: KeyRing,
     now: datetime,
-) -> Sealed:
+) -> Signing[Sealed]:
     """DKIM over what the sender wrote, ARC over that; ``trace`` stands below, as nobody changes it."""
     body_hash = canonical.body_hash(message, "relaxed")
-    signatures = [build_dkim_signature(message.fields, body_hash, key, now=now) for key in keys.dkim(srs_domain)]
+    signatures = yield from _sign_dkim(message, body_hash, keys.dkim(srs_domain), now)
     fields = tuple(Field(b"dkim-signature", one) for one in signatures) + message.fields
     arc_key = keys.arc()
     sealed: tuple[bytes, ...] = ()
     if arc_key is not None:
-        sealed = build_arc_set(fields, body_hash, chain, authres_value=results, key=arc_key, now=now) or ()
+        made = yield from build_arc_set(fields, body_hash, chain, authres_value=results, key=arc_key, now=now)
+        sealed = made or ()
     prefix = b"".join((*sealed, *signatures, *trace))
     return Sealed(prefix, message, body_hash, fields)
+
+
+def _sign_dkim(message: Message, body_hash: bytes, keys: Iterable[SigningKey], now: datetime) -> Signing[list[bytes]]:
+    signatures: list[bytes] = []
+    for key in keys:
+        one = yield from build_dkim_signature(message.fields, body_hash, key, now=now)
+        signatures.append(one)
+    return signatures
 
 
 def _chain_before(seal: Field) -> ArcCheck:
@@ -144,13 +162,13 @@ def address_to(
     keys: KeyRing,
     now: datetime,
     bind: bool = True,
-) -> tuple[bytes, ...]:
+) -> Signing[tuple[bytes, ...]]:
     """The octets for one next hop: our mailkey over the envelope sender that it will see. ``domain`` names the key; ``bind``
     says whether the signature holds for these recipients only (rt=)."""
     key = keys.mailkey(domain)
     if key is None:
         return sealed.chunks
-    signature = build_mailkey_signature(
+    signature = yield from build_mailkey_signature(
         sealed.message.fields, sealed.body_hash, key, sender=sender, recipients=recipients if bind else (), now=now
     )
     head, body = sealed.chunks
@@ -166,13 +184,13 @@ def seal_own(
     keys: KeyRing,
     now: datetime,
     bind: bool = True,
-) -> tuple[bytes, ...]:
+) -> Signing[tuple[bytes, ...]]:
     """A message that we wrote ourselves (a report): signed, with the null sender, whose mailkey is the EHLO name's."""
     message = parse_message(raw)
     body_hash = canonical.body_hash(message, "relaxed")
-    signatures = [build_dkim_signature(message.fields, body_hash, key, now=now) for key in keys.dkim(srs_domain)]
+    signatures = yield from _sign_dkim(message, body_hash, keys.dkim(srs_domain), now)
     sealed = Sealed(b"".join(signatures), message, body_hash, message.fields)
-    return address_to(sealed, None, recipients, domain=names.hostname, keys=keys, now=now, bind=bind)
+    return (yield from address_to(sealed, None, recipients, domain=names.hostname, keys=keys, now=now, bind=bind))
 
 
 def seal_submitted(
@@ -184,13 +202,13 @@ def seal_submitted(
     keys: KeyRing,
     now: datetime,
     hide_client: bool,
-) -> Sealed:
+) -> Signing[Sealed]:
     """A message of our own user: DKIM of its authors' domains, our Received, nothing about ourselves."""
     message = remove_forged_results(message, names.authserv_id)
     body_hash = canonical.body_hash(message, "relaxed")
     trace = received.build_received(envelope, by=names.hostname, for_=None, now=now, hide_client=hide_client)
     chosen = dict.fromkeys(key for domain in author_domains for key in keys.dkim(domain))
-    signatures = [build_dkim_signature(message.fields, body_hash, key, now=now) for key in chosen]
+    signatures = yield from _sign_dkim(message, body_hash, chosen, now)
     return Sealed(b"".join((*signatures, trace)), message, body_hash, message.fields)
 
 

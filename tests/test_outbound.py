@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from forwarder import seal
+from forwarder.auth.signed import sign_now
 from forwarder.auth.verify import verify
 from forwarder.cli.demo_lab import make_keys
 from forwarder.edge.data import find_end, refuse_bytes, unstuff
@@ -131,10 +132,10 @@ async def test_what_was_accepted_leaves_in_one_reading_and_is_what_was_signed(tm
             refused += 1
             continue
         accepted += 1
-        sealed = seal.seal_message(
-            message, envelope, verdict, ALIAS, srs_domain="fwd.test", names=NAMES, keys=keys, now=now
+        sealed = sign_now(
+            seal.seal_message(message, envelope, verdict, ALIAS, srs_domain="fwd.test", names=NAMES, keys=keys, now=now)
         )
-        chunks = seal.address_to(sealed, sender, (DESTINATION,), domain="fwd.test", keys=keys, now=now)
+        chunks = sign_now(seal.address_to(sealed, sender, (DESTINATION,), domain="fwd.test", keys=keys, now=now))
         wire = next_wire(chunks)
         assert WIRE.match(wire)
         assert not re.search(rb"(?<!\r)\n|\r(?!\n)", wire)

@@ -12,6 +12,7 @@ from forwarder import rewrite, seal
 from forwarder.auth.arc import build_arc_set, verify_arc
 from forwarder.auth.canonical import body_hash
 from forwarder.auth.dkim import verify_dkim
+from forwarder.auth.signed import sign_now
 from forwarder.mail.header import parse_message
 from forwarder.model import (
     Address,
@@ -72,13 +73,15 @@ def verdict(arc: ArcCheck) -> Verdict:
 def sealed_before(raw: bytes = RAW) -> Message:
     """As a list that seals hands it on."""
     message = parse_message(raw)
-    added = build_arc_set(
-        message.fields,
-        body_hash(message, "relaxed"),
-        ArcCheck(Result.NONE),
-        authres_value=b"list.example; none",
-        key=LIST,
-        now=NOW,
+    added = sign_now(
+        build_arc_set(
+            message.fields,
+            body_hash(message, "relaxed"),
+            ArcCheck(Result.NONE),
+            authres_value=b"list.example; none",
+            key=LIST,
+            now=NOW,
+        )
     )
     assert added is not None
     return parse_message(b"".join(added) + raw)
@@ -92,17 +95,19 @@ def edited(message: Message) -> Message:
 
 def twice(message: Message, arc: ArcCheck, ring: Ring) -> tuple[Message, Message]:
     """As it is sealed, and as it is sealed once more with another From."""
-    once = seal.seal_message(
-        message,
-        ENVELOPE,
-        verdict(arc),
-        ALIAS,
-        srs_domain="fwd.example",
-        names=seal.Names("mx", "mx"),
-        keys=ring,
-        now=NOW,
+    once = sign_now(
+        seal.seal_message(
+            message,
+            ENVELOPE,
+            verdict(arc),
+            ALIAS,
+            srs_domain="fwd.example",
+            names=seal.Names("mx", "mx"),
+            keys=ring,
+            now=NOW,
+        )
     )
-    again = seal.seal_edited(once.prefix, edited(message), srs_domain="fwd.example", keys=ring, now=NOW)
+    again = sign_now(seal.seal_edited(once.prefix, edited(message), srs_domain="fwd.example", keys=ring, now=NOW))
     return parse_message(b"".join(once.chunks)), parse_message(b"".join(again.chunks))
 
 
@@ -147,16 +152,18 @@ def test_what_was_not_sealed_is_not_sealed_the_second_time(arc: ArcCheck, ring: 
 
 def test_the_same_message_is_sealed_the_same_again() -> None:
     message = parse_message(RAW)
-    once = seal.seal_message(
-        message,
-        ENVELOPE,
-        verdict(ArcCheck(Result.NONE)),
-        ALIAS,
-        srs_domain="fwd.example",
-        names=seal.Names("mx", "mx"),
-        keys=Ring(),
-        now=NOW,
+    once = sign_now(
+        seal.seal_message(
+            message,
+            ENVELOPE,
+            verdict(ArcCheck(Result.NONE)),
+            ALIAS,
+            srs_domain="fwd.example",
+            names=seal.Names("mx", "mx"),
+            keys=Ring(),
+            now=NOW,
+        )
     )
-    again = seal.seal_edited(once.prefix, replace(message), srs_domain="fwd.example", keys=Ring(), now=NOW)
+    again = sign_now(seal.seal_edited(once.prefix, replace(message), srs_domain="fwd.example", keys=Ring(), now=NOW))
     assert again.chunks == once.chunks
     assert Field(b"from", b"From: Bob <bob@author.example>\r\n") in again.fields

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from typing import TypeVar
 
 from forwarder.auth.canonical import Form, relax_field, relaxed_field
 from forwarder.model import Field
@@ -34,7 +35,13 @@ __all__ = [
     "unsigned_field",
 ]
 
+T = TypeVar("T")
+
 FieldIndex = Mapping[bytes, Sequence[bytes]]
+
+#: What is made with signatures, each of which is asked for: by which key, over which octets. Whoever runs it decides whether a
+#: signature is made at once (``sign_now``), or with those of other messages (``sign_together``).
+Signing = Generator[tuple[SigningKey, bytes], bytes, T]
 
 #: Signed once more than they occur, so that nobody adds another one behind our back (RFC 6376 section 8.15).
 OVERSIGNED = (
@@ -209,10 +216,33 @@ def open_field(name: bytes, before: Iterable[Tag], after: Iterable[Tag] = ()) ->
     return OpenField(_write_tags(name + b":", before) + _FOLD + b"b=", b";" + _CRLF + tail if tail else b"")
 
 
-def sign_field(selected: Selected, field: OpenField, key: SigningKey, *, folded: bool = True) -> bytes:
+def sign_field(selected: Selected, field: OpenField, key: SigningKey, *, folded: bool = True) -> Signing[bytes]:
     """The whole field, signed over what is ``selected``."""
     # A SigningKey hashes by itself, so it gets the octets and not their digest.
-    return field.close(key.sign(selected.octets + field.signed_form), folded=folded)
+    signature = yield key, selected.octets + field.signed_form
+    return field.close(signature, folded=folded)
+
+
+def sign_now(steps: Signing[T]) -> T:
+    """What ``steps`` make, every signature as it is asked for."""
+    try:
+        key, data = next(steps)
+        while True:
+            key, data = steps.send(key.sign(data))
+    except StopIteration as made:
+        found: T = made.value
+        return found
+
+
+async def sign_together(steps: Signing[T]) -> T:
+    """The same, where a key may have its signature made with those of others that are asked for meanwhile."""
+    try:
+        key, data = next(steps)
+        while True:
+            key, data = steps.send(await key.signature(data))
+    except StopIteration as made:
+        found: T = made.value
+        return found
 
 
 def _write_tags(line: bytes, tags: Iterable[Tag]) -> bytes:

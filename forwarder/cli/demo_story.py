@@ -14,6 +14,7 @@ from forwarder.app import App, SystemClock
 from forwarder.auth import canonical
 from forwarder.auth.dkim import build_dkim_signature
 from forwarder.auth.mailkey import build_mailkey_signature
+from forwarder.auth.signed import sign_now
 from forwarder.auth.verify import verify
 from forwarder.cli import demo_lab as lab
 from forwarder.config import load
@@ -178,16 +179,18 @@ class _Story:
 
         message, now = parse_message(_MESSAGE), SystemClock().now()
         body_hash = canonical.body_hash(message, "relaxed")
-        dkim = build_dkim_signature(message.fields, body_hash, self._keys.dkim("sender.test")[0], now=now)
+        dkim = sign_now(build_dkim_signature(message.fields, body_hash, self._keys.dkim("sender.test")[0], now=now))
         key = self._keys.mailkey("sender.test")
         assert key is not None
-        mailkey = build_mailkey_signature(
-            message.fields,
-            body_hash,
-            key,
-            sender=Address("bob", "sender.test"),
-            recipients=[Address("alias", "fwd.test")],
-            now=now,
+        mailkey = sign_now(
+            build_mailkey_signature(
+                message.fields,
+                body_hash,
+                key,
+                sender=Address("bob", "sender.test"),
+                recipients=[Address("alias", "fwd.test")],
+                now=now,
+            )
         )
         return mailkey + dkim + _MESSAGE
 

@@ -28,6 +28,7 @@ from forwarder.app import (
     names_of,
     policy_of,
 )
+from forwarder.auth.signed import sign_now
 from forwarder.auth.verify import verify
 from forwarder.cli.authenticate import verdict_fields
 from forwarder.cli.explaincontent import explain_content
@@ -148,26 +149,30 @@ async def _route(settings: Settings, envelope: Envelope, message: Message, *, as
     found_from = await explain_from(settings, decided, verdict, message, resolver, keys, now)
     if found_from.first is not None:
         message = found_from.first.message
-    sealed = seal.seal_message(
-        message,
-        envelope,
-        verdict,
-        decided.alias,
-        srs_domain=decided.srs_domain,
-        names=names,
-        keys=keys,
-        now=now,
-        added=filtered.added,
+    sealed = sign_now(
+        seal.seal_message(
+            message,
+            envelope,
+            verdict,
+            decided.alias,
+            srs_domain=decided.srs_domain,
+            names=names,
+            keys=keys,
+            now=now,
+            added=filtered.added,
+        )
     )
     domain = decided.srs_domain if rewritten.sender is not None else names.hostname
-    head, _ = seal.address_to(
-        sealed,
-        rewritten.sender,
-        group.recipients,
-        domain=domain,
-        keys=keys,
-        now=now,
-        bind=settings.mailkey.bind_recipients,
+    head, _ = sign_now(
+        seal.address_to(
+            sealed,
+            rewritten.sender,
+            group.recipients,
+            domain=domain,
+            keys=keys,
+            now=now,
+            bind=settings.mailkey.bind_recipients,
+        )
     )
     added = head[: len(head) - len(sealed.message.header) - len(sealed.message.separator)]
     removed = len(message.fields) - len(sealed.message.fields)

@@ -97,6 +97,10 @@ class Key:
         # RFC 8463 section 3: Ed25519 (RFC 8032) over the SHA-256 digest, not over the data.
         return self.private.sign(sha256(data).digest())
 
+    async def signature(self, data: bytes) -> bytes:
+        """See ``ports.SigningKey``."""
+        return self.sign(data)
+
     def public(self) -> bytes:
         """The public key as ``p=`` has it: SubjectPublicKeyInfo for rsa, the raw 32 octets for ed25519."""
         if isinstance(self.private, RSAPrivateKey):

@@ -21,12 +21,18 @@ class _CountedKey:
         self.selector = key.selector
         self.algorithm = key.algorithm
         self._sign = key.sign
+        self._signature = key.signature
         self._count = count
 
     def sign(self, data: bytes) -> bytes:
         """See ``ports.SigningKey``."""
         self._count.tick()
         return self._sign(data)
+
+    async def signature(self, data: bytes) -> bytes:
+        """See ``ports.SigningKey``."""
+        self._count.tick()
+        return await self._signature(data)
 
 
 class CountedKeys:

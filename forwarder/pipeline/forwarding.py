@@ -9,6 +9,7 @@ from datetime import datetime
 
 from forwarder import notify, rewrite, seal
 from forwarder.auth import canonical
+from forwarder.auth.signed import sign_together
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket
 from forwarder.failpoints import reach
 from forwarder.mail.report import message_id_of
@@ -230,16 +231,18 @@ class Forwarding:
             if not by_destination:
                 continue
             sender = rewritten[one.alias].sender
-            sealed = seal.seal_message(
-                authored[one.alias].message if one.alias in authored else message,
-                envelope,
-                verdict,
-                one.alias,
-                srs_domain=one.srs_domain,
-                names=self._settings.names,
-                keys=self._doors.keys,
-                now=now,
-                added=added,
+            sealed = await sign_together(
+                seal.seal_message(
+                    authored[one.alias].message if one.alias in authored else message,
+                    envelope,
+                    verdict,
+                    one.alias,
+                    srs_domain=one.srs_domain,
+                    names=self._settings.names,
+                    keys=self._doors.keys,
+                    now=now,
+                    added=added,
+                )
             )
             self._doors.journal.event("message.sealed", id=envelope.id, alias=one.alias, octets=len(sealed.prefix))
             may_hold = self._hold(one.alias)
@@ -253,14 +256,16 @@ class Forwarding:
                     hold = Hold.ALWAYS if may_hold is not Hold.NEVER else may_hold
                 # The null sender stays null; what vouches for it at the next hop is the name we greet it with.
                 domain = one.srs_domain if sender is not None else self._settings.names.hostname
-                data = seal.address_to(
-                    sealed,
-                    sender,
-                    group.recipients,
-                    domain=domain,
-                    keys=self._doors.keys,
-                    now=now,
-                    bind=self._settings.bind_recipients,
+                data = await sign_together(
+                    seal.address_to(
+                        sealed,
+                        sender,
+                        group.recipients,
+                        domain=domain,
+                        keys=self._doors.keys,
+                        now=now,
+                        bind=self._settings.bind_recipients,
+                    )
                 )
                 header_at = len(data[0]) - len(sealed.message.header) - len(sealed.message.separator)
                 delivery = Delivery(

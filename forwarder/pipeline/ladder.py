@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from forwarder import rewrite, seal
+from forwarder.auth.signed import sign_now
 from forwarder.auth.suffix import registrable_domain
 from forwarder.mail.header import parse_message
 from forwarder.mail.reasons import Reason
@@ -79,15 +80,19 @@ class Ladder:
             except StoreAway:
                 # An address that nobody could answer to.
                 return None
-        sealed = seal.seal_edited(head[: second.header_at], found.message, srs_domain=second.domain, keys=keys, now=now)
-        data = seal.address_to(
-            sealed,
-            delivery.sender,
-            delivery.recipients,
-            domain=second.domain if delivery.sender is not None else self._settings.names.hostname,
-            keys=keys,
-            now=now,
-            bind=self._settings.bind_recipients,
+        sealed = sign_now(
+            seal.seal_edited(head[: second.header_at], found.message, srs_domain=second.domain, keys=keys, now=now)
+        )
+        data = sign_now(
+            seal.address_to(
+                sealed,
+                delivery.sender,
+                delivery.recipients,
+                domain=second.domain if delivery.sender is not None else self._settings.names.hostname,
+                keys=keys,
+                now=now,
+                bind=self._settings.bind_recipients,
+            )
         )
         self._doors.journal.event(
             "from.rewritten", id=delivery.id, alias=second.alias, next_hop=delivery.next_hop, reason=reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from forwarder import seal
+from forwarder.auth.signed import sign_now
 from forwarder.model import Address, Delivery, Envelope, TlsWish
 from forwarder.pipeline.doors import Doors, Settings
 from forwarder.ports import Held, Waiting
@@ -24,14 +25,16 @@ def seal_report(
     """``raw`` is the whole report; ``cause`` the transaction that it is about; the same ``id`` is the same report, and so is
     the same ``fingerprint`` in the ledger. Nobody hears of its failure (RFC 5321 section 6.1)."""
     now = doors.clock.now()
-    data = seal.seal_own(
-        raw,
-        (to,),
-        srs_domain=srs_domain,
-        names=settings.names,
-        keys=doors.keys,
-        now=now,
-        bind=settings.bind_recipients,
+    data = sign_now(
+        seal.seal_own(
+            raw,
+            (to,),
+            srs_domain=srs_domain,
+            names=settings.names,
+            keys=doors.keys,
+            now=now,
+            bind=settings.bind_recipients,
+        )
     )
     delivery = Delivery(
         id=id,

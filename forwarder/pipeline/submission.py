@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 
 from forwarder import notify, ownership, rewrite, route, screen, seal
+from forwarder.auth.signed import sign_together
 from forwarder.auth.verify import verify
 from forwarder.dispatch import Dispatcher, Fate, Hold, Plan, Ticket
 from forwarder.mail.address import ascii_domain, parse_from
@@ -136,14 +137,16 @@ class Submission:
             return self._tell.refused(envelope, unwanted)
         digest = content_of(message, envelope)
         domains = [ascii_domain(one.domain) for one in author.addresses]
-        sealed = seal.seal_submitted(
-            complete(message, digest, domains[0], now),
-            envelope,
-            domains,
-            names=self._settings.names,
-            keys=self._doors.keys,
-            now=now,
-            hide_client=self._submission.hide_client,
+        sealed = await sign_together(
+            seal.seal_submitted(
+                complete(message, digest, domains[0], now),
+                envelope,
+                domains,
+                names=self._settings.names,
+                keys=self._doors.keys,
+                now=now,
+                hide_client=self._submission.hide_client,
+            )
         )
         return await self._send(envelope, resolved, sealed, digest, now)
 
@@ -205,7 +208,7 @@ class Submission:
                 sender=envelope.sender,
                 recipients=group.recipients,
                 next_hop=group.next_hop,
-                data=self._addressed(envelope, sealed, group.recipients, now),
+                data=await self._addressed(envelope, sealed, group.recipients, now),
                 expires_at=now + self._settings.lifetime,
                 smtputf8=envelope.smtputf8,
                 body=envelope.body,
@@ -258,7 +261,7 @@ class Submission:
             return []
         arriving = replace(self._as_our_own(envelope), recipients=tuple(to for to, _ in pairs))
         addresses = [to.address for to, _ in pairs]
-        head, body = self._addressed(envelope, sealed, addresses, now)
+        head, body = await self._addressed(envelope, sealed, addresses, now)
         message = replace(parse_message(head), body=body, body_hashes=sealed.message.body_hashes)
         verdict = await verify(
             self._doors.resolver,
@@ -277,13 +280,15 @@ class Submission:
         forwards = [Forward(one.alias, one.targets, one.srs_domain, form, "submitted by its owner") for one in aliases]
         return await self._forwarding.deliver(arriving, message, verdict, forwards, now, content=content)
 
-    def _addressed(
+    async def _addressed(
         self, envelope: Envelope, sealed: seal.Sealed, recipients: Sequence[Address], now: datetime
     ) -> tuple[bytes, ...]:
         sender = envelope.sender
         domain = sender.domain if sender is not None else self._settings.names.hostname
         bind = self._settings.bind_recipients
-        return seal.address_to(sealed, sender, recipients, domain=domain, keys=self._doors.keys, now=now, bind=bind)
+        return await sign_together(
+            seal.address_to(sealed, sender, recipients, domain=domain, keys=self._doors.keys, now=now, bind=bind)
+        )
 
     def _as_our_own(self, envelope: Envelope) -> Envelope:
         """The envelope as we would hand it to ourselves: the client is not in it any more."""

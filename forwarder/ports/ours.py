@@ -27,6 +27,9 @@ class SigningKey(Protocol):
     def sign(self, data: bytes) -> bytes:
         """RSA: PKCS#1 v1.5 over SHA-256 of ``data``. Ed25519: over the SHA-256 digest of ``data`` (RFC 8463 section 3)."""
 
+    async def signature(self, data: bytes) -> bytes:
+        """The same, which may be made together with others that are asked for meanwhile."""
+
 
 class Dialect(StrEnum):
     """Which program minted a reversible address before this one took its place (``srslegacy`` knows their shapes)."""

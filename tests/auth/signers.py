@@ -43,6 +43,9 @@ class Signer:
             return self.private.sign(data, PKCS1v15(), SHA256())
         return self.private.sign(sha256(data).digest())
 
+    async def signature(self, data: bytes) -> bytes:
+        return self.sign(data)
+
     @property
     def public(self) -> str:
         """p= of its record."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from forwarder.auth.arc import build_arc_set, key_names, verify_arc
 from forwarder.auth.arc.chain import MAX_SETS
 from forwarder.auth.canonical import body_hash
-from forwarder.auth.signed import OpenField, Tag, open_field
+from forwarder.auth.signed import OpenField, Tag, open_field, sign_now
 from forwarder.auth.tags import parse_tags
 from forwarder.mail.header import MalformedMessage, parse_message
 from forwarder.model import ArcCheck, Message, Result
@@ -39,13 +39,15 @@ def verify(raw: bytes, zones: Zone = ZONE) -> ArcCheck:
 def seal(raw: bytes, key: Signer = KEY, *, chain: ArcCheck | None = None, results: bytes = RESULTS) -> bytes:
     """The message with one more set, or as it was."""
     message = parse_message(raw)
-    fields = build_arc_set(
-        message.fields,
-        body_hash(message, "relaxed"),
-        chain if chain is not None else verify(raw),
-        authres_value=results,
-        key=key,
-        now=NOW,
+    fields = sign_now(
+        build_arc_set(
+            message.fields,
+            body_hash(message, "relaxed"),
+            chain if chain is not None else verify(raw),
+            authres_value=results,
+            key=key,
+            now=NOW,
+        )
     )
     return b"".join(fields or ()) + raw
 
@@ -127,8 +129,10 @@ def test_where_the_message_was_changed_last_is_told() -> None:
     assert (broken.result, broken.reason) == (Result.FAIL, "arc-message-signature does not match")
     # The list verified before it changed anything.
     message = parse_message(changed)
-    fields = build_arc_set(
-        message.fields, body_hash(message, "relaxed"), verify(ONE), authres_value=RESULTS, key=OTHER, now=NOW
+    fields = sign_now(
+        build_arc_set(
+            message.fields, body_hash(message, "relaxed"), verify(ONE), authres_value=RESULTS, key=OTHER, now=NOW
+        )
     )
     assert fields is not None
     resealed = b"".join(fields) + changed
@@ -189,14 +193,16 @@ def test_a_broken_chain_fails(raw: bytes, reason: str) -> None:
 def test_the_message_signature_must_not_sign_seals() -> None:
     """RFC 8617 section 4.1.2."""
     message = parse_message(RAW)
-    fields = build_arc_set(
-        message.fields,
-        body_hash(message, "relaxed"),
-        ArcCheck(Result.NONE),
-        authres_value=RESULTS,
-        key=KEY,
-        now=NOW,
-        headers=[b"from", b"arc-seal"],
+    fields = sign_now(
+        build_arc_set(
+            message.fields,
+            body_hash(message, "relaxed"),
+            ArcCheck(Result.NONE),
+            authres_value=RESULTS,
+            key=KEY,
+            now=NOW,
+            headers=[b"from", b"arc-seal"],
+        )
     )
     assert fields is not None
     assert verify(b"".join(fields) + RAW).reason == "arc-message-signature signs arc-seal"
@@ -392,7 +398,7 @@ def test_a_damaged_chain_never_raises_and_never_passes_with_other_content(data: 
     check = run(verify_arc(FakeResolver(ZONE), message, now=NOW))
     if check.result is Result.PASS:
         assert _text(message) == _text(parse_message(TWO))
-    build_arc_set(message.fields, bytes(32), check, authres_value=RESULTS, key=KEY, now=NOW)
+    sign_now(build_arc_set(message.fields, bytes(32), check, authres_value=RESULTS, key=KEY, now=NOW))
 
 
 def _text(message: Message) -> list[bytes]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from forwarder.auth import canonical, signed
 from forwarder.auth.canonical import body_hash
 from forwarder.auth.dkim import build_dkim_signature, verify_dkim
+from forwarder.auth.signed import sign_now
 from forwarder.auth.tags import parse_tags
 from forwarder.mail.header import parse_message
 from forwarder.model import Message, Result
@@ -33,7 +34,7 @@ MESSAGE = message(
 
 
 def build(one: Message, signer: Signer, **options: object) -> bytes:
-    return build_dkim_signature(one.fields, body_hash(one, "relaxed"), signer, now=NOW, **options)  # type: ignore[arg-type]
+    return sign_now(build_dkim_signature(one.fields, body_hash(one, "relaxed"), signer, now=NOW, **options))  # type: ignore[arg-type]
 
 
 def tags(field: bytes) -> dict[bytes, bytes]:

@@ -17,6 +17,7 @@ from forwarder.auth.canonical import body_hash, relaxed_body, relaxed_field
 from forwarder.auth.mailkey import MailkeyRecord, build_mailkey_signature, parse_mailkey_record, verify_mailkey
 from forwarder.auth.mailkey.record import MalformedRecord, NoRecord, evaluate_answer
 from forwarder.auth.mailkey.verify import MAX_FIELDS
+from forwarder.auth.signed import sign_now
 from forwarder.auth.tags import parse_tags
 from forwarder.mail.header import MalformedMessage, parse_message
 from forwarder.model import Address, MailkeyCheck, Result
@@ -605,8 +606,10 @@ def build(
     signer: Signer, raw: bytes = RAW, sender: Address | None = SENDER, recipients: Sequence[Address] = (RCPT,)
 ) -> bytes:
     message = parse_message(raw)
-    return build_mailkey_signature(
-        message.fields, body_hash(message, "relaxed"), signer, sender=sender, recipients=recipients, now=NOW
+    return sign_now(
+        build_mailkey_signature(
+            message.fields, body_hash(message, "relaxed"), signer, sender=sender, recipients=recipients, now=NOW
+        )
     )
 
 

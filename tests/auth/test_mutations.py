@@ -15,6 +15,7 @@ from forwarder.auth import canonical
 from forwarder.auth.arc import build_arc_set
 from forwarder.auth.dkim import build_dkim_signature
 from forwarder.auth.mailkey import build_mailkey_signature
+from forwarder.auth.signed import sign_now
 from forwarder.auth.verify import verify
 from forwarder.mail import authres
 from forwarder.mail.address import parse_from
@@ -50,10 +51,14 @@ def signed() -> bytes:
     """With a mailkey, two DKIM signatures and an ARC set on it, all of them good."""
     message = parse_message(PLAIN)
     digest = canonical.body_hash(message, "relaxed")
-    dkim = b"".join(build_dkim_signature(message.fields, digest, key, now=NOW) for key in (RSA, ED25519))
-    mailkey = build_mailkey_signature(message.fields, digest, MAILKEY, sender=BOB, recipients=[ALICE], now=NOW)
-    arc = build_arc_set(
-        message.fields, digest, ArcCheck(Result.NONE), authres_value=b"mx.sender.example; none", key=RSA, now=NOW
+    dkim = b"".join(sign_now(build_dkim_signature(message.fields, digest, key, now=NOW)) for key in (RSA, ED25519))
+    mailkey = sign_now(
+        build_mailkey_signature(message.fields, digest, MAILKEY, sender=BOB, recipients=[ALICE], now=NOW)
+    )
+    arc = sign_now(
+        build_arc_set(
+            message.fields, digest, ArcCheck(Result.NONE), authres_value=b"mx.sender.example; none", key=RSA, now=NOW
+        )
     )
     assert arc is not None
     return b"".join((mailkey, *arc, dkim, PLAIN))

@@ -11,6 +11,7 @@ import pytest
 
 from forwarder.auth import canonical
 from forwarder.auth.dkim import build_dkim_signature
+from forwarder.auth.signed import sign_now
 from forwarder.auth.verify import verify
 from forwarder.keys import KeyFile, Keys, dkim_record, generate_ed25519, generate_secret
 from forwarder.mail.address import parse_from
@@ -63,7 +64,7 @@ async def test_a_signature_vouches_for_its_domain_and_those_below(
     generate_secret(folder / "s")
     keys = Keys.load(dkim=[KeyFile(signer, "s", folder / "k.pem")], srs_secret_file=folder / "s")
     key = keys.dkim(signer)[0]
-    signature = build_dkim_signature(PLAIN.fields, canonical.body_hash(PLAIN, "relaxed"), key, now=NOW)
+    signature = sign_now(build_dkim_signature(PLAIN.fields, canonical.body_hash(PLAIN, "relaxed"), key, now=NOW))
     record = dkim_record(key) + ("; t=y" if testing else "")
     signed = parse_message(signature + PLAIN.header + PLAIN.separator + PLAIN.body)
     envelope = replace(ENVELOPE, sender=Address("bob", sender))

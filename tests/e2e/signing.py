@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from forwarder.auth import canonical
 from forwarder.auth.dkim import build_dkim_signature
 from forwarder.auth.mailkey import build_mailkey_signature
+from forwarder.auth.signed import sign_now
 from forwarder.keys import Key
 from forwarder.mail.address import parse_address
 from forwarder.mail.header import parse_message
@@ -28,16 +29,18 @@ def signed(
     """``raw`` with signatures on top. ``sender`` may be empty; without ``recipients`` the mailkey binds none."""
     message = parse_message(raw)
     body_hash = canonical.body_hash(message, "relaxed")
-    fields = [build_dkim_signature(message.fields, body_hash, one, now=now) for one in dkim]
+    fields = [sign_now(build_dkim_signature(message.fields, body_hash, one, now=now)) for one in dkim]
     if mailkey is not None:
-        ours = build_mailkey_signature(
-            message.fields,
-            body_hash,
-            mailkey,
-            sender=parse_address(sender) if sender else None,
-            recipients=[parse_address(one) for one in recipients],
-            now=now,
-            lifetime=lifetime,
+        ours = sign_now(
+            build_mailkey_signature(
+                message.fields,
+                body_hash,
+                mailkey,
+                sender=parse_address(sender) if sender else None,
+                recipients=[parse_address(one) for one in recipients],
+                now=now,
+                lifetime=lifetime,
+            )
         )
         fields.insert(0, ours)
     return b"".join((*fields, raw))

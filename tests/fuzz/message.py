@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from forwarder.auth.canonical import body_hash
 from forwarder.auth.dkim import build_dkim_signature
+from forwarder.auth.signed import sign_now
 from forwarder.auth.verify import verify
 from forwarder.bounce.hide import scrub
 from forwarder.edge.data import find_end, refuse_bytes, unstuff
@@ -118,7 +119,7 @@ class Messages:
             await self._is_signed(message)
 
     async def _is_signed(self, message: Message) -> None:
-        field = build_dkim_signature(message.fields, body_hash(message, "relaxed"), _OURS, now=NOW)
+        field = sign_now(build_dkim_signature(message.fields, body_hash(message, "relaxed"), _OURS, now=NOW))
         holds(not has_bare_newline(field), "our signature is no field")
         signed = parse_message(field + message.header + message.separator + message.body)
         author = parse_from(signed)
@@ -216,7 +217,7 @@ _PLAIN = (
 
 def _signed() -> bytes:
     message = parse_message(_PLAIN.removesuffix(b".\r\n"))
-    return build_dkim_signature(message.fields, body_hash(message, "relaxed"), _SIGNER, now=NOW) + _PLAIN
+    return sign_now(build_dkim_signature(message.fields, body_hash(message, "relaxed"), _SIGNER, now=NOW)) + _PLAIN
 
 
 _DSN = b"""\

@@ -20,6 +20,7 @@ from forwarder.metrics.providers import Providers
 from forwarder.metrics.tally import MAX_SERIES, Counter, Histogram, Ticks
 from forwarder.model import Address
 from forwarder.ports import QueueSize
+from tests.auth.signers import run
 from tests.fakes import MemoryJournal
 
 NOTHING = Seen(None, {"version": "1"})
@@ -294,6 +295,9 @@ def test_signatures_are_counted_on_any_thread() -> None:
         def sign(self, data: bytes) -> bytes:
             return data[::-1]
 
+        async def signature(self, data: bytes) -> bytes:
+            return b"together " + data
+
     class Ring:
         def mailkey(self, domain: str) -> Key | None:
             return None
@@ -322,13 +326,14 @@ def test_signatures_are_counted_on_any_thread() -> None:
     arc = ring.arc()
     assert arc is not None
     assert arc.sign(b"ab") == b"ba"
+    assert run(arc.signature(b"ab")) == b"together ab"
     assert ring.mailkey("a.test") is None
     assert ring.dkim("a.test")[0] is ring.dkim("b.test")[0]
     assert {kind: ticks.value for kind, ticks in counts.items()} == {
         ("dkim", "rsa-sha256"): 8000,
-        ("arc", "rsa-sha256"): 1,
+        ("arc", "rsa-sha256"): 2,
     }
-    assert [ticks.value for ticks in counts.values()] == [8000, 1]
+    assert [ticks.value for ticks in counts.values()] == [8000, 2]
 
 
 def test_a_number_file_says_whose_it_is(tmp_path: Path) -> None:

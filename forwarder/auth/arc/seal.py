@@ -12,7 +12,7 @@ from datetime import datetime
 
 from forwarder.auth.arc.chain import MAX_SETS, BrokenChain, newest_instance, parse_chain
 from forwarder.auth.canonical import relax_field, relaxed_field
-from forwarder.auth.signed import Tag, open_field, select_fields, sign_field
+from forwarder.auth.signed import Signing, Tag, open_field, select_fields, sign_field
 from forwarder.model import ArcCheck, Field, Result
 from forwarder.ports import SigningKey
 
@@ -33,7 +33,7 @@ def build_arc_set(
     key: SigningKey,
     now: datetime,
     headers: Sequence[bytes] | None = None,
-) -> tuple[bytes, bytes, bytes] | None:
+) -> Signing[tuple[bytes, bytes, bytes] | None]:
     """ARC-Seal, ARC-Message-Signature and ARC-Authentication-Results, in the order in which they go on top of
     ``fields``.
 
@@ -50,11 +50,11 @@ def build_arc_set(
     if before is None or failed or instance > MAX_SETS:
         return None
     results = b"ARC-Authentication-Results: i=%d; %b\r\n" % (instance, authres_value.strip(b" \t\r\n"))
-    message_signature = _build_message_signature(fields, body_hash, instance, key, now, headers)
+    message_signature = yield from _build_message_signature(fields, body_hash, instance, key, now, headers)
     field = open_field(b"ARC-Seal", [_A], [(b"cv", _STATUS[chain.result]), *_owner(key, instance, now)])
     # RFC 8617 section 5.1.1
     sealed = b"".join((*map(relaxed_field, before), relax_field(results), relax_field(message_signature)))
-    signature = key.sign(sealed + field.signed_form)
+    signature = yield key, sealed + field.signed_form
     return field.close(signature, folded=False), message_signature, results
 
 
@@ -74,7 +74,7 @@ def _build_message_signature(
     key: SigningKey,
     now: datetime,
     headers: Sequence[bytes] | None,
-) -> bytes:
+) -> Signing[bytes]:
     # RFC 8617 section 4.1.2: DKIM-Signature fields, but no ARC field and no Authentication-Results.
     selected = select_fields(fields, headers, also=(b"dkim-signature",))
     domain, *rest = _owner(key, instance, now)
@@ -85,7 +85,7 @@ def _build_message_signature(
         (b"h", selected.names),
         *rest,
     ]
-    return sign_field(selected, open_field(b"ARC-Message-Signature", [_A], tags), key, folded=False)
+    return (yield from sign_field(selected, open_field(b"ARC-Message-Signature", [_A], tags), key, folded=False))
 
 
 def _sets_to_seal(fields: Sequence[Field], chain: ArcCheck) -> list[bytes] | None:

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from datetime import datetime
 
-from forwarder.auth.signed import Tag, open_field, select_fields, sign_field
+from forwarder.auth.signed import Signing, Tag, open_field, select_fields, sign_field
 from forwarder.model import Field
 from forwarder.ports import SigningKey
 
@@ -22,7 +22,7 @@ def build_dkim_signature(
     now: datetime,
     headers: Sequence[bytes] | None = None,
     expires_in: int | None = None,
-) -> bytes:
+) -> Signing[bytes]:
     """The whole field with its CRLF, to go on top of ``fields``.
 
     ``body_hash`` is ``canonical.body_hash(message, "relaxed")``; ``headers`` is an h= of the caller's own;
@@ -41,4 +41,4 @@ def build_dkim_signature(
     if expires_in is not None:
         tags.append((b"x", b"%d" % (time + expires_in)))
     tags += [(b"h", selected.names), (b"bh", b64encode(body_hash))]
-    return sign_field(selected, open_field(b"DKIM-Signature", tags), key)
+    return (yield from sign_field(selected, open_field(b"DKIM-Signature", tags), key))

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from forwarder.auth.mailkey.signature import bind_recipient
 from forwarder.auth.signed import (
+    Signing,
     Tag,
     fold_base64,
     fold_list,
@@ -34,7 +35,7 @@ def build_mailkey_signature(
     recipients: Sequence[Address],
     now: datetime,
     lifetime: timedelta = LIFETIME,
-) -> bytes:
+) -> Signing[bytes]:
     """The whole field with its CRLF, to go on top of ``fields``.
 
     ``body_hash`` is ``canonical.body_hash(message, "relaxed")``; ``recipients`` are those of one transaction and go
@@ -51,4 +52,4 @@ def build_mailkey_signature(
         bindings = [b64encode(bind_recipient(time, body_hash_text, one)) for one in recipients]
         tags.append((b"rt", fold_list(bindings, b",")))
     tags += [(b"h", selected.names), (b"bh", body_hash_text)]
-    return sign_field(selected, open_field(b"Mailkey-Signature", tags), key)
+    return (yield from sign_field(selected, open_field(b"Mailkey-Signature", tags), key))
