@@ -49,6 +49,7 @@ from forwarder.edge.trust import Trust
 from forwarder.edge.turns import Turns
 from forwarder.filters import Filters
 from forwarder.keyhost import KeyHostClient
+from forwarder.keys.multibuffer import MultibufferKeys
 from forwarder.keys.usage import Usage
 from forwarder.mail.tlsreport import Reporter
 from forwarder.mtasts import StsClient
@@ -146,7 +147,7 @@ class Generation:
             resolver=resolver,
             ledger=ledger,
             mailboxes=ground.mailboxes,
-            keys=self._ring.part.keys if ground.counted is None else ground.counted(self._ring.part.keys),
+            keys=self._signing(),
             clock=ground.clock,
             journal=journal,
             key_host=self._key_host.part,
@@ -281,6 +282,14 @@ class Generation:
             make,
             WatchedKeys.close,
         )
+
+    def _signing(self) -> KeyRing:
+        """Our keys, as mail is signed with them."""
+        keys, lanes, ground = self._ring.part.keys, self.material.lanes, self._ground
+        ring: KeyRing = keys if lanes is None else MultibufferKeys(keys, lanes, ground.journal)
+        if lanes is None and self.settings.keys.multibuffer:
+            ground.journal.event("multibuffer.unfit")
+        return ring if ground.counted is None else ground.counted(ring)
 
     def _share_key_host(self, before: Generation | None) -> Shared[KeyHostClient | None]:
         mailkey, resolver = self.settings.mailkey, self._resolver

@@ -31,6 +31,7 @@ from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.https import HttpsSettings
 from forwarder.keyhost import KeyHostClient
 from forwarder.keys import KeyFile, KeyFileError, Keys, LegacyFile, mailkey_record, read_private
+from forwarder.keys.multibuffer import Lanes, LanesUnfit, LanesUnusable, load_lanes
 from forwarder.mail.address import ascii_domain
 from forwarder.mail.reasons import MAX_FILE, Rules, parse_rules, standard_rules
 from forwarder.model import HeloFact, Identity
@@ -58,6 +59,7 @@ __all__ = [
     "limits_of",
     "listening_at",
     "load_keys",
+    "load_lanes_for",
     "load_letters",
     "load_login",
     "load_note",
@@ -101,6 +103,8 @@ class Material:
     directory: StaticDirectory
     #: Of each rspamd, in the order of the settings.
     filter_passwords: Sequence[str | None] = field(default=(), repr=False)
+    #: ``None``: every signature is made by itself.
+    lanes: Lanes | None = None
 
 
 def read_material(settings: Settings, now: datetime) -> Material:
@@ -122,6 +126,7 @@ def read_material(settings: Settings, now: datetime) -> Material:
         relaying=relay_settings(settings),
         directory=StaticDirectory.from_settings(settings),
         filter_passwords=load_filter_passwords(settings),
+        lanes=load_lanes_for(settings),
     )
 
 
@@ -148,6 +153,21 @@ def load_keys(settings: Settings) -> Keys:
             for one in settings.srs.legacy
         ],
     )
+
+
+def load_lanes_for(settings: Settings) -> Lanes | None:
+    """What makes several signatures at once; ``None``: nothing here, or nobody wants it. Raises StartError."""
+    if not settings.keys.multibuffer:
+        return None
+    try:
+        return load_lanes()
+    except LanesUnusable as error:
+        raise StartError(
+            f'keys.multibuffer needs more: pip install "mailkey-forwarder[multibuffer]" ({error})'
+        ) from error
+    except LanesUnfit:
+        # One configuration serves hosts of several kinds; the journal tells which is which.
+        return None
 
 
 def load_note(settings: Settings) -> str | None:

@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
         loaded = read(args.file)
         if mistakes := [
             *_unusable_keys(loaded),
+            *_unusable_multibuffer(loaded),
             *_unusable_store(loaded),
             *_unusable_zone(loaded),
             *_unusable_certificate(loaded),
@@ -82,6 +83,15 @@ def _unusable_keys(loaded: Loaded) -> Iterator[Mistake]:
             load_legacy_secrets(legacy.secret_file)
         except KeyFileError as error:
             yield loaded.mistake(("srs", "legacy", number, "secret_file"), str(error))
+
+
+def _unusable_multibuffer(loaded: Loaded) -> Iterator[Mistake]:
+    from forwarder.app import StartError, load_lanes_for
+
+    try:
+        load_lanes_for(loaded.settings)
+    except StartError as error:
+        yield loaded.mistake(("keys", "multibuffer"), str(error).removeprefix("keys.multibuffer "))
 
 
 def _unusable_store(loaded: Loaded) -> Iterator[Mistake]:

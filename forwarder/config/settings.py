@@ -149,6 +149,7 @@ class Keys(_Table):
     arc: ArcKey | None = None
     require_record: bool = True
     check_every: Annotated[float, BeforeValidator(values.not_bool), Field(ge=1, le=3600)] = 300.0
+    multibuffer: bool = False
 
 
 Hold = Literal["auto", "never", "always"]

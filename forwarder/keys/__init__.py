@@ -1,5 +1,6 @@
 """Private keys and secrets: ``files`` reads and makes them, ``records`` says what is published for them, ``ring`` which key
-signs; ``staged`` finds the new ones, ``published`` what the DNS shows, ``usage`` remembers, ``watch`` switches.
+signs; ``staged`` finds the new ones, ``published`` what the DNS shows, ``usage`` remembers, ``watch`` switches;
+``multibuffer`` makes several signatures at once.
 """
 
 from forwarder.keys.files import (

@@ -1,0 +1,296 @@
+"""Are signatures that are made together those that each key makes by itself, and does nobody wait for others in vain?
+
+What Intel's library makes is tried where the processor has what it needs. The queue in front of it is tried everywhere, with a
+library that counts in Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPrivateNumbers, rsa_crt_iqmp
+
+from forwarder.app import StartError, load_lanes_for
+from forwarder.auth.arc import verify_arc
+from forwarder.auth.dkim import build_dkim_signature, verify_dkim
+from forwarder.auth.signed import sign_together
+from forwarder.config import Settings
+from forwarder.keys import Key, Keys
+from forwarder.keys.multibuffer import Lanes, LanesUnfit, LanesUnusable, MultibufferKeys, library, load_lanes
+from forwarder.keys.multibuffer.library import LANES, SIZES, Job, LaneKey
+from forwarder.keys.multibuffer.waiting import Waiting, agree, find_least, pad
+from forwarder.mail.header import parse_message
+from forwarder.model import Result
+from tests.auth.signers import NOW, ed25519_key, rsa_key
+from tests.e2e.lab import MESSAGE, lab
+from tests.fakes import FakeResolver, MemoryJournal
+
+
+def plainly(private: RSAPrivateKey, data: bytes) -> bytes:
+    return private.sign(data, padding.PKCS1v15(), hashes.SHA256())
+
+
+class SlowLanes(Lanes):
+    """The library's door, with Python behind it."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.batches: list[int] = []
+        self.broken = broken
+
+    def sign(self, jobs: Sequence[Job]) -> list[bytes] | None:
+        self.batches.append(len(jobs))
+        if self.broken:
+            return None
+        made = []
+        for one in jobs:
+            numbers = KEYS[one.key].private_numbers()
+            number = pow(int.from_bytes(one.padded, "big"), numbers.d, numbers.public_numbers.n)
+            made.append(number.to_bytes(len(one.padded), "big"))
+        return made
+
+
+KEYS: dict[LaneKey, RSAPrivateKey] = {}
+
+
+def lane_key(number: int = 0, bits: int = 2048) -> LaneKey:
+    private = rsa_key(bits, number)
+    key = LaneKey(private)
+    KEYS[key] = private
+    return key
+
+
+async def ask(waiting: Waiting, key: LaneKey, data: bytes) -> bytes:
+    return await waiting.signature(key, lambda octets: plainly(KEYS[key], octets), data)
+
+
+# --- the queue ----------------------------------------------------------------------------------------------------------
+
+
+async def test_eight_that_are_asked_for_in_one_round_are_made_at_once() -> None:
+    lanes, one, other = SlowLanes(), lane_key(), lane_key(1)
+    waiting = Waiting(lanes, 3, MemoryJournal())
+    asked = [(key, b"message %d" % number) for number in range(10) for key in (one, other)]
+
+    made = await asyncio.gather(*(ask(waiting, key, data) for key, data in asked))
+
+    assert made == [plainly(KEYS[key], data) for key, data in asked]
+    assert lanes.batches == [8, 8, 4]
+
+
+async def test_who_comes_within_three_rounds_of_the_loop_is_waited_for() -> None:
+    lanes, key = SlowLanes(), lane_key()
+    waiting = Waiting(lanes, 2, MemoryJournal())
+
+    async def later(rounds: int) -> bytes:
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        return await ask(waiting, key, b"x")
+
+    await asyncio.gather(later(0), later(2), later(4))
+    await asyncio.gather(later(0), later(9))
+
+    assert lanes.batches == [3]
+
+
+async def test_one_alone_is_made_alone_and_soon() -> None:
+    lanes, key, rounds = SlowLanes(), lane_key(), 0
+    task = asyncio.create_task(ask(Waiting(lanes, 3, MemoryJournal()), key, b"x"))
+
+    while not task.done():
+        rounds += 1
+        await asyncio.sleep(0)
+
+    assert task.result() == plainly(KEYS[key], b"x")
+    assert lanes.batches == []
+    assert rounds < 10
+
+
+async def test_who_goes_away_holds_up_nobody() -> None:
+    lanes, key = SlowLanes(), lane_key()
+    waiting = Waiting(lanes, 3, MemoryJournal())
+    gone = [asyncio.create_task(ask(waiting, key, b"gone")) for _ in range(5)]
+    staying = [asyncio.create_task(ask(waiting, key, b"staying")) for _ in range(2)]
+    await asyncio.sleep(0)
+    for one in gone:
+        one.cancel()
+
+    assert await asyncio.gather(*staying) == [plainly(KEYS[key], b"staying")] * 2
+    assert all(one.cancelled() for one in gone)
+    assert lanes.batches == []
+
+
+async def test_a_library_that_fails_is_not_asked_again_and_nothing_is_lost() -> None:
+    lanes, key, journal = SlowLanes(broken=True), lane_key(), MemoryJournal()
+    waiting = Waiting(lanes, 3, journal)
+
+    for _ in range(2):
+        made = await asyncio.gather(*(ask(waiting, key, b"%d" % number) for number in range(8)))
+        assert made == [plainly(KEYS[key], b"%d" % number) for number in range(8)]
+
+    assert lanes.batches == [8]
+    assert journal.named("multibuffer.failed") == [{"bits": 2048}]
+
+
+async def test_a_key_that_fails_fails_for_who_asked_only() -> None:
+    key = lane_key()
+
+    def fail(data: bytes) -> bytes:
+        raise ValueError(data.decode())
+
+    waiting = Waiting(SlowLanes(), 9, MemoryJournal())
+    made = await asyncio.gather(waiting.signature(key, fail, b"mine"), ask(waiting, key, b"x"), return_exceptions=True)
+
+    assert repr(made[0]) == "ValueError('mine')"
+    assert made[1] == plainly(KEYS[key], b"x")
+
+
+def test_together_begins_where_it_takes_less_time() -> None:
+    key = lane_key()
+    # Python takes a hundred times as long as OpenSSL.
+    assert find_least(SlowLanes(), key, lambda data: plainly(KEYS[key], data)) is None
+
+
+# --- the keys -----------------------------------------------------------------------------------------------------------
+
+
+def ring(*keys: Key) -> Keys:
+    return Keys([], keys, None, [b"a secret of this test"])
+
+
+def test_keys_that_the_library_does_not_know_sign_by_themselves() -> None:
+    lanes, journal = SlowLanes(), MemoryJournal()
+    unusual = Key("fwd.test", "three", rsa_key(2048, 0, 3))
+    keys = ring(Key("fwd.test", "ed", ed25519_key()), unusual)
+
+    found = MultibufferKeys(keys, lanes, journal).dkim("fwd.test")
+
+    assert list(found) == keys.dkim("fwd.test")
+    assert journal.named("multibuffer.not_for") == [
+        {"domain": "fwd.test", "selector": "three", "reason": "RSA of 2048 bits with the exponent 3"}
+    ]
+
+
+def test_a_key_whose_parts_are_not_its_own_signs_by_itself() -> None:
+    good, other = rsa_key(2048, 0).private_numbers(), rsa_key(2048, 1).private_numbers()
+    # OpenSSL does without a part that is wrong.
+    mixed = RSAPrivateNumbers(good.p, good.q, good.d, other.dmp1, good.dmq1, good.iqmp, good.public_numbers)
+    key = Key("fwd.test", "s", mixed.private_key(unsafe_skip_rsa_key_validation=True))
+    journal = MemoryJournal()
+
+    found = MultibufferKeys(ring(key), SlowLanes(broken=True), journal).dkim("fwd.test")
+
+    assert list(found) == [key]
+    assert [one["selector"] for one in journal.named("multibuffer.not_for")] == ["s"]
+
+
+# --- the library --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lanes() -> Lanes:
+    try:
+        return load_lanes()
+    except LanesUnfit as unfit:
+        pytest.skip(str(unfit))
+    except LanesUnusable as missing:
+        pytest.skip(f"requirements-dev.txt has it where it can run: {missing}")
+
+
+@pytest.mark.parametrize("bits", SIZES)
+@pytest.mark.parametrize("count", [1, 3, LANES])
+def test_the_library_signs_as_openssl_does(lanes: Lanes, bits: int, count: int) -> None:
+    private = [rsa_key(bits, number % 2) for number in range(count)]
+    keys = [LaneKey(one) for one in private]
+    data = [b"message %d" % number for number in range(count)]
+
+    made = lanes.sign([Job(key, pad(one, bits // 8)) for key, one in zip(keys, data, strict=True)])
+
+    assert made == [plainly(key, one) for key, one in zip(private, data, strict=True)]
+
+
+def test_it_takes_the_primes_in_either_order(lanes: Lanes) -> None:
+    numbers = rsa_key().private_numbers()
+    turned = RSAPrivateNumbers(
+        numbers.q, numbers.p, numbers.d, numbers.dmq1, numbers.dmp1, rsa_crt_iqmp(numbers.q, numbers.p),
+        numbers.public_numbers,
+    )  # fmt: skip
+
+    made = lanes.sign([Job(LaneKey(turned.private_key()), pad(b"x", 256))])
+
+    assert made == [plainly(rsa_key(), b"x")]
+
+
+@pytest.mark.parametrize("wrong", range(5))
+def test_a_signature_with_a_fault_in_it_is_shown_to_nobody(lanes: Lanes, wrong: int) -> None:
+    good, bad = LaneKey(rsa_key()), LaneKey(rsa_key())
+    # As if a bit had turned over in memory.
+    bad._numbers[wrong][7] = bytes([bad._numbers[wrong].raw[7] ^ 1])
+    jobs = [Job(good, pad(b"x", 256)), Job(bad, pad(b"y", 256))]
+
+    assert lanes.sign(jobs) is None
+    assert lanes.sign(jobs[:1]) == [plainly(rsa_key(), b"x")]
+    assert not agree(lanes, bad, lambda data: plainly(rsa_key(), data))
+
+
+async def test_signatures_of_many_messages_hold(lanes: Lanes) -> None:
+    journal = MemoryJournal()
+    keys = MultibufferKeys(ring(Key("fwd.test", "s", rsa_key())), lanes, journal)
+    if journal.named("multibuffer.ready")[0]["together_from"] is None:
+        pytest.skip("OpenSSL is as fast here")
+    message = parse_message(b"From: bob@sender.test\r\nSubject: x\r\n\r\n")
+    plain = ring(Key("fwd.test", "s", rsa_key())).dkim("fwd.test")[0]
+
+    made = await asyncio.gather(
+        *(
+            sign_together(build_dkim_signature(message.fields, bytes([number] * 32), key, now=NOW))
+            for number in range(20)
+            for key in (*keys.dkim("fwd.test"), plain)
+        )
+    )
+
+    assert made[::2] == made[1::2]
+    assert len(set(made)) == 20
+
+
+async def test_a_service_signs_with_it(lanes: Lanes, tmp_path: Path) -> None:
+    async with lab(tmp_path, top="keys.multibuffer = true") as it:
+        messages = [MESSAGE.replace(b"<one@", b"<%d@" % number) for number in range(16)]
+
+        answers = await asyncio.gather(*(it.send(it.signed(one)) for one in messages))
+
+        assert {one[:3] for one in answers} == {"250"}
+        resolver = FakeResolver(it.records)
+        for _ in messages:
+            arrived = parse_message((await it.next(it.sink)).data)
+            now = it.app.clock.now()
+            checks = await verify_dkim(resolver, arrived, author_domain=None, now=now)
+            assert [one.result for one in checks if one.domain == "fwd.test"] == [Result.PASS] * 2
+            assert (await verify_arc(resolver, arrived, now=now)).result is Result.PASS
+        assert [one["bits"] for one in it.events("multibuffer.ready")] == [2048]
+        assert not it.events("multibuffer.failed")
+
+
+# --- what operators see -------------------------------------------------------------------------------------------------
+
+
+def wanted(tmp_path: Path) -> Settings:
+    return Settings.model_validate(
+        {
+            "hostname": "mx.fwd.test",
+            "srs": {"domain": "fwd.test", "secret_file": tmp_path / "srs.secret"},
+            "keys": {"multibuffer": True},
+        }
+    )
+
+
+def test_without_the_library_a_start_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_RUNTIME_PACKAGE", "no-such-package")
+    load_lanes.cache_clear()
+
+    with pytest.raises(StartError, match=r"mailkey-forwarder\[multibuffer\].*no-such-package is not installed"):
+        load_lanes_for(wanted(tmp_path))
