@@ -6,16 +6,18 @@ a new value (``dataclasses.replace``). Text is ``str`` once decoded at the borde
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
+from forwarder.values import value
+
 # --- who ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(order=True)
 class Address:
     """A mailbox as it stands in an SMTP path (RFC 5321 section 4.1.2), without the angle brackets.
 
@@ -31,7 +33,7 @@ class Address:
         return f"{self.local}@{self.domain}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tls:
     """The TLS session of a peer: protocol and cipher as OpenSSL names them (``TLSv1.3``, ``TLS_AES_256_GCM_SHA384``)."""
 
@@ -39,7 +41,7 @@ class Tls:
     cipher: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Peer:
     """The client at the other end. ``helo`` is what it called itself: syntactically checked, never believed. ``named``: it was
     one; else this is the client's address."""
@@ -51,7 +53,7 @@ class Peer:
     named: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Identity:
     """A client of a submission listener whom we know: by ``login``, or by its network (``authenticated`` is false then, and
     ``name`` the network). ``owns`` are the senders it may use: ``example.org``, ``*.example.org`` (every subdomain, not the
@@ -79,7 +81,7 @@ class TlsWish(StrEnum):
     INDIFFERENT = "indifferent"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recipient:
     """One RCPT TO with its RFC 3461 parameters, case and xtext kept as received; ``None`` when the client gave none."""
 
@@ -88,7 +90,7 @@ class Recipient:
     orcpt: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Listed:
     """A DNS list (RFC 5782) has the client. ``codes`` are its answers, ``weight`` what they count; below 0: it is a list of the
     good."""
@@ -98,7 +100,7 @@ class Listed:
     weight: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class IprevCheck:
     """RFC 8601 section 2.7.3. ``name`` is the client's, where it leads back to its address."""
 
@@ -126,7 +128,7 @@ class HeloFact(StrEnum):
     NAMELESS = "nameless"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HeloCheck:
     """``weight`` is what the operator has the fact count, as that of ``Listed``."""
 
@@ -136,7 +138,7 @@ class HeloCheck:
     weight: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Caller:
     """What others say of the client: facts, no advice. ``iprev`` and ``helo`` are ``None`` where it was not asked."""
 
@@ -150,7 +152,7 @@ class Caller:
         return sum(one.weight for one in self.listed) + (self.helo.weight if self.helo is not None else 0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Envelope:
     """One SMTP transaction as the client stated it. ``sender`` is ``None`` for the null reverse-path ``<>``. ``identity`` is
     who submits it; ``None``: nobody we know (port 25). ``require_tls`` is MAIL's REQUIRETLS (RFC 8689). ``caller`` is what was
@@ -189,7 +191,7 @@ class Field(NamedTuple):
         return self.raw[self.raw.index(b":") + 1 :]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(eq=False)
 class Content:
     """What came behind DATA, not looked at yet: the octets up to the first empty line, that line (CRLF; ``b""`` where there is
     none), and the octets behind it. ``body_hashes`` as in ``Message``: what was hashed while it came."""
@@ -205,7 +207,7 @@ class Content:
         return len(self.header) + len(self.separator) + len(self.body)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(eq=False)
 class Message:
     """A message as received, never printed again: ``header + separator + body`` is byte for byte what came.
 
@@ -253,7 +255,7 @@ class Result(StrEnum):
     PERMERROR = "permerror"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SpfCheck:
     """RFC 7208. ``domain`` is the <domain> that was checked; ``explanation`` only on ``fail`` (section 6.2)."""
 
@@ -263,7 +265,7 @@ class SpfCheck:
     explanation: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DkimCheck:
     """One DKIM-Signature (RFC 6376). ``signature`` is the start of ``b=`` for ``header.b``; ``testing`` is the key's t=y."""
 
@@ -277,7 +279,7 @@ class DkimCheck:
     testing: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ArcCheck:
     """The ARC chain as received (RFC 8617 section 5.2). ``sealers`` are the d= of the seals, i=1 first."""
 
@@ -288,7 +290,7 @@ class ArcCheck:
     sealers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DmarcCheck:
     """RFC 9989. ``domain`` is the Author Domain; ``policy`` what its record asks for; ``applied`` what is left of it after
     the ``t`` flag; ``aligned_by`` names the identifier that aligned (``"dkim:d.example"``, ``"spf:m.example"``);
@@ -305,7 +307,7 @@ class DmarcCheck:
     signed_by: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OpenSignature:
     """A mailkey signature that is good and has no rt=, so that it is as good for any other recipient. ``digest`` is what was
     signed (32 octets), ``expires_at`` when it ends (Unix time)."""
@@ -314,7 +316,7 @@ class OpenSignature:
     expires_at: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MailkeyCheck:
     """mailkey version 1 (docs/mailkey.md). ``domain`` is the one the MAIL FROM (or EHLO) names; ``signer`` the d= that
     covers it; ``policy`` is o= (``all``, ``some``, ``test``), ``None`` without a record; ``bound`` tells of rt=; ``open`` is
@@ -330,7 +332,7 @@ class MailkeyCheck:
     open: OpenSignature | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """All that was found out about a message: facts, no advice."""
 
@@ -359,7 +361,7 @@ class ContentAction(StrEnum):
     REJECT = "reject"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ContentCheck:
     """What one content filter said: facts, no advice. ``action`` is its own word (``"add header"``, ``"reject"``), empty where it
     could not be asked: then ``failure`` says why. ``score`` and ``required`` are ``None`` where it has none. ``fields`` are
@@ -381,7 +383,7 @@ class ContentCheck:
 # --- what is to be done ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """An SMTP reply: code, enhanced status code of RFC 3463 (``None`` where RFC 2034 has none), text without CR or LF."""
 
@@ -411,7 +413,7 @@ class FromRewrite(Enum):
     AT_ONCE = "at-once"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Forward:
     """Send on: ``alias`` is the address the mail was for, ``targets`` where it goes, ``srs_domain`` whose sender it gets.
     ``from_reason`` is why From is rewritten when it is."""
@@ -425,7 +427,7 @@ class Forward:
     from_reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReturnBounce:
     """A report for a reversible address: ``sender`` is the original sender it goes to, ``reversible`` the address it
     came to, ``alias`` and ``destination`` the forward it is about (``None``: the state does not know). ``orcpt`` and ``envid``
@@ -443,7 +445,7 @@ class ReturnBounce:
     about: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finding:
     """What the owner of an alias reads of one destination that a message did not reach, or that answered. Text as it came, of
     any length: ``said`` is the reply. ``kind`` and ``status`` are ours."""
@@ -457,7 +459,7 @@ class Finding:
     said: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Keep:
     """Put into a local mailbox file (postmaster and abuse without an ``[admin] address``)."""
 
@@ -466,7 +468,7 @@ class Keep:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refuse:
     """Say no in session. ``forged``: an address that looks like one of ours and is none. Who tries many is guessing."""
 
@@ -475,7 +477,7 @@ class Refuse:
     forged: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Discard:
     """Take and end it here, on record (a bounce to a one-way address)."""
 
@@ -485,7 +487,7 @@ class Discard:
 Route = Forward | ReturnBounce | Keep | Refuse | Discard
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Notice:
     """What a next hop is asked for one recipient (RFC 3461 section 4.1, 4.2), in the form of a command; ``None``: nothing."""
 
@@ -493,7 +495,7 @@ class Notice:
     orcpt: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SecondForm:
     """What a message may become where it is refused for its authentication: one from ``alias``, by an address under ``domain``.
     ``author_domain`` is whose policy it is, ``header_at`` where the sender's own header begins in ``Delivery.data[0]``.
@@ -506,7 +508,7 @@ class SecondForm:
     ask: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivery:
     """One message for one next hop. ``recipients`` share the domain ``next_hop``; ``data`` are the chunks whose
     concatenation is the message (the body is one chunk, never copied). ``expires_at`` is when giving up is due.
@@ -532,7 +534,7 @@ class Delivery:
 # --- what became of it -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivered:
     """The next hop has it. ``peer`` is the host (``mx.example[192.0.2.1]:25``), ``reply`` what it said. ``dsn``: it offers DSN
     and was asked, so what there is to report is its to report (RFC 3461 section 5.2.1)."""
@@ -542,7 +544,7 @@ class Delivered:
     dsn: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Deferred:
     """Not now: 4xx, unreachable, time out. ``peer`` and ``reply`` are ``None`` when nobody answered. ``maybe_delivered``: the
     final dot was sent and not answered, so that nobody knows (RFC 1047)."""
@@ -553,7 +555,7 @@ class Deferred:
     maybe_delivered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failed:
     """Never: a 5xx of the next hop, or no way there (null MX, no such domain); ``reply`` always says which."""
 
@@ -565,14 +567,14 @@ class Failed:
 RecipientOutcome = Delivered | Deferred | Failed
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Queued:
     """Not delivered yet, and ours to deliver: it is durable. ``reason`` is why it did not go at once."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """What became of a Delivery, recipient by recipient, in the Delivery's order."""
 
@@ -596,7 +598,7 @@ class TlsResult(StrEnum):
     POLICY_CERTIFICATE = "sts-webpki-invalid"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TlsSession:
     """One kind of connection to the mail hosts of ``domain``, to be counted. ``kind`` (``tlsa``, ``sts`` or ``no-policy-found``),
     ``policy`` and ``patterns`` are policy-type, policy-string and mx-host of RFC 8460 section 4.2. ``host``, ``address`` and

@@ -8,7 +8,6 @@ signature that is bound to them (mailkey rt=) names them only.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import assert_never
 
@@ -16,6 +15,7 @@ from forwarder import srs
 from forwarder.mail.address import parse_author
 from forwarder.mail.author import replace_author
 from forwarder.model import Address, Forward, Message, SenderForm
+from forwarder.values import value
 
 __all__ = ["Group", "Rewritten", "RewrittenAuthor", "group_by_next_hop", "rewrite_author", "rewrite_sender"]
 
@@ -24,7 +24,7 @@ __all__ = ["Group", "Rewritten", "RewrittenAuthor", "group_by_next_hop", "rewrit
 MAX_RECIPIENTS = 100
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rewritten:
     """``sender`` for the next hop; ``token`` is what the store must hold before it is used (``None``: nothing)."""
 
@@ -32,7 +32,7 @@ class Rewritten:
     token: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RewrittenAuthor:
     """``message`` has an address of ours in From, by which answers reach ``author``; ``token`` as above."""
 
@@ -41,7 +41,7 @@ class RewrittenAuthor:
     token: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Group:
     """Recipients of one domain."""
 

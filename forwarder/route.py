@@ -7,7 +7,7 @@ refusals first, then the way. What a verdict means for a message (refuse, mark, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from enum import StrEnum
 from typing import assert_never
@@ -28,6 +28,7 @@ from forwarder.model import (
 )
 from forwarder.ports import AliasFound, Directory, Ledger, Legacy, MailboxFound, NoSuchAlias, NotOurDomain, StoreAway
 from forwarder.smtp import reply
+from forwarder.values import value
 
 __all__ = [
     "Action",
@@ -68,7 +69,7 @@ class FromWish(StrEnum):
     ALWAYS = "always"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Policy:
     """The operator's choices, as configured: overall, or for one domain of aliases.
 
@@ -89,7 +90,7 @@ class Policy:
 # --- RCPT TO -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToAlias:
     """An alias or list of ours; ``answer``: an address that stood in a rewritten From, and its target the author."""
 
@@ -99,7 +100,7 @@ class ToAlias:
     answer: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToMailbox:
     """postmaster or abuse, kept here."""
 
@@ -107,7 +108,7 @@ class ToMailbox:
     mailbox: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToSender:
     """A reversible address that verified: ``sender`` is whom its reports go to. ``legacy``: another program minted it, and
     what it forwarded then is not known here."""
@@ -117,14 +118,14 @@ class ToSender:
     legacy: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToNowhere:
     """A one-way address that verified."""
 
     reversible: Address
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToNextHop:
     """Somebody else's address, taken from a client that may send there (submission; never on port 25)."""
 
@@ -242,7 +243,7 @@ def _resolve_legacy(
 # --- after DATA --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Admitted:
     """The message may pass. ``one_way`` holds the finding that takes the way back from it; ``None``: nothing does."""
 

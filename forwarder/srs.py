@@ -29,11 +29,11 @@ import hashlib
 import hmac
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import Enum
 
 from forwarder.model import Address
+from forwarder.values import value
 
 __all__ = [
     "MAX_AGE_DAYS",
@@ -91,7 +91,7 @@ _OUR_SRS1 = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Encoded:
     """``address`` is ours; ``token`` is what the store must keep for it before it is used (``None``: nothing)."""
 
@@ -99,21 +99,21 @@ class Encoded:
     token: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reversed:
     """The address verified and carries its sender (a foreign SRS0 address for one of shape SRS1)."""
 
     sender: Address
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Token:
     """The address verified and the store knows the sender behind it."""
 
     token: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OneWay:
     """The address verified and leads nowhere, as it was made to."""
 

@@ -7,6 +7,11 @@ import os
 import pytest
 from hypothesis import settings
 
+from forwarder.values import freeze_values
+
+# Before a module of the program is imported that declares some.
+freeze_values()
+
 # No deadline: the machine may be busy, and pytest's own time limit ends what hangs. In CI the examples are always the same.
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

@@ -17,6 +17,7 @@ LAYERS = {
     "failpoints": 0,
     "octets": 0,
     "slices": 0,
+    "values": 0,
     "rounds": 0,
     "ports": 1,
     "public": 1,
@@ -84,6 +85,7 @@ ADAPTERS = 5
 
 #: Within a layer: who may use whom.
 SIDEWAYS = {
+    ("model", "values"),  # how they are made
     ("smtp", "mail"),  # the grammar of MAIL and RCPT is made of addresses
     ("srslegacy", "srs"),  # one alphabet of days, one set of answers
     ("edge", "accepting"),  # both listen, and nothing of the core does

@@ -5,13 +5,13 @@ A record is parsed and its key loaded once for as long as the same octets come b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from forwarder.auth.lookup import TxtLookups
 from forwarder.auth.publickey import BadKey, PublicKey, load_key
 from forwarder.auth.tags import TagError, parse_base64, parse_tags, without_space
 from forwarder.ports import Answer, DnsStatus, Resolver
+from forwarder.values import value
 
 __all__ = ["MIN_RSA_BITS", "KeyLookups", "KeyRecord", "NoKey", "key_lookups", "parse_key_record"]
 
@@ -23,7 +23,7 @@ _MAX_RECORD = 8192
 _MAX_RECORDS = 8
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeyRecord:
     """A usable key. ``strict`` is t=s: the identity must be in d= itself. ``testing`` is t=y."""
 
@@ -33,7 +33,7 @@ class KeyRecord:
     testing: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NoKey:
     """No usable key, and why; ``temporary`` when asking again later may find one."""
 

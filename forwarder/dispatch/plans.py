@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
 from forwarder.model import Address, Deferred, Delivered, Delivery, Failed, Queued, RecipientOutcome
 from forwarder.ports import Forwarded, Held
+from forwarder.values import value
 
 __all__ = [
     "BUSY",
@@ -44,7 +45,7 @@ class Hold(Enum):
     ALWAYS = "always"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ticket:
     """One destination of one alias, with the fingerprint that stands for this message going there."""
 
@@ -57,7 +58,7 @@ class Ticket:
         return hash(self.fingerprint)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Plan:
     """A Delivery and, for each of its recipients in order, the ticket and what to remember once it is delivered. ``held`` is
     how the queue would keep it, ``None`` where it may not be kept."""
@@ -69,7 +70,7 @@ class Plan:
     hold: Hold = Hold.NEVER
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fate:
     """What became of one ticket."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header
 from functools import lru_cache
@@ -22,6 +21,7 @@ import idna
 
 from forwarder.mail.charset import decode_text
 from forwarder.model import Address, Message
+from forwarder.values import value
 
 __all__ = [
     "MAX_FROM",
@@ -83,7 +83,7 @@ class NonAsciiAddress(AddressError):
 # --- paths ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Path:
     """``address`` is ``None`` for the null path ``<>``; ``rest`` is what follows the closing bracket."""
 
@@ -232,7 +232,7 @@ def _lower(domain: str) -> str:
 # --- From -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FromHeader:
     """Who wrote the message. ``reason`` says why the field cannot be used, and ``addresses`` is empty then; with
     ``reason`` ``None``, empty addresses mean an empty group (RFC 6854), and several mean several authors."""
@@ -264,7 +264,7 @@ def parse_from(message: Message, *, loose_dots: bool = False) -> FromHeader:
         return FromHeader(reason=str(error))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Author:
     """Who wrote the message, and what the author is called: decoded, as it came otherwise; ``""``: nothing."""
 

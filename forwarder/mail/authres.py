@@ -11,7 +11,6 @@ import base64
 import binascii
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from forwarder.model import (
     SpfCheck,
     Verdict,
 )
+from forwarder.values import value
 
 __all__ = [
     "AuthenticationResults",
@@ -70,7 +70,7 @@ class MethodResult(NamedTuple):
     version: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AuthenticationResults:
     """A field. ``authserv_id`` is ``""`` where the writer left it out; ``instance`` is the i= of RFC 8617."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
 from forwarder import content
@@ -13,11 +12,12 @@ from forwarder.model import Address, ContentAction, ContentCheck, Discard, Envel
 from forwarder.pipeline.doors import ContentPolicy, Doors, Settings
 from forwarder.screen import ALWAYS_OPEN
 from forwarder.smtp import reply
+from forwarder.values import value
 
 __all__ = ["Filtered", "conclude", "filter_message", "filter_submitted", "is_asked"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Filtered:
     """It passes: ``message`` without fields that were forged in a filter's name, ``added`` what is put on it. ``one_way`` and
     ``quarantine`` are reasons; ``None``: it is not."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from forwarder.model import (
     Address,
 )
+from forwarder.values import value
 
 __all__ = ["AliasFound", "Directory", "DirectoryAnswer", "MailboxFound", "NoSuchAlias", "NotOurDomain"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AliasFound:
     """``alias`` is the address as the directory spells it; ``targets`` is never empty."""
 
@@ -20,7 +20,7 @@ class AliasFound:
     targets: tuple[Address, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MailboxFound:
     """postmaster or abuse, kept on this host in the mailbox of this name."""
 
@@ -28,12 +28,12 @@ class MailboxFound:
     mailbox: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NoSuchAlias:
     """Our domain, but no such (or a disabled) address: the two are not told apart outside."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NotOurDomain:
     """A domain that we do not serve."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Generic, Protocol, TypeVar
+
+from forwarder.values import value
 
 __all__ = ["Answer", "DnsStatus", "Resolver", "Tlsa"]
 
@@ -22,7 +23,7 @@ class DnsStatus(Enum):
     TEMPERROR = "temperror"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer(Generic[T]):
     """One DNS answer. ``records`` is empty unless ``status`` is OK. ``ttl`` in seconds. ``authentic`` is the AD bit of a
     resolver that is trusted to set it. ``age`` is how many seconds it has lain in the cache. ``detail`` explains a
@@ -37,7 +38,7 @@ class Answer(Generic[T]):
     canonical: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tlsa:
     """RFC 6698 section 2.1: which certificates a server may have. The numbers are not judged yet."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
+
+from forwarder.values import value
 
 __all__ = ["Evidence", "Measure", "Refusals", "Standing", "Standings", "Subject", "SubjectKind"]
 
@@ -22,7 +23,7 @@ class SubjectKind(StrEnum):
     PROVIDER = "provider"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(order=True)
 class Subject:
     """``name`` in lower case: a domain in A-labels, a network with its prefix, an address."""
 
@@ -44,7 +45,7 @@ class Measure(StrEnum):
     DISABLE = "disable"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Evidence:
     """One thing that was held against a subject: what it was, how much it counted, who or what it came by, which message."""
 
@@ -55,7 +56,7 @@ class Evidence:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Standing:
     """``score`` and ``mail`` (messages since the first evidence) are those of ``at``; they fade by half in each ``half_life``
     seconds. ``evidence`` holds the latest, oldest first. ``measure`` is one that was set (``by_hand`` by the operator), at

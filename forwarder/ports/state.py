@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum, StrEnum
 from typing import Protocol
@@ -12,6 +11,7 @@ from forwarder.model import (
     Address,
     Finding,
 )
+from forwarder.values import value
 
 __all__ = [
     "Begun",
@@ -43,7 +43,7 @@ class Claim(Enum):
     DELIVERED = "delivered"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Forwarded:
     """One message that we delivered to one destination: what a bounce is matched against, and a complaint. ``notify``, ``orcpt``
     and ``envid`` are what its sender said of reports (RFC 3461), as it came. ``client`` is the IP address that it came from.
@@ -76,7 +76,7 @@ class RateKind(StrEnum):
     REPLAY = "replay"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Charge:
     """What a message takes from one rate, in seconds. What was taken comes back with time, a second each second, and no more than
     ``most`` may be out at once; ``takes`` is never more. ``least`` is what the smallest message takes."""

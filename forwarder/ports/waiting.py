@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -13,6 +12,7 @@ from forwarder.model import (
     Envelope,
 )
 from forwarder.ports.state import Begun, Forwarded
+from forwarder.values import value
 
 __all__ = ["Claimed", "Held", "Queue", "QueueFull", "QueueSize", "Waiting"]
 
@@ -21,7 +21,7 @@ class QueueFull(Exception):
     """This cannot be held: its body is too large, or the queue is at its high-water mark. The sender hears 4xx and keeps it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Waiting:
     """One recipient that a held Delivery still has to reach, in the place of its Delivery's recipient. ``alias`` is the
     address the mail was for, ``fingerprint`` its mark in the ledger (``b""``: none, a report of ours), ``forwarded`` what a
@@ -32,7 +32,7 @@ class Waiting:
     forwarded: Forwarded | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Held:
     """A Delivery in the queue. ``id`` is unique and the same each time the same thing is put: putting twice does no harm.
 
@@ -55,7 +55,7 @@ class Held:
     delay_told: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claimed:
     """``held`` is ours until the lease ends. ``dots``: under how many leases since it was settled last a final dot was on its
     way, and the lease ended without a word (a crash). ``given_up``: the operator wants it tried no more, and its sender told."""
@@ -65,7 +65,7 @@ class Claimed:
     given_up: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class QueueSize:
     """How much is in the queue: deliveries that wait and those under lease, octets of them all, seconds since the oldest was put,
     dead letters."""

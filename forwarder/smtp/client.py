@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from forwarder.model import Reply
 from forwarder.smtp.login import Login, choose_mechanism, open_exchange
 from forwarder.smtp.replyparser import BadReply, ReplyParser, ServerReply
+from forwarder.values import value
 
 __all__ = [
     "NO_CHUNKS",
@@ -64,7 +64,7 @@ _PARAMETERS = re.compile(rb"[ -~]*\Z")
 _HOSTNAME = re.compile(r"[!-~]{1,255}\Z")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Extensions:
     """What the server offers (RFC 5321 section 4.1.1.1). ``size``: its limit (RFC 1870), 0 = none stated, ``None`` = no SIZE.
     ``auth``: its SASL mechanisms (RFC 4954)."""
@@ -128,14 +128,14 @@ class Answer(NamedTuple):
 # --- events ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ready:
     """Greeted. A transaction, ``start_tls`` or ``quit`` may begin."""
 
     extensions: Extensions
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refused:
     """No session: the greeting or HELO said no. ``quit`` is still polite (RFC 5321 section 3.1)."""
 
@@ -143,49 +143,49 @@ class Refused:
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StartTls:
     """The handshake begins now; ``tls_started`` follows it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TlsRefused:
     """No TLS; the session goes on without it, if the caller likes that."""
 
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoggedIn:
     """The server knows us now."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoginRefused:
     """It does not. What it says may quote what we sent, so ``reply`` is not for a log."""
 
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GoAhead:
     """354, and somebody to send it to: now the message, then ``finish_message``. Where its head went ahead in a chunk: now
     ``last_chunk``, the rest of it, then ``finish_message``."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finished:
     """The transaction is over, each recipient has its answer, and the connection can take the next one."""
 
     answers: tuple[Answer, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Closed:
     """QUIT was answered."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Broken:
     """No further use. ``answers`` are those of the transaction under way, ``None`` for a recipient that got none;
     ``reply`` is the 421 that ended it all. ``dot_sent``: the message was sent to its end, so without an answer it may have

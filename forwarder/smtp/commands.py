@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from forwarder.mail.address import AddressError, NonAsciiAddress, Path, parse_path
 from forwarder.model import Address, BodyKind, Reply
 from forwarder.smtp.lenient import STANDARD, Lenient
+from forwarder.values import value
 
 __all__ = [
     "MAX_ORCPT",
@@ -72,7 +72,7 @@ class CommandError(Exception):
         self.reply = reply
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MailCommand:
     """``size`` is ``None`` where the client declared none; ``ret`` and ``envid`` stand as they came."""
 
@@ -85,7 +85,7 @@ class MailCommand:
     require_tls: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RcptCommand:
     """``notify`` and ``orcpt`` stand as they came."""
 
@@ -195,7 +195,7 @@ def _path(
 # --- parameters -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Parameter:
     """``keyword`` is the EHLO keyword that offers it; ``check`` raises CommandError for a bad value; ``missing`` says that it
     is not offered."""

@@ -8,11 +8,11 @@ is a BadReply, behind the replies that came before it; the connection is then of
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 from forwarder.model import Reply
+from forwarder.values import value
 
 __all__ = ["MAX_LINE", "MAX_LINES", "MAX_TEXT", "BadReply", "ReplyParser", "ServerReply"]
 
@@ -30,7 +30,7 @@ _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |\Z)")
 _PRINTABLE = bytes(octet if 0x20 <= octet <= 0x7E else 0x20 if octet == 0x09 else 0x3F for octet in range(256))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ServerReply:
     """``reply`` is the whole of it; ``lines`` the text line by line, which only EHLO needs."""
 
@@ -38,7 +38,7 @@ class ServerReply:
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BadReply:
     """This is no SMTP reply, and nothing behind it will be one. ``reason`` quotes nothing."""
 

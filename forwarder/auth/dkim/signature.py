@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import cast
 
 from forwarder.auth.canonical import Form
@@ -17,6 +16,7 @@ from forwarder.auth.tags import (
     required,
     without_space,
 )
+from forwarder.values import value
 
 __all__ = ["ALGORITHMS", "Signature", "parse_forms", "parse_signature"]
 
@@ -31,7 +31,7 @@ _NEVER = re.compile(rb"[0-9]{13,}\Z")
 _QUOTED_OCTET = re.compile(rb"=([0-9A-F]{2})")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Signature:
     """The claims, syntax checked. ``key_kind`` is the ``k=`` that the algorithm needs; ``identity`` the text of
     ``i=``."""

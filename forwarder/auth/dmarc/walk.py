@@ -6,13 +6,13 @@ one message and asks each name once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from forwarder.auth.dmarc.record import DmarcRecord, parse_record
 from forwarder.auth.dnsname import dns_name, parent
 from forwarder.auth.suffix import registrable_domain
 from forwarder.ports import DnsStatus, Resolver
+from forwarder.values import value
 
 __all__ = ["MAX_QUERIES", "DnsFaultError", "Lookup", "Policy", "Presence", "Walker", "organizational_domain"]
 
@@ -32,7 +32,7 @@ class Presence(Enum):
     NOTHING = "no record"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lookup:
     """One query of a walk. ``exists``: the answer proves that the domain itself exists."""
 
@@ -42,7 +42,7 @@ class Lookup:
     exists: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Policy:
     """The record that applies to an author domain, and the domain that published it."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
 from forwarder.auth.publickey import BadKey, PublicKey, load_key
 from forwarder.auth.tags import TagError, parse_exact_base64, parse_tags
 from forwarder.ports import Answer, DnsStatus
+from forwarder.values import value
 
 __all__ = [
     "ALL",
@@ -33,7 +33,7 @@ _BEGINNING = re.compile(rb"[ \t]*v[ \t]*=[ \t]*mailkey1[ \t]*(?:;|\Z)")
 _ANY_POLICY = re.compile(rb";[ \t]*o[ \t]*=[ \t]*(all|some|test)[ \t]*(?=;|\Z)")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MailkeyRecord:
     """``kind`` is k=. ``problem`` says why ``key`` is ``None``: that matters only to who needs this key, as the
     record at ``mailkey.<domain>`` carries the policy for named keys too. ``elsewhere``: the key is at the HTTPS key
@@ -46,7 +46,7 @@ class MailkeyRecord:
     elsewhere: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MalformedRecord:
     """A v=mailkey1 record, or several, that cannot be read; ``policy`` is the strictest o= in it, ``all`` without
     one."""
@@ -55,7 +55,7 @@ class MalformedRecord:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NoRecord:
     """No mailkey at this name; ``temporary``: the DNS did not say."""
 

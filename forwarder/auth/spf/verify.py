@@ -29,6 +29,7 @@ from forwarder.auth.spf.record import (
 )
 from forwarder.model import Address, Result, SpfCheck
 from forwarder.ports import Answer, DnsStatus, Resolver
+from forwarder.values import value
 
 __all__ = ["MAX_DNS_TERMS", "MAX_EXPLANATION", "MAX_HOSTS", "MAX_VOID_TERMS", "verify_spf"]
 
@@ -128,7 +129,7 @@ class _Stop(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Verdict:
     """The result, and the record (with its domain) that gave it: its ``exp=`` explains a ``fail``."""
 
