@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
 
 import msgspec
@@ -34,9 +34,10 @@ _MAILBOX = re.compile(
 )
 
 _encoder = msgspec.json.Encoder()
+#: In nanoseconds.
+_SECOND, _MILLISECOND = 1_000_000_000, 1_000_000
 #: How a time ends, by its millisecond.
 _MILLISECONDS = tuple(f".{number:03}+00:00" for number in range(1000))
-_NO_TIME, _SECOND = timedelta(), timedelta(seconds=1)
 
 
 class _Loop(Protocol):
@@ -103,9 +104,11 @@ class EventLog:
             if kind is int or (kind is str and len(value) <= MAX_FIELD and "@" not in value and value.isprintable()):
                 # Most are such, and a message tells of forty.
                 said[key] = value
+            elif kind is Address:
+                said[key] = str(value) if self._full else _redacted(value)
             elif value is not None:
                 said[key] = clean(value, key, self._full)
-        self._waiting.append(self._render(self._clock.now(), name, said))
+        self._waiting.append(self._render(self._clock.nanoseconds(), name, said))
         if self._loop is None:
             self.flush()
         elif not self._scheduled:
@@ -153,9 +156,9 @@ def clean(value: Any, key: str, full: bool) -> Any:
         value = value if full else redact(key, value)
         # JSON leaves DEL, C1 controls (0x9B opens a terminal sequence) and bidi marks as they are.
         return value if value.isprintable() else ascii(value)[1:-1]
-    if isinstance(value, int | float | bool):
+    if isinstance(value, (int, float)):
         return value
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return [clean(one, key, full) for one in value[:100]]
     return str(value)[:MAX_FIELD]
 
@@ -175,20 +178,21 @@ class _JsonLines:
     """One object a line. A second is written once: to write a time costs five times as much as all the rest of a line."""
 
     def __init__(self) -> None:
-        self._second = datetime.min.replace(tzinfo=UTC)
+        self._second = -1
         self._written = ""
 
-    def render(self, at: datetime, name: str, fields: dict[str, Any]) -> bytes:
-        if not _NO_TIME <= at - self._second < _SECOND:
-            self._second = at.replace(microsecond=0)
-            self._written = f"{self._second:%Y-%m-%dT%H:%M:%S}"
-        time = self._written + _MILLISECONDS[at.microsecond // 1000]
+    def render(self, at: int, name: str, fields: dict[str, Any]) -> bytes:
+        second = at // _SECOND
+        if second != self._second:
+            self._second = second
+            self._written = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+        time = self._written + _MILLISECONDS[at % _SECOND // _MILLISECOND]
         return _encoder.encode({"time": time, "event": name, **fields}) + b"\n"
 
 
-def _pretty_line(at: datetime, name: str, fields: dict[str, Any]) -> bytes:
+def _pretty_line(at: int, name: str, fields: dict[str, Any]) -> bytes:
     parts = " ".join(f"{key}={_shown(value)}" for key, value in fields.items())
-    return f"{at:%H:%M:%S} {name:<20} {parts}\n".encode()
+    return f"{datetime.fromtimestamp(at // _SECOND, UTC):%H:%M:%S} {name:<20} {parts}\n".encode()
 
 
 def _shown(value: Any) -> str:

@@ -28,6 +28,8 @@ MAX_WAITING = 4000
 MAX_EVENTS = 500
 #: Messages of one trip.
 BATCH = 500
+#: In nanoseconds.
+_SECOND = 1_000_000_000
 #: What is said of every message in nearly the same words, or of a part of the program rather than of it.
 _LEFT_OUT = frozenset({"message.sealed", "queue.away", "ledger.away", "fault"})
 
@@ -63,7 +65,7 @@ class Tracing:
             traced.dropped += 1
             return
         del fields["id"]
-        traced.events.append(TraceEvent(self._clock.now().timestamp(), name, fields))
+        traced.events.append(TraceEvent(self._clock.nanoseconds() / _SECOND, name, fields))
         if self._task is None:
             self._task = asyncio.ensure_future(self._hand_over())
 

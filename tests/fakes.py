@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -89,6 +89,9 @@ class FixedClock:
 
     def now(self) -> datetime:
         return self.time
+
+    def nanoseconds(self) -> int:
+        return (self.time - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1) * 1000
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 __all__ = ["SystemClock"]
@@ -12,3 +13,7 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def nanoseconds(self) -> int:
+        """See ``ports.Clock``."""
+        return time.time_ns()
