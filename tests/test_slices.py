@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from forwarder.slices import in_slices
+from forwarder.slices import let_others, slices
 
 
 async def turns_of(many: list[int], most: int) -> list[tuple[int, list[int]]]:
@@ -19,7 +19,9 @@ async def turns_of(many: list[int], most: int) -> list[tuple[int, list[int]]]:
 
     counting = asyncio.create_task(count())
     await asyncio.sleep(0)
-    async for some in in_slices(many, most):
+    for at, some in slices(many, most):
+        if at:
+            await let_others()
         came.append((turn, list(some)))
     counting.cancel()
     return came

@@ -23,6 +23,7 @@ import operator
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -56,7 +57,7 @@ from forwarder.ports import (
     StoreAway,
     StoreUntouched,
 )
-from forwarder.slices import in_slices
+from forwarder.slices import let_others, slices
 
 __all__ = ["ATTEMPT", "CATCH_UP", "LEASE", "RENEWALS", "Dispatcher", "Settler"]
 
@@ -139,7 +140,9 @@ class Dispatcher:
         listed, sender = list(ways), packed(envelope.sender or "<>")
         begins: dict[Address, bytes] = {}
         plain: dict[tuple[Address, Address], bytes] = {}
-        async for some in in_slices(listed):
+        for at, some in slices(listed):
+            if at:
+                await let_others()
             for alias, destination in some:
                 begin = begins.get(alias) or begins.setdefault(alias, sender + packed(alias))
                 plain[alias, destination] = fingerprint_behind(begin, destination, content)
@@ -152,7 +155,9 @@ class Dispatcher:
                 # A middle box can acknowledge and close in its client's stead, so what goes out now is on record.
                 self._journal.event("claim.again", id=envelope.id, destinations=again)
         tickets: dict[tuple[Address, Address], Ticket] = {}
-        async for each in in_slices(list(zip(plain, marks, strict=True))):
+        for at, each in slices(list(zip(plain, marks, strict=True))):
+            if at:
+                await let_others()
             for way, mark in each:
                 tickets[way] = Ticket(*way, mark)
         return tickets
@@ -169,7 +174,9 @@ class Dispatcher:
         fingerprints = [one.fingerprint for one in tickets]
         claims = self._unsettled.correct(fingerprints, await self._ledger.claim(fingerprints, attempt, charges, begun))
         claimed: dict[Ticket, Claim] = {}
-        async for some in in_slices(list(zip(tickets, claims, strict=True))):
+        for at, some in slices(list(zip(tickets, claims, strict=True))):
+            if at:
+                await let_others()
             claimed.update(some)
         return claimed
 
@@ -263,10 +270,13 @@ class Dispatcher:
         self._running.add(one.task)
         self._attempts.add(one)
         self.under_way.attempts.add(one)
-        one.task.add_done_callback(self._running.discard)
-        one.task.add_done_callback(lambda _: self._attempts.discard(one))
-        one.task.add_done_callback(lambda _: self.under_way.attempts.discard(one))
+        one.task.add_done_callback(partial(self._forget, one))
         return one
+
+    def _forget(self, one: Attempt, task: asyncio.Task[tuple[Fate, ...]]) -> None:
+        self._running.discard(task)
+        self._attempts.discard(one)
+        self.under_way.attempts.discard(one)
 
     async def _attempt(self, one: Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
         with self.under_way.during(one.plan.forwards):
@@ -274,11 +284,8 @@ class Dispatcher:
 
     async def _until_settled(self, one: Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
         plan = one.plan
-        try:
-            async with asyncio.timeout(ATTEMPT):
-                one.outcome = await self._relay.deliver(plan.delivery)
-        except TimeoutError:
-            one.outcome = _all_deferred(plan, "the attempt took too long")
+        # How long that takes has a limit of the relay's own.
+        one.outcome = await self._relay.deliver(plan.delivery)
         handed = await one.handed if one.handed is not None else None
         fates: tuple[Fate, ...] = ()
         if handed is not Put.DONE:
@@ -388,7 +395,9 @@ class Dispatcher:
                 return Put.REFUSED
             self._unsettled.note((each.fingerprint for one in held for each in one.waiting), Claim.BUSY)
             return Put.UNKNOWN
-        async for some in in_slices(held, ITEMS_A_SLICE):
+        for at, some in slices(held, ITEMS_A_SLICE):
+            if at:
+                await let_others()
             for one in some:
                 self._tell_of(one, message, delay, lease, dead)
         self._wake()
@@ -490,7 +499,9 @@ class Dispatcher:
 
 async def _all_queued(plans: Sequence[Plan], reason: str) -> list[Fate]:
     queued, fates = Queued(reason), list[Fate]()
-    async for some in in_slices(plans, ITEMS_A_SLICE):
+    for at, some in slices(plans, ITEMS_A_SLICE):
+        if at:
+            await let_others()
         fates += [Fate(ticket, queued) for plan in some for ticket in plan.tickets]
     return fates
 

@@ -22,7 +22,7 @@ from forwarder.model import Address, Deferred, Delivered, Failed, Queued, Recipi
 from forwarder.pipeline.doors import Doors, Settings
 from forwarder.pipeline.pausenotice import PauseNotices
 from forwarder.ports import Evidence, Forwarded, Measure, Standing, StoreAway, Subject, SubjectKind
-from forwarder.slices import in_slices
+from forwarder.slices import let_others, slices
 from forwarder.smtp import reply
 from forwarder.standing import BOUNCE, accepted, failed, is_due, probed, slowed
 
@@ -141,7 +141,9 @@ class Destinations:
             return Sorted(tuple(targets))
         wait: set[Address] = set()
         gone: dict[Address, None] = {}
-        async for some in in_slices(targets):
+        for at, some in slices(targets):
+            if at:
+                await let_others()
             for target in some:
                 standing = standings.look_up(destination_subject(target))
                 if standing is None or standing.measure is None:

@@ -45,7 +45,7 @@ from forwarder.ports import (
     StoreAway,
     Waiting,
 )
-from forwarder.slices import in_slices, let_others
+from forwarder.slices import let_others, slices
 from forwarder.smtp import reply
 
 __all__ = ["Forwarding", "content_of"]
@@ -133,7 +133,9 @@ class Forwarding:
             else await self._dispatcher.put_aside(plans, envelope.id, quarantine, recorded=recorded)
         )
         fates: list[Fate] = []
-        async for part in in_slices(list(claims.items())):
+        for at, part in slices(list(claims.items())):
+            if at:
+                await let_others()
             fates += [Fate(one, known(claim)) for one, claim in part if claim is not Claim.FRESH]
         fates += attempted
         if paused:
@@ -143,9 +145,13 @@ class Forwarding:
                 for target in one.targets
                 if target in paused and (one.alias, target) not in tickets
             ]
-        async for some in in_slices(fates):
+        for at, some in slices(fates):
+            if at:
+                await let_others()
             self._tell.delivered(envelope, some)
-        async for some in in_slices(attempted):
+        for at, some in slices(attempted):
+            if at:
+                await let_others()
             for one in (fate for fate in some if not isinstance(fate.outcome, Queued)):
                 await self._destinations.learn(envelope.id, one.ticket.alias, one.ticket.destination, one.outcome)
         return fates
@@ -224,7 +230,9 @@ class Forwarding:
         tls = tls_wish(envelope, message)
         for one in forwards:
             by_destination: dict[Address, Ticket] = {}
-            async for some in in_slices(one.targets):
+            for at, some in slices(one.targets):
+                if at:
+                    await let_others()
                 found = [tickets.get((one.alias, target)) for target in some]
                 mine = [ticket for ticket in found if ticket is not None]
                 by_destination |= {ticket.destination: ticket for ticket in mine if claims[ticket] is Claim.FRESH}

@@ -32,7 +32,7 @@ from redis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError,
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from forwarder.ports import Journal, StoreAway, StoreUntouched
-from forwarder.slices import in_slices
+from forwarder.slices import let_others, slices
 from forwarder.store.breaker import Breaker
 from forwarder.store.dial import PATIENCE, make_dial
 from forwarder.store.url import Address, AnyConnection, StoreUrlError, describe_url, show
@@ -140,8 +140,12 @@ async def _pack_in_slices(command: Sequence[Argument]) -> bytes:
     if len(command) <= PACKED_A_SLICE:
         return _pack(command)
     # Without the number of arguments that each slice begins with, and without a copy of what may be a body.
-    slices = [_behind_first_line(_pack(some)) async for some in in_slices(command, PACKED_A_SLICE)]
-    return b"".join((b"*%d\r\n" % len(command), *slices))
+    pieces: list[bytes | memoryview] = [b"*%d\r\n" % len(command)]
+    for at, some in slices(command, PACKED_A_SLICE):
+        if at:
+            await let_others()
+        pieces.append(_behind_first_line(_pack(some)))
+    return b"".join(pieces)
 
 
 _ROLE = _pack(("ROLE",))

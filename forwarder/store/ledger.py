@@ -25,7 +25,7 @@ from typing import Any
 
 from forwarder.model import Address
 from forwarder.ports import Begun, Charge, Claim, Forwarded, Journal, RateOver
-from forwarder.slices import in_slices
+from forwarder.slices import let_others, slices
 from forwarder.store.client import Commands, load_script
 from forwarder.store.rates import SECOND, rate_keys, to_take
 from forwarder.store.records import (
@@ -323,7 +323,9 @@ def claim_key(names: Names, fingerprint: bytes) -> bytes:
 async def _claim_keys(names: Names, fingerprints: Sequence[bytes]) -> list[bytes]:
     """A list has ten thousand."""
     keys: list[bytes] = []
-    async for some in in_slices(fingerprints):
+    for at, some in slices(fingerprints):
+        if at:
+            await let_others()
         keys += [claim_key(names, one) for one in some]
     return keys
 

@@ -18,7 +18,7 @@ import idna
 from forwarder.auth.dnsname import dns_name
 from forwarder.dispatch import pick
 from forwarder.ports import Begun, Claim, Claimed, Forwarded, Held, Journal, QueueFull, QueueSize
-from forwarder.slices import in_slices
+from forwarder.slices import let_others, slices
 from forwarder.store.client import Commands, load_script
 from forwarder.store.disk import Disk
 from forwarder.store.ledger import DELIVERED_FOR, RedisLedger, claim_key
@@ -178,7 +178,9 @@ class RedisQueue:
         arguments = (lease, _number(seconds), limit, per_destination, self._per_minute, MAX_CLAIMED, DEAD_FOR)
         claimed = []
         answer = await self._client.run(_CLAIM, _KEYS, (*arguments, *self._differ(names)))
-        async for some in in_slices(answer, _A_SLICE):
+        for at, some in slices(answer, _A_SLICE):
+            if at:
+                await let_others()
             for name, record, head, body, dots, given_up in some:
                 held = open_held(names, name, record, (head, body))
                 if held is None:
@@ -396,7 +398,9 @@ async def _items(names: Names, held: Sequence[Held]) -> list[bytes | str | int]:
     for found, (_, octets) in bodies.items():
         packed += [names.key(b"qb", found), octets]
     packed.append(len(held))
-    async for some in in_slices(held, _A_SLICE):
+    for at, some in slices(held, _A_SLICE):
+        if at:
+            await let_others()
         for one in some:
             name, (head, octets) = _item(names, one.id), one.delivery.data
             found = digests[id(octets)]
