@@ -6,6 +6,7 @@ a new value (``dataclasses.replace``). Text is ``str`` once decoded at the borde
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import field
 from datetime import datetime
 from enum import Enum, StrEnum
@@ -221,17 +222,24 @@ class Message:
     body: bytes
     fields: tuple[Field, ...]
     body_hashes: dict[tuple[str, int | None], bytes] = field(default_factory=dict, repr=False)
+    _named: dict[bytes, list[Field]] = field(default_factory=dict, init=False, repr=False)
 
-    def all(self, name: bytes) -> list[Field]:
+    def all(self, name: bytes) -> Sequence[Field]:
         """Fields of this lower-cased name, from the top."""
-        return [one for one in self.fields if one.name == name]
+        return self._index().get(name, ())
 
     def first(self, name: bytes) -> Field | None:
         """The topmost field of this lower-cased name."""
-        for one in self.fields:
-            if one.name == name:
-                return one
-        return None
+        found = self._index().get(name)
+        return found[0] if found else None
+
+    def _index(self) -> dict[bytes, list[Field]]:
+        # Every check asks for a few names, of a message that is the same for all of them.
+        named = self._named
+        if not named:
+            for one in self.fields:
+                named.setdefault(one.name, []).append(one)
+        return named
 
     @property
     def size(self) -> int:

@@ -65,14 +65,14 @@ def screen_message(message: Message, author: FromHeader, lenient: Lenient = STAN
         return Refuse(reply.malformed(author.reason), f"From: {author.reason}")
     if not lenient.missing_date and message.first(b"date") is None:
         return Refuse(reply.malformed("no Date field"), "no Date field")
-    if sum(1 for one in message.fields if one.name == b"received") > MAX_HOPS:
+    if len(message.all(b"received")) > MAX_HOPS:
         return Refuse(reply.TOO_MANY_HOPS, f"more than {MAX_HOPS} Received fields")
     return None
 
 
 def screen_loop(message: Message, aliases: Iterable[Address], secrets: Sequence[bytes]) -> Refuse | None:
     """Has this message been through one of these aliases before? Our own Delivered-To says so, or our mark."""
-    marks = {_mark(unfold(one.value)) for one in message.fields if one.name == b"delivered-to"}
+    marks = {_mark(unfold(one.value)) for one in message.all(b"delivered-to")}
     for alias in aliases:
         if f"{alias.local.lower()}@{alias.domain}" in marks:
             return Refuse(reply.LOOP, "Delivered-To names the alias")

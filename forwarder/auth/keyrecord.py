@@ -41,6 +41,9 @@ class NoKey:
     temporary: bool = False
 
 
+_EXHAUSTED = NoKey("too many keys to look up")
+
+
 @lru_cache(maxsize=1024)
 def parse_key_record(record: bytes) -> KeyRecord | NoKey:
     """RFC 6376 section 3.6.1."""
@@ -81,7 +84,7 @@ KeyLookups = TxtLookups[KeyRecord | NoKey]
 
 def key_lookups(resolver: Resolver, limit: int) -> KeyLookups:
     """Key records by the name they are at."""
-    return TxtLookups(resolver, evaluate_answer, limit=limit, exhausted=NoKey("too many keys to look up"))
+    return TxtLookups(resolver, evaluate_answer, limit=limit, exhausted=_EXHAUSTED)
 
 
 def evaluate_answer(answer: Answer[bytes]) -> KeyRecord | NoKey:

@@ -43,6 +43,10 @@ __all__ = ["DEADLINE", "replayed", "verify"]
 DEADLINE = 20.0
 
 _LATE = "not answered within the deadline"
+_LATE_MAILKEY = MailkeyCheck(Result.TEMPERROR, reason=_LATE)
+_LATE_SPF = SpfCheck(Result.TEMPERROR, reason=_LATE)
+_LATE_DKIM = DkimCheck(Result.TEMPERROR, reason=_LATE)
+_LATE_ARC = ArcCheck(Result.TEMPERROR, reason=_LATE)
 
 
 async def verify(
@@ -64,12 +68,11 @@ async def verify(
     authors = {ascii_domain(one.domain) for one in author.addresses}
     author_domain = authors.pop() if len(authors) == 1 else None
     resolver.prefetch_txt(_first_names(envelope, message, author_domain))
-    late = Result.TEMPERROR
-    spf = helo = SpfCheck(late, reason=_LATE)
-    mailkey = MailkeyCheck(late, reason=_LATE)
+    mailkey = _LATE_MAILKEY
+    spf = helo = _LATE_SPF
     dkim: tuple[DkimCheck, ...] = ()
-    arc = ArcCheck(late, reason=_LATE)
-    dmarc = DmarcCheck(late, domain=author_domain, reason=_LATE)
+    arc = _LATE_ARC
+    dmarc: DmarcCheck | None = None
     try:
         async with asyncio.timeout(deadline):
             peer = envelope.peer
@@ -108,7 +111,9 @@ async def verify(
                 dmarc = _restored(dmarc, restoring_sealer(message, arc, author_domain, trusted_sealers))
     except TimeoutError:
         if not dkim and message.first(b"dkim-signature") is not None:
-            dkim = (DkimCheck(late, reason=_LATE),)
+            dkim = (_LATE_DKIM,)
+    if dmarc is None:
+        dmarc = DmarcCheck(Result.TEMPERROR, domain=author_domain, reason=_LATE)
     verified_by = _sender_verified_by(envelope.sender, mailkey, spf, dkim)
     return Verdict(mailkey, spf, helo, dkim, arc, dmarc, verified_by)
 

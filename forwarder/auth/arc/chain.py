@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ __all__ = ["AAR", "AMS", "AS", "MAX_SETS", "ArcSet", "BrokenChain", "newest_inst
 AAR = b"arc-authentication-results"
 AMS = b"arc-message-signature"
 AS = b"arc-seal"
+
+_MEMBERS = frozenset({AAR, AMS, AS})
 
 #: RFC 8617 section 4.2.1: the highest instance there may be.
 MAX_SETS = 50
@@ -44,9 +46,7 @@ class ArcSet:
 def parse_chain(fields: Sequence[Field]) -> list[ArcSet]:
     """The sets, i=1 first; none where there is no ARC field at all. Raises BrokenChain."""
     found: dict[int, dict[bytes, tuple[Field, dict[bytes, bytes]]]] = {}
-    for field in fields:
-        if field.name not in (AAR, AMS, AS):
-            continue
+    for field in _members(fields):
         instance, tags = _parse_instance(field)
         members = found.setdefault(instance, {})
         if field.name in members:
@@ -62,6 +62,10 @@ def parse_chain(fields: Sequence[Field]) -> list[ArcSet]:
         ArcSet(members[AAR][0], members[AMS][0], members[AS][0], members[AMS][1], members[AS][1])
         for _, members in sorted(found.items())
     ]
+
+
+def _members(fields: Iterable[Field]) -> list[Field]:
+    return [one for one in fields if one.name in _MEMBERS]
 
 
 def _parse_instance(field: Field) -> tuple[int, dict[bytes, bytes]]:
@@ -83,11 +87,10 @@ def newest_instance(fields: Sequence[Field]) -> tuple[int, bool]:
     """The highest instance that any ARC field names, chain or not (0: none does), and whether a seal of it says
     cv=fail."""
     newest, failed = 0, False
-    for field in fields:
-        if field.name in (AAR, AMS, AS):
-            with suppress(BrokenChain):
-                instance, tags = _parse_instance(field)
-                if instance > newest:
-                    newest, failed = instance, False
-                failed |= instance == newest and tags.get(b"cv") == b"fail"
+    for field in _members(fields):
+        with suppress(BrokenChain):
+            instance, tags = _parse_instance(field)
+            if instance > newest:
+                newest, failed = instance, False
+            failed |= instance == newest and tags.get(b"cv") == b"fail"
     return newest, failed

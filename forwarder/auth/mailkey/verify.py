@@ -43,6 +43,8 @@ _WEIGHT = {Result.PASS: 0, Result.TEMPERROR: 1, Result.FAIL: 2, Result.PERMERROR
 
 Record = MailkeyRecord | MalformedRecord | NoRecord
 
+_EXHAUSTED = MalformedRecord(ALL, "too many keys to look up")
+
 
 @dataclass(frozen=True, slots=True)
 class _Transaction:
@@ -86,9 +88,7 @@ async def verify_mailkey(
         domain = None
     if domain is None:
         return MailkeyCheck(Result.NONE, reason="no domain that could have a mailkey")
-    lookups: TxtLookups[Record] = TxtLookups(
-        resolver, evaluate_answer, limit=_MAX_QUESTIONS, exhausted=MalformedRecord(ALL, "too many keys to look up")
-    )
+    lookups: TxtLookups[Record] = TxtLookups(resolver, evaluate_answer, limit=_MAX_QUESTIONS, exhausted=_EXHAUSTED)
     policy_name = f"mailkey.{domain}"
     record = await lookups.look_up(policy_name)
     if isinstance(record, MalformedRecord):
