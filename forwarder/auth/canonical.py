@@ -23,6 +23,8 @@ __all__ = ["BodyHash", "Form", "body_hash", "body_size", "relax_field", "relaxed
 Form = Literal["simple", "relaxed"]
 
 _CRLF = b"\r\n"
+# One octet is looked for as a number: for the octet itself Python takes an exception to find out that it is none.
+_TAB, _SPACE = b"\t "
 # What bytes.split() takes for white space and RFC 5234 WSP does not.
 _OTHER_SPACE = b"\r\n\x0b\x0c"
 #: Octets of body that are made relaxed at a time: the piece and its copies fit into a second-level cache.
@@ -194,10 +196,10 @@ class _RelaxedBody(_Body):
 
 def _relax(piece: bytes) -> bytes:
     """White space at line ends gone, every other run of it one space."""
-    if b"\t" in piece:
+    if _TAB in piece:
         piece = piece.replace(b"\t", b" ")
     # An attachment in base64 holds no space at all.
-    if b" " not in piece:
+    if _SPACE not in piece:
         return piece
     if find(piece, b"  ") >= 0:
         piece = piece.replace(b"  ", b" ")

@@ -66,6 +66,8 @@ _PARTING = 1.0
 #: Seconds for a proxy to say whose connection it is; it does so at once.
 PROXY_TIMEOUT = 5.0
 _HTTP = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"CONNECT ", b"DELETE ", b"PRI ")
+#: As a number: to look for one octet as octets costs an exception within Python.
+_CR = 0x0D
 #: Commands that do nothing towards a message.
 _JUNK = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "EHLO", "HELO"})
 
@@ -485,7 +487,7 @@ class Conversation(SMTP):
             self._end_with(reply.BAD_LINE)
             return None
         line = line[:-2]
-        if b"\r" in line:
+        if _CR in line:
             self._refuse(Reply(501, "5.5.2", "bare CR in a command"))
             return None
         return line

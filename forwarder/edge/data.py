@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from forwarder.auth.ahead import HashedAhead
-from forwarder.mail.header import MAX_FIELDS, MAX_HEADER, count_fields, split_content
+from forwarder.mail.header import MAX_FIELDS, MAX_HEADER, has_more_fields, split_content
 from forwarder.model import Content, Reply
 from forwarder.octets import find
 from forwarder.smtp import reply
@@ -72,7 +72,7 @@ def unstuff(data: bytes) -> bytes:
 
 def refuse_bytes(data: bytes, max_line: int = MAX_LINE) -> Reply | None:
     """Why these octets, without dots for transparency, are no message of SMTP, or ``None``."""
-    if b"\0" in data:
+    if 0 in data:
         return reply.NUL_IN_MESSAGE
     if has_bare_newline(data):
         return reply.BARE_NEWLINE
@@ -93,7 +93,7 @@ def refuse_header(header: bytes, max_size: int, max_fields: int) -> Reply | None
     """Before any of it is looked at closer; ``None``: neither its octets nor its fields are too many."""
     if len(header) > max_size:
         return reply.HEADER_TOO_LARGE
-    return reply.TOO_MANY_FIELDS if count_fields(header) > max_fields else None
+    return reply.TOO_MANY_FIELDS if has_more_fields(header, max_fields) else None
 
 
 class Incoming:
@@ -152,7 +152,7 @@ class Incoming:
         self._head, self._body, self._ahead = bytearray(), None, None
 
     def _refuse(self, block: bytes) -> Reply | None:
-        if b"\0" in block:
+        if 0 in block:
             return reply.NUL_IN_MESSAGE
         if self._newlines.is_bare(block):
             return reply.BARE_NEWLINE

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 
 from forwarder.model import Content, Field, Message
+from forwarder.octets import count
 
 __all__ = [
     "MAX_FIELDS",
     "MAX_HEADER",
     "MAX_LINES",
     "MalformedMessage",
-    "count_fields",
+    "has_more_fields",
     "parse_content",
     "parse_message",
     "split_content",
@@ -32,6 +33,10 @@ MAX_LINES = 20_000
 _NAME = re.compile(rb"[!-9;-~]+\Z")
 
 
+#: All of a field, its name by itself. From the beginning of a line only: what is none is passed over at once.
+_FIELD = re.compile(rb"^(?=([!-9;-~]+):)(.*\n(?:[ \t].*\n)*)", re.MULTILINE)
+
+
 class MalformedMessage(ValueError):
     """The header cannot be split in one way only. The text says why and may be shown to the client."""
 
@@ -41,9 +46,10 @@ def parse_message(raw: bytes) -> Message:
     return parse_content(split_content(raw))
 
 
-def count_fields(header: bytes) -> int:
-    """How many there are, if it can be split at all: lines that go on nothing. In a fraction of the time that splitting takes."""
-    return header.count(b"\n") - header.count(b"\n ") - header.count(b"\n\t")
+def has_more_fields(header: bytes, most: int) -> bool:
+    """Than so many, if it can be split at all: lines that go on nothing. In a fraction of the time that splitting takes."""
+    lines = count(header, b"\n")
+    return lines > most and lines - count(header, b"\n ") - count(header, b"\n\t") > most
 
 
 def split_content(raw: bytes) -> Content:
@@ -62,14 +68,23 @@ def parse_content(content: Content) -> Message:
         raise MalformedMessage("the message does not end with CRLF")
     if len(header) > MAX_HEADER:
         raise MalformedMessage(f"header larger than {MAX_HEADER} octets")
-    if count_fields(header) > MAX_FIELDS:
+    if has_more_fields(header, MAX_FIELDS):
         raise MalformedMessage(f"more than {MAX_FIELDS} header fields")
-    if header.count(b"\n") > MAX_LINES:
+    if count(header, b"\n") > MAX_LINES:
         raise MalformedMessage(f"more than {MAX_LINES} header lines")
     return Message(header, content.separator, content.body, _split_fields(header), content.body_hashes)
 
 
 def _split_fields(header: bytes) -> tuple[Field, ...]:
+    found = _FIELD.findall(header)
+    # What is between two of them, or behind the last, is none: then it is looked at line by line, to say why. So is what has a
+    # CR of its own, at which a line ends too.
+    if sum([len(raw) for _, raw in found]) != len(header) or count(header, b"\r") != count(header, b"\r\n"):
+        return _split_lines(header)
+    return tuple([Field(name.lower(), raw) for name, raw in found])
+
+
+def _split_lines(header: bytes) -> tuple[Field, ...]:
     fields: list[Field] = []
     current: list[bytes] = []
     for line in header.splitlines(keepends=True):
