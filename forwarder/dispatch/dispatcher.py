@@ -19,13 +19,14 @@ This file waits for several deliveries at once, the one place of the core beside
 from __future__ import annotations
 
 import asyncio
+import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 from forwarder.dispatch.plans import (
     PUT_ASIDE,
@@ -130,7 +131,9 @@ class Dispatcher:
         self._running: set[asyncio.Task[tuple[Fate, ...]]] = set()
         self._behind: set[asyncio.Task[None]] = set()
         self._unsettled = self.under_way.unsettled
-        self._cut: asyncio.Future[None] | None = None
+        #: What sessions wait for, and when none of them waits any more.
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._cut_at = math.inf
 
     async def tickets(
         self, envelope: Envelope, ways: Iterable[tuple[Address, Address]], content: bytes, *, signed_once: bool = False
@@ -213,7 +216,7 @@ class Dispatcher:
                 fates += await self._conclude(plan, _all_deferred(plan, QUEUE_AWAY), attempt, recorded, may_hold=False)
         attempts = [self._start(one, attempt, recorded) for one in now]
         if attempts:
-            await self._wait({one.task for one in attempts if one.task is not None})
+            await self._wait([one.task for one in attempts if one.task is not None])
         for one in attempts:
             assert one.task is not None
             # With the relay done, what is left is a trip to the store, which has a limit of its own.
@@ -232,24 +235,33 @@ class Dispatcher:
             fates += await self._conclude(plan, _all_deferred(plan, QUEUE_AWAY), attempt, recorded, may_hold=False)
         return tuple(fates)
 
-    async def _wait(self, tasks: set[asyncio.Task[tuple[Fate, ...]]]) -> None:
+    async def _wait(self, tasks: Collection[asyncio.Task[tuple[Fate, ...]]]) -> None:
         """Until all are done, or patience is at its end."""
         loop = asyncio.get_running_loop()
-        if self._cut is None:
-            self._cut = loop.create_future()
-        until = loop.time() + self._patience()
-        while tasks and not self._cut.done():
-            waited_for: set[asyncio.Future[Any]] = {*tasks, self._cut}
-            done, _ = await asyncio.wait(waited_for, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                return
-            tasks = {one for one in tasks if one not in done}
+        enough: asyncio.Future[None] = loop.create_future()
+        left = len(tasks)
+
+        def ended(_: object) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                _resolve(enough)
+
+        for one in tasks:
+            one.add_done_callback(ended)
+        timer = loop.call_at(min(loop.time() + self._patience(), self._cut_at), _resolve, enough)
+        self._waiting.add(enough)
+        try:
+            await enough
+        finally:
+            self._waiting.discard(enough)
+            timer.cancel()
 
     def cut_short(self, seconds: float) -> None:
         """The program stops: no sender waits longer than this for its next hop."""
         loop = asyncio.get_running_loop()
-        cut = self._cut = self._cut or loop.create_future()
-        loop.call_later(seconds, lambda: cut.done() or cut.set_result(None))
+        self._cut_at = loop.time() + seconds
+        loop.call_at(self._cut_at, lambda: [*map(_resolve, self._waiting)])
 
     def _patience(self) -> float:
         # Zero means that the queue comes first. What it refuses is tried all the same, for as long as by default.
@@ -495,6 +507,11 @@ class Dispatcher:
             await asyncio.sleep(pause)
             await self._tell_late()
         return len(self._running)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def _all_queued(plans: Sequence[Plan], reason: str) -> list[Fate]:
