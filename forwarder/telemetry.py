@@ -101,7 +101,9 @@ class EventLog:
         said = self._always.copy()
         for key, value in fields.items():
             kind = type(value)
-            if kind is int or (kind is str and len(value) <= MAX_FIELD and "@" not in value and value.isprintable()):
+            if kind is int or (
+                isinstance(value, str) and len(value) <= MAX_FIELD and "@" not in value and value.isprintable()
+            ):
                 # Most are such, and a message tells of forty.
                 said[key] = value
             elif kind is Address:

@@ -26,7 +26,7 @@ _CRLF = b"\r\n"
 # One octet is looked for as a number: for the octet itself Python takes an exception to find out that it is none.
 _TAB, _SPACE = b"\t "
 # What bytes.split() takes for white space and RFC 5234 WSP does not.
-_OTHER_SPACE = b"\r\n\x0b\x0c"
+_CR, _LF, _VT, _FF = b"\r\n\x0b\x0c"
 #: Octets of body that are made relaxed at a time: the piece and its copies fit into a second-level cache.
 _PIECE = 1 << 15
 # Long runs first: each pass then shortens a run to a small part of it, so that a body of blanks takes a handful of
@@ -52,10 +52,10 @@ def relax_field(raw: bytes) -> bytes:
     """The same for a field that nobody asks for again, as a signature without its ``b=``."""
     name, _, value = raw.partition(b":")
     value = value.replace(_CRLF, b"")
-    if len(value.translate(None, _OTHER_SPACE)) == len(value):
-        value = b" ".join(value.split())
-    else:
+    if _CR in value or _LF in value or _VT in value or _FF in value:
         value = re.sub(rb"[ \t]+", b" ", value).strip(b" ")
+    else:
+        value = b" ".join(value.split())
     return b"%b:%b\r\n" % (name.rstrip(b" \t").lower(), value)
 
 

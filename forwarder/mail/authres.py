@@ -116,11 +116,12 @@ def results_of(verdict: Verdict, envelope: Envelope) -> tuple[MethodResult, ...]
 
 
 def _caller(envelope: Envelope) -> list[MethodResult]:
-    caller, ip = envelope.caller, str(envelope.peer.ip)
+    caller = envelope.caller
     if caller is None:
         return []
     results = []
     if caller.iprev is not None:
+        ip = str(envelope.peer.ip)
         name = (("policy.name", caller.iprev.name),) if caller.iprev.name else ()
         results.append(MethodResult("iprev", caller.iprev.result, (("policy.iprev", ip), *name), caller.iprev.reason))
     if caller.helo is not None:

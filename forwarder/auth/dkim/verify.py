@@ -9,6 +9,7 @@ result word means: ``fail``, looked at and wrong; ``permerror``, nothing to look
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Collection
 from datetime import datetime
 from functools import lru_cache
 
@@ -52,7 +53,9 @@ async def verify_dkim(
     claims = [parse_dkim_signature(one.raw) for one in fields]
     index = index_fields(message.fields)
     keys = key_lookups(resolver, MAX_KEYS)
-    chosen = _choose([one.domain if isinstance(one, Signature) else None for one in claims], author_domain)
+    chosen: Collection[int] = range(len(claims))
+    if len(claims) > MAX_SIGNATURES:
+        chosen = _choose([one.domain if isinstance(one, Signature) else None for one in claims], author_domain)
     checks: list[DkimCheck] = []
     for number, (field, claim) in enumerate(zip(fields, claims, strict=True)):
         if isinstance(claim, DkimCheck):
