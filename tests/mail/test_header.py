@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
 
-from forwarder.mail.header import MAX_FIELDS, MAX_HEADER, MAX_LINES, MalformedMessage, parse_message
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forwarder.mail.header import (
+    MAX_FIELDS,
+    MAX_HEADER,
+    MAX_LINES,
+    MalformedMessage,
+    _split_fields,
+    _split_lines,
+    parse_message,
+)
+from forwarder.model import Field
 
 FROM = b"From: a@b.example\r\n"
 
@@ -22,3 +35,23 @@ def test_a_header_is_split_up_to_its_bounds_and_refused_beyond(header: bytes, mo
     assert parse_message(FROM + header * most + b"\r\nx").body == b"x"
     with pytest.raises(MalformedMessage, match=what):
         parse_message(FROM + header * (most + 1) + b"\r\nx")
+
+
+def split(header: bytes, splitter: Callable[[bytes], tuple[Field, ...]]) -> tuple[Field, ...] | str:
+    try:
+        return splitter(header)
+    except MalformedMessage as error:
+        return str(error)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"x", b"X-Y", b":", b" ", b"\t", b"\r\n", b"\n", b"\r", b"a: b\r\n", b"\r\n ", b"\xff", b"\x0b"]
+        )
+    ),
+    st.sampled_from([b"", b"\r\n"]),
+)
+def test_the_pattern_splits_as_the_lines_do(pieces: list[bytes], end: bytes) -> None:
+    header = b"".join(pieces) + end
+    assert split(header, _split_fields) == split(header, _split_lines)
