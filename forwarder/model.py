@@ -226,20 +226,18 @@ class Message:
 
     def all(self, name: bytes) -> Sequence[Field]:
         """Fields of this lower-cased name, from the top."""
-        return self._index().get(name, ())
+        return (self._named or self._index()).get(name, ())
 
     def first(self, name: bytes) -> Field | None:
         """The topmost field of this lower-cased name."""
-        found = self._index().get(name)
+        found = (self._named or self._index()).get(name)
         return found[0] if found else None
 
     def _index(self) -> dict[bytes, list[Field]]:
         # Every check asks for a few names, of a message that is the same for all of them.
-        named = self._named
-        if not named:
-            for one in self.fields:
-                named.setdefault(one.name, []).append(one)
-        return named
+        for one in self.fields:
+            self._named.setdefault(one.name, []).append(one)
+        return self._named
 
     @property
     def size(self) -> int:

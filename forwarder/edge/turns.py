@@ -61,15 +61,15 @@ class Turns:
 
     def end(self, alias: Address) -> None:
         """Its place goes to the one that has waited longest."""
-        line = self._waiting.get(alias)
+        line = self._waiting.get(alias) if self._waiting else None
         while line:
             turn = line.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
-        self._inside[alias] -= 1
-        if not self._inside[alias]:
-            del self._inside[alias]
+        left = self._inside.pop(alias) - 1
+        if left:
+            self._inside[alias] = left
 
     def _note(self, alias: Address, now: float) -> bool:
         """Has there been mail for anybody else lately?"""

@@ -245,8 +245,10 @@ class Destinations:
             await self._failed(known.envelope_id, known.alias, known.destination, what, cause)
 
     async def _accepted(self, id: str, destination: Address) -> None:  # noqa: A002 - of the message
-        standings, subject = self._doors.standings, destination_subject(destination)
-        assert standings is not None
+        standings = self._doors.standings
+        if not standings:
+            return
+        subject = destination_subject(destination)
         if standings.look_up(subject) is None:
             return
         try:

@@ -151,23 +151,24 @@ class Pipeline:
                 return self._tell.refused(envelope, decided)
             routes[decided.alias] = decided
             aliases.append(decided.alias)
-        loop = screen.screen_loop(message, list(routes), self._doors.keys.srs_secrets())
+        addressed = list(routes)
+        loop = screen.screen_loop(message, addressed, self._doors.keys.srs_secrets())
         if loop is not None:
             return self._tell.refused(envelope, loop)
-        too_early = await greylist(envelope, verdict, list(routes), self._settings, self._doors)
+        too_early = await greylist(envelope, verdict, addressed, self._settings, self._doors)
         if too_early is not None:
             return self._tell.refused(envelope, too_early)
-        one_way = self._reputation.admit(envelope, verdict, list(routes), now)
+        one_way = self._reputation.admit(envelope, verdict, addressed, now)
         if isinstance(one_way, Refuse):
             return self._tell.refused(envelope, one_way)
-        filtered = await filter_message(envelope, message, verdict, list(routes), self._settings, self._doors)
+        filtered = await filter_message(envelope, message, verdict, addressed, self._settings, self._doors)
         if isinstance(filtered, Refuse):
             return self._tell.refused(envelope, filtered)
         if isinstance(filtered, Discard):
             return self._tell.discarded(envelope, filtered)
         if no_way_back := one_way or filtered.one_way:
             routes = {alias: route.without_way_back(one, no_way_back) for alias, one in routes.items()}
-        await self._reputation.note_complaint(envelope, message, list(routes))
+        await self._reputation.note_complaint(envelope, message, addressed)
         for address in {one.alias for one in resolved if isinstance(one, route.ToAlias) and one.answer}:
             refused = await self._refuse_answer(address, message)
             if refused is not None:

@@ -135,10 +135,14 @@ class DnsResolver:
         return self._cached(key) or await self._look_up(key)
 
     def prefetch_txt(self, names: Iterable[str]) -> None:
+        now = self._monotonic()
         for text in names:
             name = dns_name(text)
             key = (name, "TXT")
-            if name is not None and key not in self._flights and self._cached(key) is None:
+            entry = self._entries.get(key)
+            if entry is not None and now < entry.until:
+                self.stats.hits += 1
+            elif name is not None and key not in self._flights:
                 self._take_off(key, name, "TXT")
 
     async def ptr(self, ip: IPv4Address | IPv6Address) -> Answer[str]:
