@@ -174,7 +174,10 @@ class Envelope:
 
     def recipient(self, address: Address) -> Recipient | None:
         """The RCPT TO that named this address, letter for letter."""
-        return next((one for one in self.recipients if one.address == address), None)
+        for one in self.recipients:
+            if one.address == address:
+                return one
+        return None
 
 
 # --- the message -------------------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ class Session(Conversation):
             self._over_limit.tell("recipients", self.ip, self.loop.time())
             self.say(reply.TOO_MANY_RECIPIENTS)
             return
-        if any(one.address == rcpt.address for one in transaction.recipients):
+        if transaction.recipients and any(one.address == rcpt.address for one in transaction.recipients):
             self.say(reply.RECIPIENT_OK)
             return
         asked, client = self.loop.time(), self._forwarded.ip or self.ip
@@ -173,8 +173,9 @@ class Session(Conversation):
                 await asyncio.sleep(asked + BAD_REVERSIBLE_AFTER + blur - self.loop.time())
             self._refuse_recipient(transaction, resolved)
             return
-        reports = [isinstance(one, ToSender | ToNowhere) for one in (*transaction.resolved, resolved)]
-        if len(reports) > 1 and any(reports):
+        if transaction.resolved and any(
+            isinstance(one, ToSender | ToNowhere) for one in (*transaction.resolved, resolved)
+        ):
             # Architecture decision 5: one DATA reply cannot tell a report's fate from another recipient's.
             self.say(reply.ONE_BOUNCE_AT_A_TIME)
             return

@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from forwarder.auth.tags import TagError, parse_tags
-from forwarder.model import Field
+from forwarder.model import Field, Message
 
-__all__ = ["AAR", "AMS", "AS", "MAX_SETS", "ArcSet", "BrokenChain", "newest_instance", "parse_chain"]
+__all__ = ["AAR", "AMS", "AS", "MAX_SETS", "ArcSet", "BrokenChain", "chain_of", "newest_instance", "parse_chain"]
 
 AAR = b"arc-authentication-results"
 AMS = b"arc-message-signature"
@@ -41,6 +41,13 @@ class ArcSet:
     seal: Field
     message_tags: dict[bytes, bytes]
     seal_tags: dict[bytes, bytes]
+
+
+def chain_of(message: Message) -> list[ArcSet]:
+    """As ``parse_chain``, of a message: most have none."""
+    if message.first(AAR) is None and message.first(AMS) is None and message.first(AS) is None:
+        return []
+    return parse_chain(message.fields)
 
 
 def parse_chain(fields: Sequence[Field]) -> list[ArcSet]:

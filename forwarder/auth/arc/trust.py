@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from forwarder.auth.arc.chain import BrokenChain, parse_chain
+from forwarder.auth.arc.chain import BrokenChain, chain_of
 from forwarder.mail import authres
 from forwarder.mail.address import ascii_domain
 from forwarder.model import ArcCheck, Message, Result
@@ -24,7 +24,7 @@ def restoring_sealer(message: Message, arc: ArcCheck, author_domain: str, truste
     if any(one.lower() not in trusted for one in arc.sealers):
         return None
     try:
-        first = parse_chain(message.fields)[0]
+        first = chain_of(message)[0]
         found = authres.parse(first.results.value)
     except (BrokenChain, authres.MalformedResults):
         return None

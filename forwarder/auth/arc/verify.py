@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
-from forwarder.auth.arc.chain import AS, ArcSet, BrokenChain, newest_instance, parse_chain
+from forwarder.auth.arc.chain import AS, ArcSet, BrokenChain, chain_of, newest_instance
 from forwarder.auth.canonical import body_hash, body_size, relaxed_field
 from forwarder.auth.dkim.signature import parse_signature
 from forwarder.auth.keyrecord import KeyLookups, KeyRecord, NoKey, key_lookups
@@ -51,7 +51,7 @@ async def verify_arc(resolver: Resolver, message: Message, *, now: datetime) -> 
     """The state of the chain as it arrived. Never raises."""
     # RFC 8617 section 5.2, by its steps.
     try:
-        sets = parse_chain(message.fields)  # 1, 3
+        sets = chain_of(message)  # 1, 3
         seals = [_parse_seal(one.seal_tags) for one in sets]
         _evaluate_statuses(seals)  # 2, 3
     except BrokenChain as error:
@@ -75,7 +75,7 @@ def key_names(message: Message) -> list[str]:
     """The DNS names of the keys that ``verify_arc`` is likely to ask for first, so that they can be looked up at
     once."""
     try:
-        seals = [_parse_seal(one.seal_tags) for one in parse_chain(message.fields)]
+        seals = [_parse_seal(one.seal_tags) for one in chain_of(message)]
     except BrokenChain:
         return []
     return list(dict.fromkeys(one.key_name for one in reversed(seals)))[:MAX_KEYS]
