@@ -7,7 +7,9 @@ library that counts in Python.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPriv
 from forwarder.app import StartError, load_lanes_for
 from forwarder.auth.arc import verify_arc
 from forwarder.auth.dkim import build_dkim_signature, verify_dkim
-from forwarder.auth.signed import sign_together
+from forwarder.auth.signed import Signing, sign_together
 from forwarder.config import Settings
 from forwarder.keys import Key, Keys
 from forwarder.keys.multibuffer import Lanes, LanesUnfit, LanesUnusable, MultibufferKeys, library, load_lanes
@@ -26,7 +28,7 @@ from forwarder.keys.multibuffer.library import LANES, SIZES, Job, LaneKey
 from forwarder.keys.multibuffer.waiting import Waiting, agree, find_least, pad
 from forwarder.mail.header import parse_message
 from forwarder.model import Result
-from tests.auth.signers import NOW, ed25519_key, rsa_key
+from tests.auth.signers import NOW, ed25519_key, rsa_key, run
 from tests.e2e.lab import MESSAGE, lab
 from tests.fakes import FakeResolver, MemoryJournal
 
@@ -36,22 +38,31 @@ def plainly(private: RSAPrivateKey, data: bytes) -> bytes:
 
 
 class SlowLanes(Lanes):
-    """The library's door, with Python behind it."""
+    """The library's door, with Python behind it. ``fault``: what it does in place of signing."""
 
-    def __init__(self, *, broken: bool = False) -> None:
+    def __init__(self, fault: Callable[[], None] | None = None) -> None:
+        self.failed = False
         self.batches: list[int] = []
-        self.broken = broken
+        self._fault = fault
 
     def sign(self, jobs: Sequence[Job]) -> list[bytes] | None:
         self.batches.append(len(jobs))
-        if self.broken:
-            return None
+        if self._fault is not None:
+            return self._fault()
         made = []
         for one in jobs:
             numbers = KEYS[one.key].private_numbers()
             number = pow(int.from_bytes(one.padded, "big"), numbers.d, numbers.public_numbers.n)
             made.append(number.to_bytes(len(one.padded), "big"))
         return made
+
+
+def nothing() -> None:
+    """What does not verify is shown to nobody."""
+
+
+def no_memory() -> None:
+    raise MemoryError
 
 
 KEYS: dict[LaneKey, RSAPrivateKey] = {}
@@ -73,7 +84,7 @@ async def ask(waiting: Waiting, key: LaneKey, data: bytes) -> bytes:
 
 async def test_eight_that_are_asked_for_in_one_round_are_made_at_once() -> None:
     lanes, one, other = SlowLanes(), lane_key(), lane_key(1)
-    waiting = Waiting(lanes, 3, MemoryJournal())
+    waiting = Waiting(lanes, 2048, 3, MemoryJournal())
     asked = [(key, b"message %d" % number) for number in range(10) for key in (one, other)]
 
     made = await asyncio.gather(*(ask(waiting, key, data) for key, data in asked))
@@ -84,7 +95,7 @@ async def test_eight_that_are_asked_for_in_one_round_are_made_at_once() -> None:
 
 async def test_who_comes_within_three_rounds_of_the_loop_is_waited_for() -> None:
     lanes, key = SlowLanes(), lane_key()
-    waiting = Waiting(lanes, 2, MemoryJournal())
+    waiting = Waiting(lanes, 2048, 2, MemoryJournal())
 
     async def later(rounds: int) -> bytes:
         for _ in range(rounds):
@@ -99,7 +110,7 @@ async def test_who_comes_within_three_rounds_of_the_loop_is_waited_for() -> None
 
 async def test_one_alone_is_made_alone_and_soon() -> None:
     lanes, key, rounds = SlowLanes(), lane_key(), 0
-    task = asyncio.create_task(ask(Waiting(lanes, 3, MemoryJournal()), key, b"x"))
+    task = asyncio.create_task(ask(Waiting(lanes, 2048, 3, MemoryJournal()), key, b"x"))
 
     while not task.done():
         rounds += 1
@@ -112,7 +123,7 @@ async def test_one_alone_is_made_alone_and_soon() -> None:
 
 async def test_who_goes_away_holds_up_nobody() -> None:
     lanes, key = SlowLanes(), lane_key()
-    waiting = Waiting(lanes, 3, MemoryJournal())
+    waiting = Waiting(lanes, 2048, 3, MemoryJournal())
     gone = [asyncio.create_task(ask(waiting, key, b"gone")) for _ in range(5)]
     staying = [asyncio.create_task(ask(waiting, key, b"staying")) for _ in range(2)]
     await asyncio.sleep(0)
@@ -124,16 +135,36 @@ async def test_who_goes_away_holds_up_nobody() -> None:
     assert lanes.batches == []
 
 
-async def test_a_library_that_fails_is_not_asked_again_and_nothing_is_lost() -> None:
-    lanes, key, journal = SlowLanes(broken=True), lane_key(), MemoryJournal()
-    waiting = Waiting(lanes, 3, journal)
+@pytest.mark.parametrize("fault", [nothing, no_memory])
+async def test_a_library_that_fails_is_not_asked_again_and_nothing_is_lost(fault: Callable[[], None]) -> None:
+    lanes, key, journal = SlowLanes(fault), lane_key(), MemoryJournal()
 
-    for _ in range(2):
-        made = await asyncio.gather(*(ask(waiting, key, b"%d" % number) for number in range(8)))
-        assert made == [plainly(KEYS[key], b"%d" % number) for number in range(8)]
+    # The second is what serves after a reload.
+    for waiting in (Waiting(lanes, 2048, 3, journal), Waiting(lanes, 2048, 3, journal)):
+        for count in (LANES, 5):
+            made = await asyncio.gather(*(ask(waiting, key, b"%d" % number) for number in range(count)))
+            assert made == [plainly(KEYS[key], b"%d" % number) for number in range(count)]
 
     assert lanes.batches == [8]
-    assert journal.named("multibuffer.failed") == [{"bits": 2048}]
+    assert journal.named("multibuffer.failed") == [{"bits": 2048}] * 2
+
+
+async def test_what_must_not_wait_is_signed_at_once() -> None:
+    class Key:
+        domain, selector, algorithm = "fwd.test", "s", "rsa-sha256"
+
+        def sign(self, data: bytes) -> bytes:
+            return b"alone"
+
+        async def signature(self, data: bytes) -> bytes:
+            await asyncio.sleep(0)
+            return b"together"
+
+    def steps() -> Signing[bytes]:
+        return (yield Key(), b"x")
+
+    assert run(sign_together(steps(), wait=False)) == b"alone"
+    assert await sign_together(steps()) == b"together"
 
 
 async def test_a_key_that_fails_fails_for_who_asked_only() -> None:
@@ -142,7 +173,7 @@ async def test_a_key_that_fails_fails_for_who_asked_only() -> None:
     def fail(data: bytes) -> bytes:
         raise ValueError(data.decode())
 
-    waiting = Waiting(SlowLanes(), 9, MemoryJournal())
+    waiting = Waiting(SlowLanes(), 2048, 9, MemoryJournal())
     made = await asyncio.gather(waiting.signature(key, fail, b"mine"), ask(waiting, key, b"x"), return_exceptions=True)
 
     assert repr(made[0]) == "ValueError('mine')"
@@ -156,6 +187,12 @@ def test_together_begins_where_it_takes_less_time() -> None:
 
 
 # --- the keys -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _loaded_anew() -> Iterator[None]:
+    yield
+    load_lanes.cache_clear()
 
 
 def ring(*keys: Key) -> Keys:
@@ -176,16 +213,41 @@ def test_keys_that_the_library_does_not_know_sign_by_themselves() -> None:
 
 
 def test_a_key_whose_parts_are_not_its_own_signs_by_itself() -> None:
+    # OpenSSL does without a part that is wrong, or longer than it has to be.
     good, other = rsa_key(2048, 0).private_numbers(), rsa_key(2048, 1).private_numbers()
-    # OpenSSL does without a part that is wrong.
-    mixed = RSAPrivateNumbers(good.p, good.q, good.d, other.dmp1, good.dmq1, good.iqmp, good.public_numbers)
-    key = Key("fwd.test", "s", mixed.private_key(unsafe_skip_rsa_key_validation=True))
+    parts = (other.dmp1, good.dmp1 + (good.p - 1) * 2**64)
+    keys = [
+        Key("fwd.test", f"s{number}", RSAPrivateNumbers(
+            good.p, good.q, good.d, part, good.dmq1, good.iqmp, good.public_numbers
+        ).private_key(unsafe_skip_rsa_key_validation=True))
+        for number, part in enumerate(parts)
+    ]  # fmt: skip
     journal = MemoryJournal()
 
-    found = MultibufferKeys(ring(key), SlowLanes(broken=True), journal).dkim("fwd.test")
+    found = MultibufferKeys(ring(*keys), SlowLanes(nothing), journal).dkim("fwd.test")
 
-    assert list(found) == [key]
-    assert [one["selector"] for one in journal.named("multibuffer.not_for")] == ["s"]
+    assert list(found) == keys
+    assert [one["reason"] for one in journal.named("multibuffer.not_for")] == [
+        "the library's signatures with it are not valid",
+        "its parts are larger than its primes",
+    ]
+
+
+def test_a_key_is_tried_once_until_it_is_gone() -> None:
+    old, new = (Key("fwd.test", name, rsa_key(2048, 0, 3)) for name in ("old", "new"))
+    keys, journal = ring(old), MemoryJournal()
+    together = MultibufferKeys(keys, SlowLanes(), journal)
+
+    def tried() -> list[str]:
+        together.dkim("fwd.test")
+        return [one["selector"] for one in journal.named("multibuffer.not_for")]
+
+    assert tried() == ["old"]
+    assert tried() == ["old"]
+    keys.replace_slots([replace(keys.slots[0], configured=(new,), keys=(new,))])
+    assert tried() == ["old", "new"]
+    keys.replace_slots([replace(keys.slots[0], configured=(old,), keys=(old,))])
+    assert tried() == ["old", "new", "old"]
 
 
 # --- the library --------------------------------------------------------------------------------------------------------
@@ -292,5 +354,24 @@ def test_without_the_library_a_start_says_what_to_install(tmp_path: Path, monkey
     monkeypatch.setattr(library, "_RUNTIME_PACKAGE", "no-such-package")
     load_lanes.cache_clear()
 
-    with pytest.raises(StartError, match=r"mailkey-forwarder\[multibuffer\].*no-such-package is not installed"):
+    with pytest.raises(StartError, match=r"no-such-package is not installed; pip install .mailkey-forwarder\[multibuf"):
         load_lanes_for(wanted(tmp_path))
+
+
+def test_a_library_that_cannot_be_loaded_is_told_from_one_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "_file", lambda package, name: tmp_path / name)
+    load_lanes.cache_clear()
+
+    with pytest.raises(StartError, match=r"ipp-crypto cannot be loaded; it needs OpenSSL 3 of the system \(.*libintlc"):
+        load_lanes_for(wanted(tmp_path))
+
+
+def test_where_there_is_no_such_library_the_service_runs_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    load_lanes.cache_clear()
+
+    assert str(load_lanes_for(wanted(tmp_path))).startswith("there is none for darwin")

@@ -49,7 +49,7 @@ from forwarder.edge.trust import Trust
 from forwarder.edge.turns import Turns
 from forwarder.filters import Filters
 from forwarder.keyhost import KeyHostClient
-from forwarder.keys.multibuffer import MultibufferKeys
+from forwarder.keys.multibuffer import Lanes, LanesUnfit, MultibufferKeys
 from forwarder.keys.usage import Usage
 from forwarder.mail.tlsreport import Reporter
 from forwarder.mtasts import StsClient
@@ -126,6 +126,7 @@ class Generation:
         self._filters: Filters | None = None
         self._resolver = self._share_resolver(before)
         self._ring = self._share_keys(before)
+        self._signing = self._share_signing(before)
         self._key_host = self._share_key_host(before)
         ledger = ground.store.ledger(settings)
         tls_log = ground.tally if settings.relay.tls_reports else None
@@ -138,7 +139,14 @@ class Generation:
             lambda: SmtpRelay(resolver, relaying, journal, random.Random(), sts=sts, tls_log=tls_log),
             SmtpRelay.close,
         )
-        self._held: list[Shared[Any]] = [self._resolver, self._ring, self._key_host, self._sts, self._relay]
+        self._held: list[Shared[Any]] = [
+            self._resolver,
+            self._ring,
+            self._signing,
+            self._key_host,
+            self._sts,
+            self._relay,
+        ]
         queue = ground.store.queue(settings, ledger)
         self._filters = make_filters(settings, material.filter_passwords)
         digests = ground.store.digests(ledger)
@@ -147,7 +155,7 @@ class Generation:
             resolver=resolver,
             ledger=ledger,
             mailboxes=ground.mailboxes,
-            keys=self._signing(),
+            keys=self._signing.part,
             clock=ground.clock,
             journal=journal,
             key_host=self._key_host.part,
@@ -283,13 +291,17 @@ class Generation:
             WatchedKeys.close,
         )
 
-    def _signing(self) -> KeyRing:
+    def _share_signing(self, before: Generation | None) -> Shared[KeyRing]:
         """Our keys, as mail is signed with them."""
         keys, lanes, ground = self._ring.part.keys, self.material.lanes, self._ground
-        ring: KeyRing = keys if lanes is None else MultibufferKeys(keys, lanes, ground.journal)
-        if lanes is None and self.settings.keys.multibuffer:
-            ground.journal.event("multibuffer.unfit")
-        return ring if ground.counted is None else ground.counted(ring)
+
+        def make() -> KeyRing:
+            if isinstance(lanes, LanesUnfit):
+                ground.journal.event("multibuffer.unfit", reason=str(lanes))
+            ring: KeyRing = MultibufferKeys(keys, lanes, ground.journal) if isinstance(lanes, Lanes) else keys
+            return ring if ground.counted is None else ground.counted(ring)
+
+        return share(before._signing if before is not None else None, (self._ring, lanes), make)
 
     def _share_key_host(self, before: Generation | None) -> Shared[KeyHostClient | None]:
         mailkey, resolver = self.settings.mailkey, self._resolver

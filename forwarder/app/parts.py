@@ -103,8 +103,8 @@ class Material:
     directory: StaticDirectory
     #: Of each rspamd, in the order of the settings.
     filter_passwords: Sequence[str | None] = field(default=(), repr=False)
-    #: ``None``: every signature is made by itself.
-    lanes: Lanes | None = None
+    #: What makes several signatures at once; why nothing does here; ``None``: nobody wants it.
+    lanes: Lanes | LanesUnfit | None = None
 
 
 def read_material(settings: Settings, now: datetime) -> Material:
@@ -155,19 +155,17 @@ def load_keys(settings: Settings) -> Keys:
     )
 
 
-def load_lanes_for(settings: Settings) -> Lanes | None:
-    """What makes several signatures at once; ``None``: nothing here, or nobody wants it. Raises StartError."""
+def load_lanes_for(settings: Settings) -> Lanes | LanesUnfit | None:
+    """See ``Material``. Raises StartError."""
     if not settings.keys.multibuffer:
         return None
     try:
         return load_lanes()
     except LanesUnusable as error:
-        raise StartError(
-            f'keys.multibuffer needs more: pip install "mailkey-forwarder[multibuffer]" ({error})'
-        ) from error
-    except LanesUnfit:
+        raise StartError(f"keys.multibuffer: {error}") from error
+    except LanesUnfit as unfit:
         # One configuration serves hosts of several kinds; the journal tells which is which.
-        return None
+        return unfit
 
 
 def load_note(settings: Settings) -> str | None:

@@ -24,6 +24,7 @@ __all__ = [
     "FieldIndex",
     "OpenField",
     "Selected",
+    "Signing",
     "Tag",
     "fold_base64",
     "fold_list",
@@ -32,6 +33,8 @@ __all__ = [
     "open_field",
     "select_fields",
     "sign_field",
+    "sign_now",
+    "sign_together",
     "unsigned_field",
 ]
 
@@ -87,8 +90,8 @@ _VALUE_LINE = 72
 _B_TAG = re.compile(rb";[ \t\r\n]*b[ \t\r\n]*=")
 _B_TAG_FIRST = re.compile(rb"[^:]*:[ \t\r\n]*b[ \t\r\n]*=")
 
-#: Headers whose selection is remembered: a message's signatures are all made before another message's begin.
-_KEPT_SELECTIONS = 8
+#: Headers whose selection is remembered: of each message that is being signed its own, and that with our DKIM signatures.
+_KEPT_SELECTIONS = 64
 
 _CRLF = b"\r\n"
 _FOLD = b"\r\n "
@@ -234,8 +237,11 @@ def sign_now(steps: Signing[T]) -> T:
         return found
 
 
-async def sign_together(steps: Signing[T]) -> T:
-    """The same, where a key may have its signature made with those of others that are asked for meanwhile."""
+async def sign_together(steps: Signing[T], *, wait: bool = True) -> T:
+    """The same, where a key may have its signature made with those of others that are asked for meanwhile. Without ``wait``
+    nothing else goes on meanwhile."""
+    if not wait:
+        return sign_now(steps)
     try:
         key, data = next(steps)
         while True:

@@ -91,7 +91,7 @@ def _unusable_multibuffer(loaded: Loaded) -> Iterator[Mistake]:
     try:
         load_lanes_for(loaded.settings)
     except StartError as error:
-        yield loaded.mistake(("keys", "multibuffer"), str(error).removeprefix("keys.multibuffer "))
+        yield loaded.mistake(("keys", "multibuffer"), str(error).removeprefix("keys.multibuffer: "))
 
 
 def _unusable_store(loaded: Loaded) -> Iterator[Mistake]:
@@ -224,6 +224,16 @@ class _NoJournal:
         pass
 
 
+def _together(settings: Settings) -> str:
+    from forwarder.app import load_lanes_for
+    from forwarder.keys.multibuffer import LanesUnfit
+
+    lanes = load_lanes_for(settings)
+    if isinstance(lanes, LanesUnfit):
+        return f"makes each RSA signature by itself, on this host: {lanes}"
+    return "makes RSA signatures of several messages together"
+
+
 def _summary(settings: Settings) -> Iterator[str]:
     """What the service would do, and what it would lack."""
     inbound = [one.address for one in settings.listen if not one.submission]
@@ -248,6 +258,8 @@ def _summary(settings: Settings) -> Iterator[str]:
     covered = any(_covers(one.domain, settings.hostname) for one in settings.keys.mailkey)
     yield f"{'signs' if covered else 'has no key to sign'} its own reports under the mailkey of {settings.hostname}"
     yield "seals ARC as " + settings.keys.arc.domain if settings.keys.arc else "does not seal ARC: no [keys.arc]"
+    if settings.keys.multibuffer:
+        yield _together(settings)
     yield f"keeps state in {'its own embedded store' if settings.store == 'embedded' else 'the store of that URL'}"
     yield f"delivers to {_next_hop(settings)}"
     others = [f"{domain} {level}" for domain, level in settings.relay.tls.domains.items()]

@@ -125,7 +125,7 @@ class Forwarding:
                     return self._metering.over(envelope, over, now)
         reach("K3")
         plans = await self._plans(
-            envelope, message, verdict, forwards, rewritten, authored, tickets, claims, now, paused, added
+            envelope, message, verdict, forwards, rewritten, authored, tickets, claims, recorded, now, paused, added
         )
         attempted = (
             await self._dispatcher.deliver(plans, envelope.id, recorded=recorded)
@@ -221,13 +221,17 @@ class Forwarding:
         authored: dict[Address, rewrite.RewrittenAuthor],
         tickets: dict[tuple[Address, Address], Ticket],
         claims: dict[Ticket, Claim],
+        recorded: bool,
         now: datetime,
         paused: frozenset[Address] = frozenset(),
         added: Sequence[Field] = (),
     ) -> list[Plan]:
-        """One plan for each alias and next hop, over the destinations that nobody has delivered yet."""
+        """One plan for each alias and next hop, over the destinations that nobody has delivered yet. What is not ``recorded`` is
+        known to this process only once it is under way, so nothing is waited for until then."""
         plans: list[Plan] = []
         tls = tls_wish(envelope, message)
+        # The signatures of one message would each wait for the one before.
+        may_wait = recorded and len(forwards) == 1
         for one in forwards:
             by_destination: dict[Address, Ticket] = {}
             for at, some in slices(one.targets):
@@ -250,14 +254,16 @@ class Forwarding:
                     keys=self._doors.keys,
                     now=now,
                     added=added,
-                )
+                ),
+                wait=may_wait,
             )
             self._doors.journal.event("message.sealed", id=envelope.id, alias=one.alias, octets=len(sealed.prefix))
             may_hold = self._hold(one.alias)
             notice = _notice(envelope, one)
             going = [address for address in by_destination if address not in paused] if paused else list(by_destination)
             waiting = [address for address in by_destination if address in paused] if paused else []
-            for group in (*rewrite.group_by_next_hop(going), *rewrite.group_by_next_hop(waiting)):
+            groups = (*rewrite.group_by_next_hop(going), *rewrite.group_by_next_hop(waiting))
+            for group in groups:
                 hold = may_hold
                 if group.recipients[0] in paused or self._destinations.is_slowed(group.next_hop):
                     # A pause that cannot be kept here did not come this far.
@@ -273,7 +279,8 @@ class Forwarding:
                         keys=self._doors.keys,
                         now=now,
                         bind=self._settings.bind_recipients,
-                    )
+                    ),
+                    wait=may_wait and len(groups) == 1,
                 )
                 header_at = len(data[0]) - len(sealed.message.header) - len(sealed.message.separator)
                 delivery = Delivery(

@@ -201,14 +201,17 @@ class Submission:
             claims, recorded = self._dispatcher.recall(list(tickets.values())), False
         fresh = [one for one in recipients if claims[tickets[one]] is Claim.FRESH]
         plans: list[Plan] = []
-        for group in rewrite.group_by_next_hop(fresh):
+        groups = rewrite.group_by_next_hop(fresh)
+        for group in groups:
             mine = tuple(tickets[one] for one in group.recipients)
             delivery = Delivery(
                 id=envelope.id,
                 sender=envelope.sender,
                 recipients=group.recipients,
                 next_hop=group.next_hop,
-                data=await self._addressed(envelope, sealed, group.recipients, now),
+                # What is not recorded is known to this process only once it is under way; and each of many would wait for the
+                # one before.
+                data=await self._addressed(envelope, sealed, group.recipients, now, wait=recorded and len(groups) == 1),
                 expires_at=now + self._settings.lifetime,
                 smtputf8=envelope.smtputf8,
                 body=envelope.body,
@@ -281,13 +284,20 @@ class Submission:
         return await self._forwarding.deliver(arriving, message, verdict, forwards, now, content=content)
 
     async def _addressed(
-        self, envelope: Envelope, sealed: seal.Sealed, recipients: Sequence[Address], now: datetime
+        self,
+        envelope: Envelope,
+        sealed: seal.Sealed,
+        recipients: Sequence[Address],
+        now: datetime,
+        *,
+        wait: bool = True,
     ) -> tuple[bytes, ...]:
         sender = envelope.sender
         domain = sender.domain if sender is not None else self._settings.names.hostname
         bind = self._settings.bind_recipients
         return await sign_together(
-            seal.address_to(sealed, sender, recipients, domain=domain, keys=self._doors.keys, now=now, bind=bind)
+            seal.address_to(sealed, sender, recipients, domain=domain, keys=self._doors.keys, now=now, bind=bind),
+            wait=wait,
         )
 
     def _as_our_own(self, envelope: Envelope) -> Envelope:

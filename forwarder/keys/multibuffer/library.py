@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import platform
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -31,15 +33,17 @@ _RUNTIME_PACKAGE, _RUNTIME = "intel-cmplr-lib-rt", ("libintlc.so.5", "libirng.so
 
 _Pointers = ctypes.c_void_p * LANES
 _SIGN = ctypes.CFUNCTYPE(ctypes.c_uint32, *[ctypes.c_void_p] * 7, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_METHOD = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int)
+_SIZE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 _VERIFY = ctypes.CFUNCTYPE(ctypes.c_uint32, *[ctypes.c_void_p] * 3, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 
 class LanesUnusable(Exception):
-    """The library is not there, or cannot be loaded. The text says why."""
+    """The library is not there, or cannot be loaded. The text says why, and what to do."""
 
 
 class LanesUnfit(Exception):
-    """It is there, and this processor has not what it needs."""
+    """Nothing can be done about it: there is no such library for this machine. The text says why."""
 
 
 class LaneKey:
@@ -56,6 +60,8 @@ class LaneKey:
         if numbers.p.bit_length() != half or numbers.q.bit_length() != half:
             raise ValueError("its primes are not of one size")
         secret = (numbers.p, numbers.q, numbers.dmp1, numbers.dmq1, numbers.iqmp)
+        if max(one.bit_length() for one in secret) > half:
+            raise ValueError("its parts are larger than its primes")
         # The library reads where these lie, so they live as long as the key.
         self._numbers = (*[_number(one, half) for one in secret], _number(public.n, self.bits))
         *self.secret, self.modulus = map(ctypes.addressof, self._numbers)
@@ -74,7 +80,9 @@ class Lanes:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._sign = _SIGN(("mbx_rsa_private_crt_mb8", library))
         self._verify = _VERIFY(("mbx_rsa_public_mb8", library))
-        self._places = {bits: _Places(bits // 8) for bits in SIZES}
+        self._places = {bits: _Places(library, bits) for bits in SIZES}
+        #: It made something that does not verify: nobody asks it any more, until the program starts anew.
+        self.failed = False
 
     def sign(self, jobs: Sequence[Job]) -> list[bytes] | None:
         """The signatures of 1 to ``LANES`` jobs whose keys have one size. ``None``: the library failed, or made what does not
@@ -87,7 +95,9 @@ class Lanes:
         places.put(padded)
         columns = zip(*[one.key.secret for one in filled], strict=True)
         moduli = _Pointers(*[one.key.modulus for one in filled])
-        failed = self._sign(places.padded, places.made, *[_Pointers(*column) for column in columns], bits, None, None)
+        secret = [_Pointers(*column) for column in columns]
+        failed = self._sign(places.padded, places.made, *secret, bits, places.method, places.scratch)
+        places.wipe()
         failed = failed or self._verify(places.made, places.back, moduli, bits, None, None)
         if failed or places.read_back() != padded:
             return None
@@ -95,10 +105,13 @@ class Lanes:
 
 
 class _Places:
-    """Where the library reads and writes ``LANES`` numbers of ``octets`` each."""
+    """Where the library reads and writes ``LANES`` numbers of so many bits, and what it works in."""
 
-    def __init__(self, octets: int) -> None:
-        self._octets = octets
+    def __init__(self, library: ctypes.CDLL, bits: int) -> None:
+        octets = self._octets = bits // 8
+        self.method = _METHOD(("mbx_RSA_private_crt_Method", library))(bits)
+        # It aligns what it works in by itself. Its own would be freed with parts of keys in it.
+        self.scratch = ctypes.create_string_buffer(_SIZE(("mbx_RSA_Method_BufSize", library))(self.method))
         self._padded, self._made, self._back = (ctypes.create_string_buffer(octets * LANES) for _ in range(3))
         self.padded, self.made, self.back = map(self._pointers, (self._padded, self._made, self._back))
 
@@ -107,7 +120,11 @@ class _Places:
         return _Pointers(*range(start, start + LANES * self._octets, self._octets))
 
     def put(self, padded: bytes) -> None:
+        ctypes.memset(self._back, 0, LANES * self._octets)
         ctypes.memmove(self._padded, padded, LANES * self._octets)
+
+    def wipe(self) -> None:
+        ctypes.memset(self.scratch, 0, len(self.scratch))
 
     def read_back(self) -> bytes:
         return self._back.raw
@@ -124,16 +141,18 @@ def _number(number: int, bits: int) -> ctypes.Array[ctypes.c_char]:
 @functools.cache
 def load_lanes() -> Lanes:
     """Once for a process and those it forks: what is loaded stays. Raises LanesUnusable, LanesUnfit."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise LanesUnfit(f"there is none for {sys.platform} on {platform.machine()}")
+    files = [*[_file(_RUNTIME_PACKAGE, one) for one in _RUNTIME], _file(_PACKAGE, _NAME)]
     try:
-        for one in _RUNTIME:
-            ctypes.CDLL(str(_file(_RUNTIME_PACKAGE, one)), mode=ctypes.RTLD_GLOBAL)
-        library = ctypes.CDLL(str(_file(_PACKAGE, _NAME)))
+        # The last finds the others by their names, as they are there already.
+        library = [ctypes.CDLL(str(one)) for one in files][-1]
         library.mbx_get_cpu_features.restype = ctypes.c_uint64
         library.mbx_is_crypto_mb_applicable.argtypes = [ctypes.c_uint64]
         fits = library.mbx_is_crypto_mb_applicable(library.mbx_get_cpu_features())
         lanes = Lanes(library)
     except (OSError, AttributeError) as error:
-        raise LanesUnusable(str(error)) from error
+        raise LanesUnusable(f"{_PACKAGE} cannot be loaded; it needs OpenSSL 3 of the system ({error})") from error
     if not fits:
         raise LanesUnfit("this processor has no AVX-512 IFMA")
     return lanes
@@ -143,7 +162,7 @@ def _file(package: str, name: str) -> Path:
     try:
         files = metadata.files(package) or ()
     except metadata.PackageNotFoundError:
-        raise LanesUnusable(f"{package} is not installed") from None
+        raise LanesUnusable(f'{package} is not installed; pip install "mailkey-forwarder[multibuffer]"') from None
     for one in files:
         if one.name == name:
             return Path(str(one.locate()))

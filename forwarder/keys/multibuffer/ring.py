@@ -14,9 +14,6 @@ from forwarder.ports import Journal, Legacy, SigningKey
 
 __all__ = ["MultibufferKeys"]
 
-#: Keys that are known; rotations bring new ones.
-_MAX_KNOWN = 1000
-
 
 class _TogetherKey:
     """``ports.SigningKey``."""
@@ -35,8 +32,8 @@ class _TogetherKey:
 
 
 class MultibufferKeys:
-    """Every key is tried with the library at once, those that a rotation brings when they first sign: 5 ms for the first of its
-    size, 1 for others. Needs a running loop when something is signed."""
+    """A key is tried with the library when it first signs (1 ms, and 5 for the first of its size), one of them at once, so that
+    the journal tells at the start. Needs a running loop when something is signed."""
 
     def __init__(self, keys: Keys, lanes: Lanes, journal: Journal) -> None:
         self._keys = keys
@@ -45,16 +42,18 @@ class MultibufferKeys:
         self._known: dict[Key, SigningKey] = {}
         #: By the size of keys in bits; ``None``: made one by one.
         self._waiting: dict[int, Waiting | None] = {}
-        for slot in keys.slots:
-            for one in slot.keys:
-                self._together(one)
+
+        rsa = (key for slot in keys.slots for key in slot.keys if isinstance(key.private, RSAPrivateKey))
+        if (first := next(rsa, None)) is not None:
+            self._together(first)
 
     def _together(self, key: Key) -> SigningKey:
         known = self._known.get(key)
         if known is None:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            known = self._known[key] = self._behind_queue(key) or key
+            known = self._behind_queue(key) or key
+            # A rotation brings new keys; those that are gone are forgotten with it.
+            still = {one for slot in self._keys.slots for one in slot.keys}
+            self._known = {one: signer for one, signer in self._known.items() if one in still} | {key: known}
         return known
 
     def _behind_queue(self, key: Key) -> SigningKey | None:
@@ -75,7 +74,7 @@ class MultibufferKeys:
     def _queue_for(self, key: Key, lane_key: LaneKey) -> Waiting | None:
         least = find_least(self._lanes, lane_key, key.sign)
         self._journal.event("multibuffer.ready", bits=lane_key.bits, together_from=least)
-        return Waiting(self._lanes, least, self._journal) if least is not None else None
+        return Waiting(self._lanes, lane_key.bits, least, self._journal) if least is not None else None
 
     def mailkey(self, domain: str) -> SigningKey | None:
         """See ``ports.KeyRing``."""

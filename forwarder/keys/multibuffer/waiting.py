@@ -45,12 +45,14 @@ class _Asked:
 
 
 class Waiting:
-    """For keys of one size. ``least``: how many signatures take longer one by one than together."""
+    """For keys of ``bits``. ``least``: how many signatures take longer one by one than together."""
 
-    def __init__(self, lanes: Lanes, least: int, journal: Journal) -> None:
+    def __init__(self, lanes: Lanes, bits: int, least: int, journal: Journal) -> None:
         self._lanes = lanes
+        self._bits = bits
         self._least = least
         self._journal = journal
+        self._told = False
         self._asked: list[_Asked] = []
         self._looking = False
         self._seen = 0
@@ -82,24 +84,30 @@ class Waiting:
 
     def _make(self) -> None:
         asked, self._asked = [one for one in self._asked if not one.made.done()], []
-        if len(asked) >= self._least and self._make_together(asked):
-            return
+        if len(asked) >= self._least and not self._lanes.failed:
+            made = self._make_together(asked)
+            if made is not None:
+                for one, signature in zip(asked, made, strict=True):
+                    one.made.set_result(signature)
+                return
         for one in asked:
             try:
                 one.made.set_result(one.sign(one.data))
             except Exception as fault:  # noqa: BLE001 - whoever asked hears of it, and the others get theirs
                 one.made.set_exception(fault)
+        if self._lanes.failed and not self._told:
+            self._told = True
+            self._journal.event("multibuffer.failed", bits=self._bits)
 
-    def _make_together(self, asked: list[_Asked]) -> bool:
-        made = self._lanes.sign([Job(one.key, pad(one.data, one.key.bits // 8)) for one in asked])
-        if made is None:
-            # A fault of the library's or of the machine's. What it made was seen by nobody, and it is not tried again.
-            self._least = LANES + 1
-            self._journal.event("multibuffer.failed", bits=asked[0].key.bits)
-            return False
-        for one, signature in zip(asked, made, strict=True):
-            one.made.set_result(signature)
-        return True
+    def _make_together(self, asked: list[_Asked]) -> list[bytes] | None:
+        """``None``: a fault of the library's, of the machine's or of ours. Nobody has seen what was made, and it is not asked
+        again."""
+        try:
+            made = self._lanes.sign([Job(one.key, pad(one.data, self._bits // 8)) for one in asked])
+        except Exception:  # noqa: BLE001 - whoever waits here would wait for ever
+            made = None
+        self._lanes.failed = made is None
+        return made
 
 
 def agree(lanes: Lanes, key: LaneKey, sign: Sign) -> bool:
