@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -149,9 +149,10 @@ async def service(
     workers: int = 1,
     log: Path | None = None,
     looks: Path | None = None,
+    under: Sequence[str] = (),
 ) -> AsyncIterator[Process]:
     """The program of this checkout, ready. ``log``: where its events go; ``None``: nobody wants them. ``looks``: where those at
-    its event loop go, as of ``bench.watched``."""
+    its event loop go, as of ``bench.watched``. ``under``: what runs it, and slows it down."""
     with tempfile.TemporaryDirectory(prefix="bench-state-") as folder:
         file, events = Path(folder) / "forwarder.toml", log or Path(folder) / "log"
         file.write_text(
@@ -165,7 +166,7 @@ async def service(
             )
         )
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *(("bench.watched", str(looks)) if looks is not None else ("forwarder",))),
+            *(*under, sys.executable, "-m", *(("bench.watched", str(looks)) if looks is not None else ("forwarder",))),
             *("serve", "--config", str(file)),
             cwd=checkout,
             env=os.environ | {"PYTHONPATH": str(checkout)},
@@ -173,7 +174,7 @@ async def service(
             stderr=events.open("wb"),
         )
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(300 if under else 30):
                 while b'"service.ready"' not in events.read_bytes():
                     await asyncio.sleep(0.1)
             yield process
