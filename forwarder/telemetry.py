@@ -81,7 +81,7 @@ class EventLog:
         self._at_once = at_once
         self._stream = stream
         self._clock = clock
-        self._render = _pretty_line if pretty else _JsonLines().render
+        self._form: _Form = _Pretty() if pretty else _Json()
         self._full = full_addresses
         self._loop = loop
         self._waiting: collections.deque[bytes] = collections.deque()
@@ -98,7 +98,8 @@ class EventLog:
         if len(self._waiting) >= MAX_BACKLOG:
             self.counters.add("log.dropped")
             return
-        said = self._always.copy()
+        said = self._form.begin(self._clock.nanoseconds(), name)
+        said.update(self._always)
         for key, value in fields.items():
             kind = type(value)
             if kind is int or (
@@ -110,7 +111,7 @@ class EventLog:
                 said[key] = str(value) if self._full else _redacted(value)
             elif value is not None:
                 said[key] = clean(value, key, self._full)
-        self._waiting.append(self._render(self._clock.nanoseconds(), name, said))
+        self._waiting.append(self._form.line(said))
         if self._loop is None:
             self.flush()
         elif not self._scheduled:
@@ -176,25 +177,41 @@ def _redacted(address: Address) -> str:
     return f"{address.local[:1]}***@{address.domain}"
 
 
-class _JsonLines:
+class _Form(Protocol):
+    def begin(self, at: int, name: str) -> dict[str, Any]:
+        """What a line has ahead of its fields, by their names. ``at``: Unix time in nanoseconds."""
+
+    def line(self, said: dict[str, Any]) -> bytes:
+        """All of it, written."""
+
+
+class _Json:
     """One object a line. A second is written once: to write a time costs five times as much as all the rest of a line."""
 
     def __init__(self) -> None:
-        self._second = -1
-        self._written = ""
+        self._second = 0
+        self._written = "1970-01-01T00:00:00"
 
-    def render(self, at: int, name: str, fields: dict[str, Any]) -> bytes:
-        second = at // _SECOND
-        if second != self._second:
-            self._second = second
-            self._written = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
-        time = self._written + _MILLISECONDS[at % _SECOND // _MILLISECOND]
-        return _encoder.encode({"time": time, "event": name, **fields}) + b"\n"
+    def begin(self, at: int, name: str) -> dict[str, Any]:
+        since = at - self._second
+        if not 0 <= since < _SECOND:
+            since = at % _SECOND
+            self._second = at - since
+            self._written = f"{datetime.fromtimestamp(self._second // _SECOND, UTC):%Y-%m-%dT%H:%M:%S}"
+        return {"time": self._written + _MILLISECONDS[since // _MILLISECOND], "event": name}
+
+    def line(self, said: dict[str, Any]) -> bytes:
+        return _encoder.encode(said) + b"\n"
 
 
-def _pretty_line(at: int, name: str, fields: dict[str, Any]) -> bytes:
-    parts = " ".join(f"{key}={_shown(value)}" for key, value in fields.items())
-    return f"{datetime.fromtimestamp(at // _SECOND, UTC):%H:%M:%S} {name:<20} {parts}\n".encode()
+class _Pretty:
+    def begin(self, at: int, name: str) -> dict[str, Any]:
+        return {"time": f"{datetime.fromtimestamp(at // _SECOND, UTC):%H:%M:%S}", "event": name}
+
+    def line(self, said: dict[str, Any]) -> bytes:
+        time, name, *fields = said.items()
+        parts = " ".join(f"{key}={_shown(value)}" for key, value in fields)
+        return f"{time[1]} {name[1]:<20} {parts}\n".encode()
 
 
 def _shown(value: Any) -> str:

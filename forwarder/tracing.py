@@ -51,7 +51,7 @@ class Tracing:
     def event(self, name: str, /, **fields: Any) -> None:
         """See ``ports.Journal``."""
         self._journal.event(name, **fields)
-        id_ = fields.get("id")
+        id_ = fields.pop("id", None)
         if not isinstance(id_, str) or name in _LEFT_OUT or self._closed:
             return
         traced = self._waiting.get(id_)
@@ -64,7 +64,6 @@ class Tracing:
         if len(traced.events) >= MAX_EVENTS:
             traced.dropped += 1
             return
-        del fields["id"]
         traced.events.append(TraceEvent(self._clock.nanoseconds() / _SECOND, name, fields))
         if self._task is None:
             self._task = asyncio.ensure_future(self._hand_over())
