@@ -16,6 +16,7 @@ LAYERS = {
     "model": 0,
     "failpoints": 0,
     "octets": 0,
+    "kept": 0,
     "slices": 0,
     "values": 0,
     "rounds": 0,

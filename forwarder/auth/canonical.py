@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from hashlib import sha256
 from typing import Literal
 
+from forwarder.kept import Kept
 from forwarder.model import Message
 from forwarder.octets import find
 
@@ -40,16 +40,8 @@ _KEPT_FIELDS = 1024
 # --- fields -----------------------------------------------------------------------------------------------------------
 
 
-def relaxed_field(raw: bytes) -> bytes:
-    """RFC 6376 section 3.4.2: one whole field, its name and CRLF included.
-
-    The fields of a message are asked for by every check and every signature, so short ones are remembered.
-    """
-    return _kept_relaxed_field(raw) if len(raw) <= _KEPT_FIELD else relax_field(raw)
-
-
 def relax_field(raw: bytes) -> bytes:
-    """The same for a field that nobody asks for again, as a signature without its ``b=``."""
+    """RFC 6376 section 3.4.2: one whole field, its name and CRLF included."""
     name, _, value = raw.partition(b":")
     value = value.replace(_CRLF, b"")
     if _CR in value or _LF in value or _VT in value or _FF in value:
@@ -59,7 +51,9 @@ def relax_field(raw: bytes) -> bytes:
     return b"%b:%b\r\n" % (name.rstrip(b" \t").lower(), value)
 
 
-_kept_relaxed_field = lru_cache(maxsize=_KEPT_FIELDS)(relax_field)
+_relaxed = Kept(relax_field, most=_KEPT_FIELDS, longest=_KEPT_FIELD)
+#: The same for the fields of a message, each of which every check and every signature asks for.
+relaxed_field = _relaxed.__getitem__
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
 
 import idna
+
+from forwarder.kept import Kept
 
 __all__ = ["MAX_NAME", "dns_name", "parent"]
 
@@ -21,19 +22,15 @@ MAX_NAME = 253
 _NAME = re.compile(r"[^.\x00-\x1f\x7f]{1,63}(?:\.[^.\x00-\x1f\x7f]{1,63})*\Z")
 
 
-def dns_name(text: str) -> str | None:
-    """The name in lower-case A-labels without the final dot; ``None``: this is no DNS name, or it is the root."""
-    # A text that long is none whatever its labels become; the bound keeps normalization and the cache's keys small.
-    return _dns_name(text) if len(text) <= 2 * MAX_NAME else None
-
-
 def parent(name: str) -> str:
     """The name without its first label; ``""`` above a top-level domain."""
     return name.partition(".")[2]
 
 
-@lru_cache(maxsize=16384)
 def _dns_name(text: str) -> str | None:
+    # A text that long is none whatever its labels become; the bound keeps normalization small.
+    if len(text) > 2 * MAX_NAME:
+        return None
     name = text.removesuffix(".")
     if not name.isascii():
         labels = [_a_label(label) for label in name.split(".")]
@@ -42,6 +39,10 @@ def _dns_name(text: str) -> str | None:
         name = ".".join(label for label in labels if label is not None)
     name = name.lower()
     return name if len(name) <= MAX_NAME and _NAME.match(name) else None
+
+
+#: The name in lower-case A-labels without the final dot; ``None``: this is no DNS name, or it is the root.
+dns_name = Kept(_dns_name, most=16384, longest=2 * MAX_NAME).__getitem__
 
 
 def _a_label(label: str) -> str | None:

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
 
+from forwarder.kept import Kept
 from forwarder.mail.address import AddressError, ascii_domain
 from forwarder.model import (
     Address,
@@ -243,15 +244,12 @@ def _result(one: MethodResult) -> str:
     return folded + line
 
 
-def _pvalue(text: str) -> str:
-    return _kept_pvalue(text) if len(text) <= _KEPT_VALUE else _write_pvalue(text)
-
-
 def _write_pvalue(text: str) -> str:
     return text if _MAILBOX.fullmatch(text) else _value(text)
 
 
-_kept_pvalue = lru_cache(maxsize=4096)(_write_pvalue)
+_kept_pvalues = Kept(_write_pvalue, most=4096, longest=_KEPT_VALUE)
+_pvalue = _kept_pvalues.__getitem__
 
 
 def _value(text: str) -> str:

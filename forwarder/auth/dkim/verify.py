@@ -11,7 +11,6 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Collection
 from datetime import datetime
-from functools import lru_cache
 
 from forwarder.auth.canonical import body_hash, body_size
 from forwarder.auth.dkim.signature import Signature, parse_signature
@@ -19,6 +18,7 @@ from forwarder.auth.keyrecord import KeyLookups, KeyRecord, NoKey, key_lookups
 from forwarder.auth.publickey import verify_digest
 from forwarder.auth.signed import FieldIndex, header_digest, index_fields, unsigned_field
 from forwarder.auth.tags import TagError, parse_domain, parse_tags
+from forwarder.kept import Kept
 from forwarder.model import DkimCheck, Field, Message, Result
 from forwarder.ports import Resolver
 
@@ -67,11 +67,6 @@ async def verify_dkim(
     return tuple(checks)
 
 
-def parse_dkim_signature(raw: bytes) -> Signature | DkimCheck:
-    """RFC 6376 section 6.1.1; a DkimCheck says why a field claims nothing that could be checked."""
-    return _kept_parse(raw) if len(raw) <= _KEPT_FIELD else _parse(raw)
-
-
 def _parse(raw: bytes) -> Signature | DkimCheck:
     domain = None
     try:
@@ -88,7 +83,8 @@ def _parse(raw: bytes) -> Signature | DkimCheck:
     return signature
 
 
-_kept_parse = lru_cache(maxsize=_KEPT_FIELDS)(_parse)
+#: RFC 6376 section 6.1.1; a DkimCheck says why a field claims nothing that could be checked.
+parse_dkim_signature = Kept(_parse, most=_KEPT_FIELDS, longest=_KEPT_FIELD).__getitem__
 
 
 def _readable_domain(tags: dict[bytes, bytes]) -> str | None:
