@@ -12,21 +12,24 @@ Only a server that is silent, instead of closed, holds up a trip, now and then.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
 from forwarder.ports import Clock, Journal, StoreAway, Traced, TraceEvent, Traces
 
-__all__ = ["Tracing"]
+__all__ = ["TRIPS", "Tracing"]
 
-#: Seconds between two trips, and that a life waits at least: nearly every one leaves whole, and within twice of that.
+#: Seconds that a life waits at least: nearly every one leaves whole, and within twice of that.
 PAUSE = 0.5
+#: Trips in that time. While the store keeps a hundred lives it does nothing else for 5 ms, and a message that comes then waits.
+TRIPS = 5
 #: Messages that wait for the store. A bit over a second at the highest rate of one process.
 MAX_WAITING = 4000
 #: Events of one of them that do: what a list of ten thousand makes when it is queued.
 MAX_EVENTS = 500
-#: Messages of one trip.
+#: Messages of all trips in that time.
 BATCH = 500
 #: In nanoseconds.
 _SECOND = 1_000_000_000
@@ -35,13 +38,16 @@ _LEFT_OUT = frozenset({"message.sealed", "queue.away", "ledger.away", "fault"})
 
 
 class Tracing:
-    """``ports.Journal``. Belongs to one event loop; ``close`` when there is nothing more to come."""
+    """``ports.Journal``. Belongs to one event loop; ``close`` when there is nothing more to come. ``trips``: in ``PAUSE``."""
 
-    def __init__(self, journal: Journal, traces: Traces, clock: Clock) -> None:
+    def __init__(self, journal: Journal, traces: Traces, clock: Clock, trips: int = 1) -> None:
         self._journal = journal
         self._traces = traces
         self._clock = clock
+        self._trips = trips
         self._waiting: dict[str, Traced] = {}
+        #: How many came to wait so far.
+        self._came = 0
         #: What some servers have taken and others have not.
         self._left: dict[str, Traced] = {}
         self._task: asyncio.Task[None] | None = None
@@ -61,6 +67,7 @@ class Tracing:
                 self._make_room(1)
                 traced = Traced(id_)
             self._waiting[id_] = traced
+            self._came += 1
         if len(traced.events) >= MAX_EVENTS:
             traced.dropped += 1
             return
@@ -79,11 +86,15 @@ class Tracing:
         self._journal.event("trace.dropped", message=one.id, events=len(one.events), **unfound)
 
     async def _hand_over(self) -> None:
+        came: deque[int] = deque()
         while (self._waiting or self._left) and not self._closed:
-            begun = len(self._waiting)
-            await asyncio.sleep(PAUSE)
+            came.append(self._came)
+            await asyncio.sleep(PAUSE / self._trips)
+            if len(came) < self._trips:
+                continue
+            gone = self._came - len(self._waiting)
             self._on_the_way = True
-            await self._give(begun)
+            await self._give(max(0, came.popleft() - gone))
             self._on_the_way = False
         self._task = None
 
@@ -93,8 +104,9 @@ class Tracing:
 
     async def _give(self, count: int, *, last: bool = False) -> None:
         """The oldest so many of them, and what is left of earlier ones as far as there is room. ``last``: as of ``Traces``."""
-        new = _take(self._waiting, min(count, BATCH))
-        old = _take(self._left, BATCH - len(new))
+        most = BATCH // self._trips
+        new = _take(self._waiting, min(count, most))
+        old = _take(self._left, most - len(new))
         if not (new or old):
             return
         try:

@@ -69,6 +69,24 @@ async def test_a_life_that_has_just_begun_waits_for_its_end_and_leaves_whole(mon
     assert kept.groups == [("m1", 1), ("m2", 2)]
 
 
+async def test_a_few_lives_leave_at_a_time_each_as_old_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "PAUSE", 0)
+    kept = Kept()
+    it = Tracing(MemoryJournal(), kept, FixedClock(), trips=3)
+
+    # A round of the loop is a trip.
+    for number in range(6):
+        it.event("message.received", id=f"m{number}")
+        it.event("message.received", id=f"n{number}")
+        await asyncio.sleep(0)
+        it.event("message.answered", id=f"m{number}")
+        it.event("message.answered", id=f"n{number}")
+
+    assert kept.groups == [(f"{letter}{number}", 2) for number in range(3) for letter in "mn"]
+    await it.close()
+    assert len(kept.lives) == 12
+
+
 async def test_what_waits_is_kept_when_the_store_is_back_in_its_order() -> None:
     kept = Kept(away=True)
     it = Tracing(MemoryJournal(), kept, FixedClock())

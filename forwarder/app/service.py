@@ -41,7 +41,7 @@ from forwarder.relay.tls import forget_roots
 from forwarder.spans import Exporter, ExportSettings, SpanJournal
 from forwarder.store.standings import RedisStandings
 from forwarder.tlsrpt import TlsTally
-from forwarder.tracing import Tracing
+from forwarder.tracing import TRIPS, Tracing
 
 __all__ = ["DRAIN", "App", "Inherited"]
 
@@ -191,7 +191,10 @@ class App:
         if self._measuring is not None:
             self._measuring.start(self._store)
         if settings.trace.keep:
-            self.tracing = Tracing(self._journal, self._store.traces(settings), self.clock)
+            traces = self._store.traces(settings)
+            # Where each trip goes to many servers, and takes from each a little, fewer of them cost less.
+            trips = 1 if traces.is_spread else TRIPS
+            self.tracing = Tracing(self._journal, traces, self.clock, trips)
             self._journal = self.tracing
         self._ground = Ground(
             store=self._store,
