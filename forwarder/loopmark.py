@@ -8,18 +8,14 @@ It is looked for in the whole header, under whatever name a host on the way has 
 
 from __future__ import annotations
 
-import base64
-import hmac
 from collections.abc import Sequence
-from hashlib import sha256
 
+from forwarder.macs import mac_text
 from forwarder.mail.received import MARK_SIGN
 from forwarder.model import Address, Message
 
 __all__ = ["bears_mark", "make_mark"]
 
-#: Octets of the MAC: 80 bits, 16 characters without padding.
-_MAC = 10
 _SIGN = MARK_SIGN.encode()
 #: What names a message, the first of these that there is: Message-ID alone, as hosts on the way mend dates.
 _NAMES = ((b"message-id",), (b"date", b"from"))
@@ -29,7 +25,7 @@ def make_mark(secret: bytes, alias: Address, message: Message) -> str:
     """16 characters of an atom."""
     parts = (b"loop mark", f"{alias.local.lower()}@{alias.domain}".encode("utf-8", "surrogatepass"), _name(message))
     packed = b"".join(len(one).to_bytes(4, "big") + one for one in parts)
-    return base64.b32encode(hmac.digest(secret, packed, sha256)[:_MAC]).decode("ascii")
+    return mac_text(secret, packed)
 
 
 def bears_mark(message: Message, alias: Address, secrets: Sequence[bytes]) -> bool:

@@ -23,7 +23,6 @@ Secrets and the day are arguments: this file knows no clock and no randomness.
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
 import hmac
@@ -32,6 +31,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from enum import Enum
 
+from forwarder.macs import mac_text
 from forwarder.model import Address
 from forwarder.values import value
 
@@ -257,13 +257,12 @@ def _srs1(host: str, rest: str, domain: str, secret: bytes, day: str) -> str:
 
 def _token(sender: Address, domain: str, secret: bytes, purpose: str) -> str:
     """80 bits that stand for a sender: the same for the same sender, so that a thousand messages keep one entry."""
-    digest = hmac.digest(secret, _packed(("token", purpose, domain, sender.local, sender.domain)), hashlib.sha256)
-    return base64.b32encode(digest[:10]).decode()
+    return mac_text(secret, _packed(("token", purpose, domain, sender.local, sender.domain)))
 
 
 def _mac(fields: tuple[str, ...], day: str, secret: bytes) -> str:
     lowered = tuple(one.lower() for one in (*fields, _key_id(secret), day))
-    return base64.b32encode(hmac.digest(secret, _packed(lowered), hashlib.sha256)[:10])[:_MAC_LENGTH].decode()
+    return mac_text(secret, _packed(lowered))[:_MAC_LENGTH]
 
 
 def _packed(fields: Sequence[str]) -> bytes:

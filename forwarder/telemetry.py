@@ -101,16 +101,11 @@ class EventLog:
         said = self._form.begin(self._clock.nanoseconds(), name)
         said.update(self._always)
         for key, value in fields.items():
-            kind = type(value)
-            if kind is int or (
-                isinstance(value, str) and len(value) <= MAX_FIELD and "@" not in value and value.isprintable()
-            ):
+            if isinstance(value, str) and "@" not in value and len(value) <= MAX_FIELD and value.isprintable():
                 # Most are such, and a message tells of forty.
                 said[key] = value
-            elif kind is Address:
-                said[key] = str(value) if self._full else _redacted(value)
             elif value is not None:
-                said[key] = clean(value, key, self._full)
+                said[key] = value if type(value) is int else clean(value, key, self._full)
         self._waiting.append(self._form.line(said))
         if self._loop is None:
             self.flush()

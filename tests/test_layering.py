@@ -17,6 +17,7 @@ LAYERS = {
     "failpoints": 0,
     "octets": 0,
     "kept": 0,
+    "macs": 0,
     "slices": 0,
     "values": 0,
     "rounds": 0,

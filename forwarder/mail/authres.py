@@ -258,12 +258,14 @@ def _value(text: str) -> str:
     return '"' + _QUOTABLE.sub(r"\\\g<0>", _printable(text)) + '"'
 
 
-def _comment(text: str) -> str:
+def _write_comment(text: str) -> str:
     return _COMMENTABLE.sub(r"\\\g<0>", _printable(text[:_MAX_REASON]))
 
 
 _QUOTABLE = re.compile(r'["\\]')
 _COMMENTABLE = re.compile(r"[()\\]")
+#: Most reasons are said of many messages.
+_comment = Kept(_write_comment, most=1024, longest=_KEPT_VALUE).__getitem__
 _UNPRINTABLE = re.compile(r"[^ -~]")
 
 
