@@ -144,7 +144,7 @@ class DnsCallers:
             return HeloCheck(HeloFact.UNKNOWN, Result.TEMPERROR, "no answer in time")
         weight = weights.get(check.fact, 0.0)
         if weight:
-            self._journal.event("caller.helo", ip=str(peer.ip), helo=peer.helo, fact=str(check.fact), score=weight)
+            self._journal.event("caller.helo", ip=peer.ip_text, helo=peer.helo, fact=str(check.fact), score=weight)
         return replace(check, weight=weight)
 
 

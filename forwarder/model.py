@@ -45,13 +45,17 @@ class Tls:
 @value
 class Peer:
     """The client at the other end. ``helo`` is what it called itself: syntactically checked, never believed. ``named``: it was
-    one; else this is the client's address."""
+    one; else this is the client's address. ``ip_text`` is ``str(ip)``, which each of its messages wants three times."""
 
     ip: IPv4Address | IPv6Address
     helo: str
     esmtp: bool = True
     tls: Tls | None = None
     named: bool = True
+    ip_text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ip_text", str(self.ip))
 
 
 @value

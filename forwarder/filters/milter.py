@@ -114,7 +114,7 @@ class Milter:
     def _macros(self, told: Told, name: str) -> Iterator[tuple[str, Iterator[tuple[str, str]]]]:
         """Those that filters read, in braces where their names have more than one letter."""
         envelope, peer = told.envelope, told.envelope.peer
-        ip = f"IPv6:{peer.ip}" if peer.ip.version == 6 else str(peer.ip)
+        ip = f"IPv6:{peer.ip}" if peer.ip.version == 6 else peer.ip_text
         shown = name if name.startswith("[") else f"{name} [{ip}]"
         yield "connect", iter((("j", self._hostname), ("{daemon_name}", "mailkey-forwarder"), ("_", shown)))
         if peer.tls is not None:

@@ -115,7 +115,7 @@ class Rspamd:
 
     def _headers(self, told: Told) -> Iterator[tuple[str, str]]:
         envelope, peer = told.envelope, told.envelope.peer
-        yield "IP", str(peer.ip)
+        yield "IP", peer.ip_text
         yield "Helo", _plain(peer.helo)
         yield "From", _plain(str(envelope.sender or ""))
         for one in told.recipients:

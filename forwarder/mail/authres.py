@@ -122,7 +122,7 @@ def _caller(envelope: Envelope) -> list[MethodResult]:
         return []
     results = []
     if caller.iprev is not None:
-        ip = str(envelope.peer.ip)
+        ip = envelope.peer.ip_text
         name = (("policy.name", caller.iprev.name),) if caller.iprev.name else ()
         results.append(MethodResult("iprev", caller.iprev.result, (("policy.iprev", ip), *name), caller.iprev.reason))
     if caller.helo is not None:
@@ -176,7 +176,7 @@ def _arc(check: ArcCheck, envelope: Envelope) -> MethodResult:
     if not check.sets:
         return MethodResult("arc", check.result, (), check.reason)
     # RFC 8617 section 10.2
-    properties = [("smtp.remote-ip", str(envelope.peer.ip).partition("%")[0])]
+    properties = [("smtp.remote-ip", envelope.peer.ip_text.partition("%")[0])]
     if check.oldest_pass is not None:
         properties.insert(0, ("header.oldest-pass", str(check.oldest_pass)))
     return MethodResult("arc", check.result, tuple(properties), check.reason)

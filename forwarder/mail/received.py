@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 
 from forwarder.mail.address import wire
 from forwarder.mail.date import render_date
@@ -37,7 +37,7 @@ def build_received(
     where it stands are nobody's business. ``mark`` is an atom that goes into a comment (``forwarder.loopmark``).
     """
     peer = envelope.peer
-    from_ = "" if hide_client else f" from {_checked(_HELO, peer.helo)} ({_literal(peer.ip)})\r\n\t"
+    from_ = "" if hide_client else f" from {_checked(_HELO, peer.helo)} ({_literal(peer)})\r\n\t"
     return (
         f"Received:{from_ or ' '}"
         f"by {by} with {_protocol(envelope)} id {_checked(_ATOM, envelope.id)}{_tls(peer)}"
@@ -50,9 +50,9 @@ def _checked(pattern: re.Pattern[str], text: str) -> str:
     return text if pattern.fullmatch(text) else "unknown"
 
 
-def _literal(ip: IPv4Address | IPv6Address) -> str:
+def _literal(peer: Peer) -> str:
     # RFC 5321 section 4.1.3; a zone id (fe80::1%eth0) names an interface of ours and is nobody's business.
-    return f"[IPv6:{str(ip).partition('%')[0]}]" if isinstance(ip, IPv6Address) else f"[{ip}]"
+    return f"[IPv6:{peer.ip_text.partition('%')[0]}]" if isinstance(peer.ip, IPv6Address) else f"[{peer.ip_text}]"
 
 
 def _protocol(envelope: Envelope) -> str:

@@ -338,7 +338,7 @@ class Forwarding:
         message_id = message_id_of(message)
         asked = envelope.recipient(forward.alias)
         wish, orcpt = (asked.notify, asked.orcpt) if asked is not None else (None, None)
-        client, verified = str(envelope.peer.ip), verdict.sender_verified_by is not None
+        client, verified = envelope.peer.ip_text, verdict.sender_verified_by is not None
         return tuple(
             [
                 Forwarded(

@@ -93,7 +93,7 @@ class Pipeline:
         tell(
             "message.received",
             id=envelope.id,
-            ip=str(envelope.peer.ip),
+            ip=envelope.peer.ip_text,
             helo=envelope.peer.helo,
             sender=envelope.sender or "<>",
             recipients=len(envelope.recipients),

@@ -100,7 +100,7 @@ class Submission:
         tell(
             "message.submitted",
             id=envelope.id,
-            ip=str(envelope.peer.ip),
+            ip=envelope.peer.ip_text,
             client=envelope.identity.name,
             sender=envelope.sender or "<>",
             recipients=len(envelope.recipients),

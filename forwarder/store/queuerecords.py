@@ -224,7 +224,7 @@ def _open_waiting(found: _Held, envelope: Envelope, destinations: Sequence[Addre
     # Nearly all of it is the same for each recipient, and there are many: each thing is made once.
     addresses: dict[_Path, Address] = {}
     asked: dict[Address, Recipient | None] = {}
-    client, verified, waiting = str(envelope.peer.ip), found.report_to is not None, []
+    client, verified, waiting = envelope.peer.ip_text, found.report_to is not None, []
 
     def known(path: _Path) -> Address:
         address = addresses.get(path)
@@ -261,7 +261,7 @@ def _envelope(envelope: Envelope) -> _Envelope:
     return _Envelope(
         envelope.id,
         _Peer(
-            str(peer.ip), peer.helo, peer.esmtp, (peer.tls.version, peer.tls.cipher) if peer.tls is not None else None
+            peer.ip_text, peer.helo, peer.esmtp, (peer.tls.version, peer.tls.cipher) if peer.tls is not None else None
         ),
         _path(envelope.sender),
         [_Recipient(_pack(one.address), one.notify, one.orcpt) for one in envelope.recipients],
