@@ -255,13 +255,15 @@ def _write_tags(line: bytes, tags: Iterable[Tag]) -> bytes:
     lines: list[bytes] = []
     for one in tags:
         piece = b" %b=%b;" % one
-        if len(line) + len(piece) <= _LINE and _CRLF not in piece:
+        # For "in" Python 3.11 makes an exception and drops it, each time.
+        is_folded = piece.find(_CRLF) >= 0
+        if len(line) + len(piece) <= _LINE and not is_folded:
             line += piece
             continue
         if line:
             lines.append(line)
         line = piece
-        if _CRLF in piece:
+        if is_folded:
             lines.append(line)
             line = b""
     if line:
