@@ -24,6 +24,7 @@ from forwarder.auth.signed import Signing, sign_together
 from forwarder.config import Settings
 from forwarder.keys import Key, Keys
 from forwarder.keys.multibuffer import Lanes, LanesUnfit, LanesUnusable, MultibufferKeys, library, load_lanes
+from forwarder.keys.multibuffer import waiting as module
 from forwarder.keys.multibuffer.library import LANES, SIZES, Job, LaneKey
 from forwarder.keys.multibuffer.waiting import Waiting, agree, find_least, pad
 from forwarder.mail.header import parse_message
@@ -93,7 +94,7 @@ async def test_eight_that_are_asked_for_in_one_round_are_made_at_once() -> None:
     assert lanes.batches == [8, 8, 4]
 
 
-async def test_who_comes_within_three_rounds_of_the_loop_is_waited_for() -> None:
+async def test_who_comes_while_something_goes_on_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     lanes, key = SlowLanes(), lane_key()
     waiting = Waiting(lanes, 2048, 2, MemoryJournal())
 
@@ -102,10 +103,16 @@ async def test_who_comes_within_three_rounds_of_the_loop_is_waited_for() -> None
             await asyncio.sleep(0)
         return await ask(waiting, key, b"x")
 
+    # No round is an empty one: whoever comes within twelve rounds of the one before is waited for.
+    monkeypatch.setattr(module, "EMPTY", 0.0)
+    await asyncio.gather(later(0), later(10), later(20))
+    await asyncio.gather(later(0), later(15))
+    # Each is: three of them.
+    monkeypatch.setattr(module, "EMPTY", 1000.0)
     await asyncio.gather(later(0), later(2), later(4))
-    await asyncio.gather(later(0), later(9))
+    await asyncio.gather(later(0), later(6))
 
-    assert lanes.batches == [3]
+    assert lanes.batches == [3, 3]
 
 
 async def test_one_alone_is_made_alone_and_soon() -> None:
@@ -118,7 +125,7 @@ async def test_one_alone_is_made_alone_and_soon() -> None:
 
     assert task.result() == plainly(KEYS[key], b"x")
     assert lanes.batches == []
-    assert rounds < 10
+    assert rounds < 20
 
 
 async def test_who_goes_away_holds_up_nobody() -> None:
