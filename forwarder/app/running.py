@@ -42,7 +42,7 @@ def open_all_files() -> None:
 
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:
-    """On uvloop where it is installed: a quarter of the cost per received message, a tenth of the memory per TLS session."""
+    """On uvloop where it is installed: a tenth of the memory per TLS session. A message costs the same (docs/performance.md)."""
     gc.set_threshold(_NEW_OBJECTS, _RUNS, _NEVER)
     try:
         import uvloop  # noqa: PLC0415 - where it is installed
