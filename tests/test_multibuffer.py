@@ -240,6 +240,16 @@ def test_a_key_whose_parts_are_not_its_own_signs_by_itself() -> None:
     ]
 
 
+def test_a_library_that_failed_is_not_asked_again_after_a_reload() -> None:
+    lanes, journal = SlowLanes(), MemoryJournal()
+    lanes.failed = True
+    keys = ring(Key("fwd.test", "s", rsa_key()))
+
+    assert list(MultibufferKeys(keys, lanes, journal).dkim("fwd.test")) == keys.dkim("fwd.test")
+    assert lanes.batches == []
+    assert not journal.events
+
+
 def test_a_key_is_tried_once_until_it_is_gone() -> None:
     old, new = (Key("fwd.test", name, rsa_key(2048, 0, 3)) for name in ("old", "new"))
     keys, journal = ring(old), MemoryJournal()

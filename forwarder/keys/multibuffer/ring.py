@@ -57,7 +57,7 @@ class MultibufferKeys:
         return known
 
     def _behind_queue(self, key: Key) -> SigningKey | None:
-        if not isinstance(key.private, RSAPrivateKey):
+        if self._lanes.failed or not isinstance(key.private, RSAPrivateKey):
             return None
         try:
             lane_key = LaneKey(key.private)
