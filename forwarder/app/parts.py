@@ -19,7 +19,7 @@ from forwarder.bounce import Kind, Letter, Letters, Matching, Routing, Target, W
 from forwarder.bounce.letter import MAX_TEMPLATE, parse_letter
 from forwarder.callers import DnsCallers
 from forwarder.config import Settings
-from forwarder.config.settings import Routes, SomeRoutes
+from forwarder.config.sections.bounces import Routes, SomeRoutes
 from forwarder.credentials import Credentials, CredentialsError
 from forwarder.directory import StaticDirectory
 from forwarder.dispatch import Hold

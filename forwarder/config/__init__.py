@@ -3,7 +3,8 @@
 locate        on which line a setting stands
 environment   FORWARDER_RELAY__PORT=2526
 values        what one value may be
-settings      every setting there is
+sections      every setting there is, section by section
+settings      all of them under their names
 checks        what only shows when settings are seen together, or on the disk
 mistakes      what the operator reads
 reading       the steps in order: ``load``
