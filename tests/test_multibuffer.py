@@ -43,6 +43,7 @@ class SlowLanes(Lanes):
 
     def __init__(self, fault: Callable[[], None] | None = None) -> None:
         self.failed = False
+        self.sizes: dict[int, int] = {}
         self.batches: list[int] = []
         self._fault = fault
 
@@ -92,6 +93,7 @@ async def test_eight_that_are_asked_for_in_one_round_are_made_at_once() -> None:
 
     assert made == [plainly(KEYS[key], data) for key, data in asked]
     assert lanes.batches == [8, 8, 4]
+    assert lanes.sizes == {8: 2, 4: 1}
 
 
 async def test_who_comes_while_something_goes_on_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +127,7 @@ async def test_one_alone_is_made_alone_and_soon() -> None:
 
     assert task.result() == plainly(KEYS[key], b"x")
     assert lanes.batches == []
+    assert lanes.sizes == {1: 1}
     assert rounds < 20
 
 
@@ -140,6 +143,7 @@ async def test_who_goes_away_holds_up_nobody() -> None:
     assert await asyncio.gather(*staying) == [plainly(KEYS[key], b"staying")] * 2
     assert all(one.cancelled() for one in gone)
     assert lanes.batches == []
+    assert lanes.sizes == {2: 1}
 
 
 @pytest.mark.parametrize("fault", [nothing, no_memory])

@@ -24,6 +24,7 @@ from forwarder.app.sockets import Key, Listening, Sockets, name_of
 from forwarder.app.state import Store
 from forwarder.auth.keyrecord import parse_key_record
 from forwarder.config import Settings
+from forwarder.keys.multibuffer import Lanes
 from forwarder.metrics import CountedKeys, CountingJournal, NumberFiles, Numbers, clear
 from forwarder.metrics.providers import Providers
 from forwarder.metrics.tally import Ticks
@@ -207,6 +208,11 @@ class Measuring:
         numbers.pool.set("busy", to=sum(one.busy for one in pools.values()))
         reused = self._growing["reused"].take({one: part.reused for one, part in pools.items()})
         numbers.pool_used.values["reused",] = reused
+        for one in look.generations:
+            # One for the process, whichever generation names it.
+            if isinstance(one.material.lanes, Lanes):
+                for size, count in one.material.lanes.sizes.items():
+                    numbers.batches.values[str(size),] = count
         numbers.pool_used.values["opened",] = numbers.connections.values.get(("opened",), 0)
 
     # --- who asks

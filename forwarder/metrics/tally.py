@@ -134,6 +134,7 @@ class Numbers:
         self.sent_tls = Counter("forwarder_sent_tls", "Recipients sent, by the TLS they went over.", ("version",))
         self.connections = Counter("forwarder_relay_connections", "Connections to next hops.", ("result",))
         self.signatures = Counter("forwarder_signatures", "Signatures made.", ("kind", "algorithm"))
+        self.batches = Counter("forwarder_signature_batches", "RSA signatures made at once, by how many.", ("size",))
         self.limits = Counter("forwarder_limits_over", "Clients that came upon a limit.", ("limit",))
         self.rates = Counter("forwarder_rates_over", "Messages over a rate.", ("kind",))
         self.spans_dropped = Counter("forwarder_spans_dropped", "Spans that no collector has.")

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from forwarder.app import App, StartError
 from forwarder.config import load
+from forwarder.keys.multibuffer import LanesUnfit, LanesUnusable, load_lanes
 from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.fakes import MemoryJournal
 from tests.peers.smtp_sink import DEFAULT, Drip, SmtpSink
@@ -113,6 +114,22 @@ async def test_the_numbers_are_those_of_the_mail(tmp_path: Path) -> None:
         page = (await get(it))[1]
         assert "@" not in page
         assert not [one for one in ("sender.test", "sink.test", "other.test", "fwd.test", "127.0.0") if one in page]
+
+
+async def test_how_many_signatures_were_made_at_once_is_counted(tmp_path: Path) -> None:
+    try:
+        already = dict(load_lanes().sizes)
+    except (LanesUnfit, LanesUnusable) as error:
+        pytest.skip(str(error))
+    async with lab(tmp_path, zone=ZONE, aliases=ALIASES, extra=METRICS, top="keys.multibuffer = true") as it:
+        if it.events("multibuffer.ready")[0]["together_from"] is None:
+            pytest.skip("OpenSSL is as fast here")
+        await asyncio.gather(*(it.send(another(it, number)) for number in range(6)))
+
+        found = await numbers(it)
+        batches = {size: found.get(f'forwarder_signature_batches_total{{size="{size}"}}', 0) for size in range(1, 9)}
+        # Of each message DKIM's and two of ARC. The library is one for the process, whatever ran in it before.
+        assert sum(size * (count - already.get(size, 0)) for size, count in batches.items()) == 18
 
 
 async def test_who_sends_is_ready_who_stops_or_has_no_store_is_not(tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ class Lanes:
         self._places = {bits: _Places(library, bits) for bits in SIZES}
         #: It made something that does not verify: nobody asks it any more, until the program starts anew.
         self.failed = False
+        #: How often so many RSA signatures were there to be made at once.
+        self.sizes: dict[int, int] = {}
 
     def sign(self, jobs: Sequence[Job]) -> list[bytes] | None:
         """The signatures of 1 to ``LANES`` jobs whose keys have one size. ``None``: the library failed, or made what does not

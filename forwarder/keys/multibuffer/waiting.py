@@ -92,6 +92,8 @@ class Waiting:
 
     def _make(self) -> None:
         asked, self._asked = [one for one in self._asked if not one.made.done()], []
+        if asked:
+            self._lanes.sizes[len(asked)] = self._lanes.sizes.get(len(asked), 0) + 1
         if len(asked) >= self._least and not self._lanes.failed:
             made = self._make_together(asked)
             if made is not None:
