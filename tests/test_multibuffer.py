@@ -341,7 +341,7 @@ async def test_signatures_of_many_messages_hold(lanes: Lanes) -> None:
 
 
 async def test_a_service_signs_with_it(lanes: Lanes, tmp_path: Path) -> None:
-    async with lab(tmp_path, top="keys.multibuffer = true") as it:
+    async with lab(tmp_path, top='keys.multibuffer = "always"') as it:
         messages = [MESSAGE.replace(b"<one@", b"<%d@" % number) for number in range(16)]
 
         answers = await asyncio.gather(*(it.send(it.signed(one)) for one in messages))
@@ -361,12 +361,12 @@ async def test_a_service_signs_with_it(lanes: Lanes, tmp_path: Path) -> None:
 # --- what operators see -------------------------------------------------------------------------------------------------
 
 
-def wanted(tmp_path: Path) -> Settings:
+def wanted(tmp_path: Path, how: str = "always") -> Settings:
     return Settings.model_validate(
         {
             "hostname": "mx.fwd.test",
             "srs": {"domain": "fwd.test", "secret_file": tmp_path / "srs.secret"},
-            "keys": {"multibuffer": True},
+            "keys": {"multibuffer": how},
         }
     )
 
@@ -387,6 +387,37 @@ def test_a_library_that_cannot_be_loaded_is_told_from_one_that_is_not_there(
 
     with pytest.raises(StartError, match=r"ipp-crypto cannot be loaded; it needs OpenSSL 3 of the system \(.*libintlc"):
         load_lanes_for(wanted(tmp_path))
+
+
+def test_what_is_not_installed_is_missed_only_by_who_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "_PACKAGE", "no-such-package")
+    monkeypatch.setattr(library, "_RUNTIME_PACKAGE", "no-such-package")
+    load_lanes.cache_clear()
+
+    assert load_lanes_for(wanted(tmp_path, "auto")) is None
+
+
+def test_what_is_installed_and_cannot_be_loaded_is_told_and_stops_nobody_who_did_not_ask_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "_file", lambda package, name: tmp_path / name)
+    load_lanes.cache_clear()
+
+    told = load_lanes_for(wanted(tmp_path, "auto"))
+
+    assert isinstance(told, LanesUnfit)
+    assert "cannot be loaded; it needs OpenSSL 3 of the system" in str(told)
+
+
+def test_what_is_installed_is_used_unless_the_operator_says_no(lanes: Lanes, tmp_path: Path) -> None:
+    unsaid = Settings.model_validate(
+        {"hostname": "mx.fwd.test", "srs": {"domain": "fwd.test", "secret_file": tmp_path / "srs.secret"}}
+    )
+
+    assert isinstance(load_lanes_for(unsaid), Lanes)
+    assert load_lanes_for(wanted(tmp_path, "never")) is None
 
 
 def test_where_there_is_no_such_library_the_service_runs_without(

@@ -31,7 +31,7 @@ from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.https import HttpsSettings
 from forwarder.keyhost import KeyHostClient
 from forwarder.keys import KeyFile, KeyFileError, Keys, LegacyFile, mailkey_record, read_private
-from forwarder.keys.multibuffer import Lanes, LanesUnfit, LanesUnusable, load_lanes
+from forwarder.keys.multibuffer import Lanes, LanesMissing, LanesUnfit, LanesUnusable, load_lanes
 from forwarder.mail.address import ascii_domain
 from forwarder.mail.reasons import MAX_FILE, Rules, parse_rules, standard_rules
 from forwarder.model import HeloFact, Identity
@@ -103,7 +103,7 @@ class Material:
     directory: StaticDirectory
     #: Of each rspamd, in the order of the settings.
     filter_passwords: Sequence[str | None] = field(default=(), repr=False)
-    #: What makes several signatures at once; why nothing does here; ``None``: nobody wants it.
+    #: What makes several signatures at once; why nothing does here; ``None``: it is not wanted, or not installed.
     lanes: Lanes | LanesUnfit | None = None
 
 
@@ -157,12 +157,15 @@ def load_keys(settings: Settings) -> Keys:
 
 def load_lanes_for(settings: Settings) -> Lanes | LanesUnfit | None:
     """See ``Material``. Raises StartError."""
-    if not settings.keys.multibuffer:
+    wanted = settings.keys.multibuffer
+    if wanted == "never":
         return None
     try:
         return load_lanes()
     except LanesUnusable as error:
-        raise StartError(f"keys.multibuffer: {error}") from error
+        if wanted == "always":
+            raise StartError(f"keys.multibuffer: {error}") from error
+        return None if isinstance(error, LanesMissing) else LanesUnfit(str(error))
     except LanesUnfit as unfit:
         # One configuration serves hosts of several kinds; the journal tells which is which.
         return unfit

@@ -224,14 +224,15 @@ class _NoJournal:
         pass
 
 
-def _together(settings: Settings) -> str:
+def _together(settings: Settings) -> Iterator[str]:
     from forwarder.app import load_lanes_for
     from forwarder.keys.multibuffer import LanesUnfit
 
     lanes = load_lanes_for(settings)
     if isinstance(lanes, LanesUnfit):
-        return f"makes each RSA signature by itself, on this host: {lanes}"
-    return "makes RSA signatures of several messages together"
+        yield f"makes each RSA signature by itself, on this host: {lanes}"
+    elif lanes is not None:
+        yield "makes RSA signatures of several messages together"
 
 
 def _summary(settings: Settings) -> Iterator[str]:
@@ -258,8 +259,7 @@ def _summary(settings: Settings) -> Iterator[str]:
     covered = any(_covers(one.domain, settings.hostname) for one in settings.keys.mailkey)
     yield f"{'signs' if covered else 'has no key to sign'} its own reports under the mailkey of {settings.hostname}"
     yield "seals ARC as " + settings.keys.arc.domain if settings.keys.arc else "does not seal ARC: no [keys.arc]"
-    if settings.keys.multibuffer:
-        yield _together(settings)
+    yield from _together(settings)
     yield f"keeps state in {'its own embedded store' if settings.store == 'embedded' else 'the store of that URL'}"
     yield f"delivers to {_next_hop(settings)}"
     others = [f"{domain} {level}" for domain, level in settings.relay.tls.domains.items()]

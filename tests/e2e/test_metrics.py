@@ -121,7 +121,7 @@ async def test_how_many_signatures_were_made_at_once_is_counted(tmp_path: Path) 
         already = dict(load_lanes().sizes)
     except (LanesUnfit, LanesUnusable) as error:
         pytest.skip(str(error))
-    async with lab(tmp_path, zone=ZONE, aliases=ALIASES, extra=METRICS, top="keys.multibuffer = true") as it:
+    async with lab(tmp_path, zone=ZONE, aliases=ALIASES, extra=METRICS, top='keys.multibuffer = "always"') as it:
         if it.events("multibuffer.ready")[0]["together_from"] is None:
             pytest.skip("OpenSSL is as fast here")
         await asyncio.gather(*(it.send(another(it, number)) for number in range(6)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -56,4 +56,4 @@ class Keys(Table):
     arc: ArcKey | None = None
     require_record: bool = True
     check_every: Annotated[float, BeforeValidator(values.not_bool), Field(ge=1, le=3600)] = 300.0
-    multibuffer: bool = False
+    multibuffer: Literal["auto", "never", "always"] = "auto"

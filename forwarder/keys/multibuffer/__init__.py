@@ -5,7 +5,7 @@ ring = MultibufferKeys(keys, lanes, journal)
 signature = await ring.dkim("fwd.example")[0].signature(data)
 """
 
-from forwarder.keys.multibuffer.library import Lanes, LanesUnfit, LanesUnusable, load_lanes
+from forwarder.keys.multibuffer.library import Lanes, LanesMissing, LanesUnfit, LanesUnusable, load_lanes
 from forwarder.keys.multibuffer.ring import MultibufferKeys
 
-__all__ = ["Lanes", "LanesUnfit", "LanesUnusable", "MultibufferKeys", "load_lanes"]
+__all__ = ["Lanes", "LanesMissing", "LanesUnfit", "LanesUnusable", "MultibufferKeys", "load_lanes"]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-__all__ = ["LANES", "SIZES", "Job", "LaneKey", "Lanes", "LanesUnfit", "LanesUnusable", "load_lanes"]
+__all__ = ["LANES", "SIZES", "Job", "LaneKey", "Lanes", "LanesMissing", "LanesUnfit", "LanesUnusable", "load_lanes"]
 
 #: Signatures that are made at once.
 LANES = 8
@@ -39,7 +39,11 @@ _VERIFY = ctypes.CFUNCTYPE(ctypes.c_uint32, *[ctypes.c_void_p] * 3, ctypes.c_int
 
 
 class LanesUnusable(Exception):
-    """The library is not there, or cannot be loaded. The text says why, and what to do."""
+    """The library cannot be loaded. The text says why, and what to do."""
+
+
+class LanesMissing(LanesUnusable):
+    """It is not installed."""
 
 
 class LanesUnfit(Exception):
@@ -142,7 +146,7 @@ def _number(number: int, bits: int) -> ctypes.Array[ctypes.c_char]:
 
 @functools.cache
 def load_lanes() -> Lanes:
-    """Once for a process and those it forks: what is loaded stays. Raises LanesUnusable, LanesUnfit."""
+    """Once for a process and those it forks: what is loaded stays. Raises LanesMissing, LanesUnusable, LanesUnfit."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise LanesUnfit(f"there is none for {sys.platform} on {platform.machine()}")
     files = [*[_file(_RUNTIME_PACKAGE, one) for one in _RUNTIME], _file(_PACKAGE, _NAME)]
@@ -164,7 +168,7 @@ def _file(package: str, name: str) -> Path:
     try:
         files = metadata.files(package) or ()
     except metadata.PackageNotFoundError:
-        raise LanesUnusable(f'{package} is not installed; pip install "mailkey-forwarder[multibuffer]"') from None
+        raise LanesMissing(f'{package} is not installed; pip install "mailkey-forwarder[multibuffer]"') from None
     for one in files:
         if one.name == name:
             return Path(str(one.locate()))
