@@ -12,7 +12,7 @@ from forwarder.model import Delivered, Delivery, Outcome, Reply
 from forwarder.ports import Claimed, Held, StoreAway
 from forwarder.worker import Worker, WorkerSettings
 from tests.fakes import MemoryJournal
-from tests.store.test_queue import held
+from tests.store.queue.items import held
 from tests.waiting import until
 
 

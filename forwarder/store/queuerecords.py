@@ -1,8 +1,8 @@
 """What does a held delivery look like in the store? One sealed record; its head and its body lie beside it.
 
 The record holds a digest of both, so that a damaged body is noticed like a damaged record: neither is delivered. A record is
-read by the next release too: a new field goes to the end, with a default, and ``tests/store/test_queue.py`` keeps a record of
-each version.
+read by the next release too: a new field goes to the end, with a default, and ``tests/store/test_queuerecords.py`` keeps a
+record of each version.
 """
 
 from __future__ import annotations

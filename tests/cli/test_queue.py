@@ -20,7 +20,7 @@ from tests.e2e.lab import MESSAGE, Lab, lab
 from tests.e2e.test_queue import ALIASES, NO, NOT_NOW, OTHER, SOON, UNVERIFIED, ZONE, held, send, told
 from tests.fakes import MemoryJournal
 from tests.peers.smtp_sink import DEFAULT, SmtpSink
-from tests.store.test_queue import held as item
+from tests.store.queue.items import held as item
 from tests.suites import ROOT
 from tests.waiting import until
 

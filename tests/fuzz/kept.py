@@ -34,7 +34,7 @@ from forwarder.store.records import (
     seal_policy,
 )
 from tests.fuzz.target import Target, holds
-from tests.store.test_queue import BODY, rewritable
+from tests.store.queue.items import BODY, rewritable
 
 NOW = datetime(2026, 11, 23, 12, 30, tzinfo=UTC)
 TODAY = NOW.date()
