@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import EnumType
 from typing import TypeVar, dataclass_transform, overload
 
-__all__ = ["freeze_values", "value"]
+__all__ = ["find_members_at_once", "freeze_values", "value"]
 
 _T = TypeVar("_T")
 _frozen = False
@@ -21,6 +22,14 @@ def freeze_values() -> None:
     """Those that are declared from now on raise FrozenInstanceError when they are written to, as the type checker says."""
     global _frozen  # noqa: PLW0603 - a class is declared once, with what holds then
     _frozen = True
+
+
+def find_members_at_once() -> None:
+    """A member of an enumeration costs what any attribute of a class does, as from Python 3.12 on. That of 3.11 has it in the
+    class as well, and behind that a ``__getattr__`` which is never asked for one; but for its sake each look at a member takes
+    the long way, 870 instructions and not 120, and a message takes a hundred."""
+    if "__getattr__" in vars(EnumType):
+        del EnumType.__getattr__  # type: ignore[attr-defined]
 
 
 @overload

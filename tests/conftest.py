@@ -7,10 +7,12 @@ import os
 import pytest
 from hypothesis import settings
 
-from forwarder.values import freeze_values
+from forwarder.values import find_members_at_once, freeze_values
 
 # Before a module of the program is imported that declares some.
 freeze_values()
+# As in service.
+find_members_at_once()
 
 # No deadline: the machine may be busy, and pytest's own time limit ends what hangs. In CI the examples are always the same.
 settings.register_profile("here", deadline=None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, field, replace
+from enum import Enum, EnumType, StrEnum
 
 import pytest
 
+import forwarder.app  # noqa: F401 - with all that the service is made of, libraries too
 from forwarder import values
 from forwarder.model import Reply
 from forwarder.values import value
@@ -68,3 +71,30 @@ def test_an_order_is_that_of_the_fields():
 def test_who_writes_to_one_is_caught_in_tests():
     with pytest.raises(FrozenInstanceError):
         Reply(250, None, "ok").text = "no"  # type: ignore[misc]
+
+
+def _enumerations(base: EnumType) -> Iterator[EnumType]:
+    for one in type.__subclasses__(base):
+        yield one
+        yield from _enumerations(one)
+
+
+def test_members_of_enumerations_are_found_in_their_class():
+    """Of ours, and of the libraries that the service has loaded: nobody needs what Python 3.11 would ask behind that."""
+    assert not hasattr(EnumType, "__getattr__")
+    every = set(_enumerations(Enum))
+    assert len(every) > 50
+    for one in every:
+        for name, member in one.__members__.items():
+            assert getattr(one, name) is member
+
+
+def test_a_member_may_be_named_as_what_each_member_has():
+    class Asked(StrEnum):
+        name = "what it is called"
+        NONE = ""
+
+    assert Asked.name is Asked("what it is called")
+    assert Asked.NONE.name == "NONE"
+    with pytest.raises(AttributeError):
+        _ = Asked.value

@@ -34,10 +34,12 @@ def run(args: argparse.Namespace) -> int:
     from forwarder.config import ConfigError, load
     from forwarder.largeblocks import map_large_blocks
     from forwarder.secrecy import hide_memory
+    from forwarder.values import find_members_at_once
 
     # Before anything secret is read.
     hide_memory()
     map_large_blocks()
+    find_members_at_once()
     # Whatever it writes is nobody else's.
     os.umask(0o077)
     armed = os.environ.get("FORWARDER_FAILPOINT", "")
