@@ -19,6 +19,7 @@ LAYERS = {
     "kept": 0,
     "macs": 0,
     "slices": 0,
+    "timelimit": 0,
     "values": 0,
     "rounds": 0,
     "ports": 1,
@@ -141,6 +142,7 @@ EXCEPTIONS = {
     ("dispatch.dispatcher", "asyncio"),  # and so do the deliveries
     ("dispatch.underway", "asyncio"),  # the types of what they wait for
     ("slices", "asyncio"),  # what is long lets others have their turn
+    ("timelimit", "asyncio"),  # what takes too long has an end
     ("rounds", "asyncio"),
 }
 #: Where it may be asked what time it is. Everybody else is told.

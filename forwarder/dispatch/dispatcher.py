@@ -19,12 +19,10 @@ This file waits for several deliveries at once, the one place of the core beside
 from __future__ import annotations
 
 import asyncio
-import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from typing import Protocol
 
@@ -59,6 +57,7 @@ from forwarder.ports import (
     StoreUntouched,
 )
 from forwarder.slices import let_others, slices
+from forwarder.timelimit import TimeLimit
 
 __all__ = ["ATTEMPT", "CATCH_UP", "LEASE", "RENEWALS", "Dispatcher", "Settler"]
 
@@ -123,17 +122,15 @@ class Dispatcher:
         self._ledger = ledger
         self._journal = journal
         self._in_session = in_session
+        # Zero means that the queue comes first. What it refuses is tried all the same, for as long as by default.
+        self._patience = TimeLimit[asyncio.Future[None]](in_session or DEFAULT_IN_SESSION, _resolve)
         self._lease = lease
         self._attempts: set[Attempt] = set()
         self._queue = queue
         self._settler = settler
         self._wake = wake
-        self._running: set[asyncio.Task[tuple[Fate, ...]]] = set()
         self._behind: set[asyncio.Task[None]] = set()
         self._unsettled = self.under_way.unsettled
-        #: What sessions wait for, and when none of them waits any more.
-        self._waiting: set[asyncio.Future[None]] = set()
-        self._cut_at = math.inf
 
     async def tickets(
         self, envelope: Envelope, ways: Iterable[tuple[Address, Address]], content: bytes, *, signed_once: bool = False
@@ -214,10 +211,7 @@ class Dispatcher:
                 # Nobody knows whether the queue has it, or the operator wants nothing delivered past the queue: the sender
                 # comes back, and the ledger knows.
                 fates += await self._conclude(plan, _all_deferred(plan, QUEUE_AWAY), attempt, recorded, may_hold=False)
-        attempts = [self._start(one, attempt, recorded) for one in now]
-        if attempts:
-            await self._wait([one.task for one in attempts if one.task is not None])
-        for one in attempts:
+        for one in await self._start_all(now, attempt, recorded) if now else ():
             assert one.task is not None
             # With the relay done, what is left is a trip to the store, which has a limit of its own.
             fates += (
@@ -235,37 +229,28 @@ class Dispatcher:
             fates += await self._conclude(plan, _all_deferred(plan, QUEUE_AWAY), attempt, recorded, may_hold=False)
         return tuple(fates)
 
-    async def _wait(self, tasks: Collection[asyncio.Task[tuple[Fate, ...]]]) -> None:
-        """Until all are done, or patience is at its end."""
-        loop = asyncio.get_running_loop()
-        enough: asyncio.Future[None] = loop.create_future()
-        left = len(tasks)
+    async def _start_all(self, plans: Collection[Plan], attempt: str, recorded: bool) -> Sequence[Attempt]:
+        """The attempts, when all of them have ended, or patience has."""
+        enough = asyncio.get_running_loop().create_future()
+        left = len(plans)
 
-        def ended(_: object) -> None:
+        def ended() -> None:
             nonlocal left
             left -= 1
             if not left:
                 _resolve(enough)
 
-        for one in tasks:
-            one.add_done_callback(ended)
-        timer = loop.call_at(min(loop.time() + self._patience(), self._cut_at), _resolve, enough)
-        self._waiting.add(enough)
+        attempts = [self._start(one, attempt, recorded, ended) for one in plans]
+        self._patience.begin(enough)
         try:
             await enough
         finally:
-            self._waiting.discard(enough)
-            timer.cancel()
+            self._patience.end(enough)
+        return attempts
 
     def cut_short(self, seconds: float) -> None:
         """The program stops: no sender waits longer than this for its next hop."""
-        loop = asyncio.get_running_loop()
-        self._cut_at = loop.time() + seconds
-        loop.call_at(self._cut_at, lambda: [*map(_resolve, self._waiting)])
-
-    def _patience(self) -> float:
-        # Zero means that the queue comes first. What it refuses is tried all the same, for as long as by default.
-        return self._in_session or DEFAULT_IN_SESSION
+        self._patience.cut(seconds)
 
     def _queue_comes_first(self, plan: Plan, plans: int) -> bool:
         if self._queue is None or plan.held is None:
@@ -276,25 +261,24 @@ class Dispatcher:
 
     # --- one attempt in session
 
-    def _start(self, plan: Plan, attempt: str, recorded: bool) -> Attempt:
-        one = Attempt(plan, attempt, recorded, asyncio.get_running_loop().time())
-        one.task = asyncio.ensure_future(self._attempt(one, attempt, recorded))
-        self._running.add(one.task)
+    def _start(self, plan: Plan, attempt: str, recorded: bool, ended: Callable[[], None]) -> Attempt:
+        one = Attempt(plan, attempt, recorded, asyncio.get_running_loop().time(), ended)
+        one.task = asyncio.ensure_future(self._attempt(one))
         self._attempts.add(one)
         self.under_way.attempts.add(one)
-        one.task.add_done_callback(partial(self._forget, one))
         return one
 
-    def _forget(self, one: Attempt, task: asyncio.Task[tuple[Fate, ...]]) -> None:
-        self._running.discard(task)
-        self._attempts.discard(one)
-        self.under_way.attempts.discard(one)
+    async def _attempt(self, one: Attempt) -> tuple[Fate, ...]:
+        try:
+            with self.under_way.during(one.plan.forwards):
+                return await self._until_settled(one)
+        finally:
+            # Here and not by a callback of its task, which would cost each message a turn of the loop.
+            self._attempts.discard(one)
+            self.under_way.attempts.discard(one)
+            one.ended()
 
-    async def _attempt(self, one: Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
-        with self.under_way.during(one.plan.forwards):
-            return await self._until_settled(one, attempt, recorded)
-
-    async def _until_settled(self, one: Attempt, attempt: str, recorded: bool) -> tuple[Fate, ...]:
+    async def _until_settled(self, one: Attempt) -> tuple[Fate, ...]:
         plan = one.plan
         # How long that takes has a limit of the relay's own.
         one.outcome = await self._relay.deliver(plan.delivery)
@@ -302,9 +286,9 @@ class Dispatcher:
         fates: tuple[Fate, ...] = ()
         if handed is not Put.DONE:
             # A sender that was told 451 comes back for it: it is not queued behind its back.
-            fates = await self._conclude(plan, one.outcome, attempt, recorded, may_hold=handed is None)
+            fates = await self._conclude(plan, one.outcome, one.attempt, one.recorded, may_hold=handed is None)
         if handed in (Put.DONE, Put.UNKNOWN) and plan.held is not None:
-            await self._settle_held(plan.held, attempt, one.outcome)
+            await self._settle_held(plan.held, one.attempt, one.outcome)
         return fates
 
     async def _hand_over(self, one: Attempt, attempt: str) -> tuple[Fate, ...]:
@@ -494,19 +478,22 @@ class Dispatcher:
 
     async def ended(self) -> None:
         """When nothing is under way any more: each attempt, and what the store missed of it, has its own end."""
-        while under_way := {*self._running, *self._behind}:
+        while under_way := {*self._running(), *self._behind}:
             await asyncio.wait(under_way)
 
     async def finish(self, seconds: float) -> int:
         """Wait for the attempts that go on behind an answer. Returns how many are left after ``seconds``."""
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=seconds)
+        if running := self._running():
+            await asyncio.wait(running, timeout=seconds)
         for task in self._behind:
             task.cancel()
         for pause in LAST_PAUSES if self.under_way.late else ():
             await asyncio.sleep(pause)
             await self._tell_late()
-        return len(self._running)
+        return len(self._attempts)
+
+    def _running(self) -> set[asyncio.Task[tuple[Fate, ...]]]:
+        return {one.task for one in self._attempts if one.task is not None}
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

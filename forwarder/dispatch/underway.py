@@ -4,7 +4,7 @@ for what the store was away to hear of."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -40,13 +40,14 @@ class Late:
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """A plan under way. ``outcome`` is there once the relay is done; ``handed`` once the session stopped waiting: it tells
-    whether the queue has it."""
+    """A plan under way. ``ended`` is told when it is no more. ``outcome`` is there once the relay is done; ``handed`` once the
+    session stopped waiting: it tells whether the queue has it."""
 
     plan: Plan
     attempt: str
     recorded: bool
     began: float
+    ended: Callable[[], None]
     outcome: Outcome | None = None
     handed: asyncio.Future[Put] | None = None
     task: asyncio.Task[tuple[Fate, ...]] | None = field(default=None, repr=False)

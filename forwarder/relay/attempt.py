@@ -6,6 +6,7 @@ host said about a recipient outranks what kept other hosts from saying anything.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from forwarder.mail.address import AddressError, wire
@@ -73,6 +74,8 @@ class Attempt:
         self.pending = list(range(len(delivery.recipients)))
         #: Hosts that took or refused a transaction.
         self.sessions = 0
+        #: What makes it, while it lasts.
+        self.task: asyncio.Task[object] | None = None
         #: How the connection to each such host was protected.
         self.tls: dict[str, Tls | None] = {}
         self._results: list[RecipientOutcome | None] = [None] * len(delivery.recipients)
@@ -175,6 +178,11 @@ class Attempt:
                 self._settle(index, Deferred(f"{MAYBE_DELIVERED}: {ended.reason}", target.peer, maybe_delivered=True))
         elif silent:
             self.no_session(target, NoSession(f"{ended.reason} ({ended.phase.value})", ended.reply))
+
+    def stop(self) -> None:
+        """It takes too long."""
+        assert self.task is not None
+        self.task.cancel()
 
     def out_of_time(self) -> None:
         """There may be more hosts, but no time for them: what these say of themselves is not the domain's answer."""

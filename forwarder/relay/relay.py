@@ -30,6 +30,7 @@ from forwarder.relay.session import describe_session
 from forwarder.relay.settings import RelaySettings
 from forwarder.relay.tls import NoTls, Opportunistic, Required, Tested, TlsPolicy, Unlisted, Verified
 from forwarder.smtp.client import NO_CHUNKS, Finished, SmtpClient
+from forwarder.timelimit import TimeLimit
 
 __all__ = ["SmtpRelay"]
 
@@ -84,6 +85,8 @@ class SmtpRelay:
         self._tls_log = tls_log
         self._rng = rng or random.Random()
         self.pool = self._pool = Pool(settings)
+        #: What attempts may take in all.
+        self._limit = TimeLimit[Attempt](settings.timeouts.attempt, Attempt.stop)
         self._no_login_until = 0.0
         self._routes: OrderedDict[str, tuple[float, Route]] = OrderedDict()
 
@@ -96,11 +99,7 @@ class SmtpRelay:
         now = asyncio.get_running_loop().time
         began = now()
         if attempt.pending:
-            try:
-                async with asyncio.timeout(self._settings.timeouts.attempt):
-                    await self._attempt(attempt, before_dot)
-            except TimeoutError:
-                attempt.out_of_time()
+            await self._attempt_in_time(attempt, before_dot)
         outcome = attempt.outcome()
         self._tell(attempt, outcome, now() - began)
         return outcome
@@ -110,6 +109,21 @@ class SmtpRelay:
         await self._pool.close()
 
     # --- one attempt
+
+    async def _attempt_in_time(self, attempt: Attempt, before_dot: BeforeDot | None) -> None:
+        attempt.task = task = asyncio.current_task()
+        assert task is not None
+        cancelled = task.cancelling()
+        self._limit.begin(attempt)
+        try:
+            await self._attempt(attempt, before_dot)
+        except asyncio.CancelledError:
+            # Others may have ended it in the same moment.
+            if self._limit.end(attempt) or task.uncancel() > cancelled:
+                raise
+            attempt.out_of_time()
+        finally:
+            self._limit.end(attempt)
 
     async def _attempt(self, attempt: Attempt, before_dot: BeforeDot | None) -> None:
         route = await self._route(attempt.delivery.next_hop)
