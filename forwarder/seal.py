@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from forwarder.auth import canonical
-from forwarder.auth.arc import build_arc_set
-from forwarder.auth.dkim import build_dkim_signature
-from forwarder.auth.mailkey import build_mailkey_signature
-from forwarder.auth.signed import Signing
+from forwarder.auth.arc import seal_set
+from forwarder.auth.dkim import sign_dkim
+from forwarder.auth.mailkey import sign_mailkey
+from forwarder.auth.signed import Selected, Signing, select_ours
+from forwarder.auth.template import Written
 from forwarder.loopmark import make_mark
 from forwarder.mail import authres, received
 from forwarder.mail.address import wire
@@ -62,7 +63,8 @@ class Sealed:
     prefix: bytes
     message: Message
     body_hash: bytes
-    fields: tuple[Field, ...]
+    #: What our signatures sign of what the sender wrote.
+    selected: Selected
 
     @property
     def chunks(self) -> tuple[bytes, ...]:
@@ -128,23 +130,41 @@ def _sign(
 ) -> Signing[Sealed]:
     """DKIM over what the sender wrote, ARC over that; ``trace`` stands below, as nobody changes it."""
     body_hash = canonical.body_hash(message, "relaxed")
-    signatures = yield from _sign_dkim(message, body_hash, keys.dkim(srs_domain), now)
-    fields = tuple(Field(b"dkim-signature", one) for one in signatures) + message.fields
+    selected = select_ours(message.named)
+    signatures = yield from _sign_dkim(selected, body_hash, keys.dkim(srs_domain), now)
     arc_key = keys.arc()
     sealed: tuple[bytes, ...] = ()
     if arc_key is not None:
-        made = yield from build_arc_set(fields, body_hash, chain, authres_value=results, key=arc_key, now=now)
+        made = yield from seal_set(
+            message.fields,
+            _with_signatures(message, selected, signatures),
+            body_hash,
+            chain,
+            authres_value=results,
+            key=arc_key,
+            now=now,
+        )
         sealed = made or ()
-    prefix = b"".join((*sealed, *signatures, *trace))
-    return Sealed(prefix, message, body_hash, fields)
+    prefix = b"".join((*sealed, *[one.raw for one in signatures], *trace))
+    return Sealed(prefix, message, body_hash, selected)
 
 
-def _sign_dkim(message: Message, body_hash: bytes, keys: Iterable[SigningKey], now: datetime) -> Signing[list[bytes]]:
-    signatures: list[bytes] = []
+def _sign_dkim(
+    selected: Selected, body_hash: bytes, keys: Iterable[SigningKey], now: datetime
+) -> Signing[list[Written]]:
+    signatures: list[Written] = []
     for key in keys:
-        one = yield from build_dkim_signature(message.fields, body_hash, key, now=now)
+        one = yield from sign_dkim(selected, body_hash, key, now=now)
         signatures.append(one)
     return signatures
+
+
+def _with_signatures(message: Message, selected: Selected, ours: Sequence[Written]) -> Selected:
+    """What ARC signs: every DKIM-Signature too."""
+    if not ours:
+        return select_ours(message.named, (b"dkim-signature",))
+    theirs = [canonical.relaxed_field(one.raw) for one in reversed(message.all(b"dkim-signature"))]
+    return selected.with_signatures([*theirs, *[one.relaxed for one in reversed(ours)]])
 
 
 def _chain_before(seal: Field) -> ArcCheck:
@@ -168,8 +188,8 @@ def address_to(
     key = keys.mailkey(domain)
     if key is None:
         return sealed.chunks
-    signature = yield from build_mailkey_signature(
-        sealed.message.fields, sealed.body_hash, key, sender=sender, recipients=recipients if bind else (), now=now
+    signature = yield from sign_mailkey(
+        sealed.selected, sealed.body_hash, key, sender=sender, recipients=recipients if bind else (), now=now
     )
     head, body = sealed.chunks
     return (signature + head, body)
@@ -188,8 +208,9 @@ def seal_own(
     """A message that we wrote ourselves (a report): signed, with the null sender, whose mailkey is the EHLO name's."""
     message = parse_message(raw)
     body_hash = canonical.body_hash(message, "relaxed")
-    signatures = yield from _sign_dkim(message, body_hash, keys.dkim(srs_domain), now)
-    sealed = Sealed(b"".join(signatures), message, body_hash, message.fields)
+    selected = select_ours(message.named)
+    signatures = yield from _sign_dkim(selected, body_hash, keys.dkim(srs_domain), now)
+    sealed = Sealed(b"".join([one.raw for one in signatures]), message, body_hash, selected)
     return (yield from address_to(sealed, None, recipients, domain=names.hostname, keys=keys, now=now, bind=bind))
 
 
@@ -208,14 +229,15 @@ def seal_submitted(
     body_hash = canonical.body_hash(message, "relaxed")
     trace = received.build_received(envelope, by=names.hostname, for_=None, now=now, hide_client=hide_client)
     chosen = dict.fromkeys(key for domain in author_domains for key in keys.dkim(domain))
-    signatures = yield from _sign_dkim(message, body_hash, chosen, now)
-    return Sealed(b"".join((*signatures, trace)), message, body_hash, message.fields)
+    selected = select_ours(message.named)
+    signatures = yield from _sign_dkim(selected, body_hash, chosen, now)
+    return Sealed(b"".join((*[one.raw for one in signatures], trace)), message, body_hash, selected)
 
 
 def remove_forged_results(message: Message, authserv_id: str) -> Message:
     """RFC 8601 section 5: an Authentication-Results that bears our name did not come from us this time."""
-    claimed = [one for one in message.fields if one.name == b"authentication-results"]
-    if not claimed or not any(authres.claims(one, (authserv_id,)) for one in claimed):
+    claimed = message.all(b"authentication-results")
+    if not any(authres.claims(one, (authserv_id,)) for one in claimed):
         return message
     kept = tuple(
         one

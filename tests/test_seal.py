@@ -166,4 +166,4 @@ def test_the_same_message_is_sealed_the_same_again() -> None:
     )
     again = sign_now(seal.seal_edited(once.prefix, replace(message), srs_domain="fwd.example", keys=Ring(), now=NOW))
     assert again.chunks == once.chunks
-    assert Field(b"from", b"From: Bob <bob@author.example>\r\n") in again.fields
+    assert Field(b"from", b"From: Bob <bob@author.example>\r\n") in again.message.fields

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import NamedTuple
 
@@ -52,6 +52,11 @@ class Message:
     fields: tuple[Field, ...]
     body_hashes: dict[tuple[str, int | None], bytes] = field(default_factory=dict, repr=False)
     _named: dict[bytes, list[Field]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def named(self) -> Mapping[bytes, Sequence[Field]]:
+        """The fields of each lower-cased name, from the top."""
+        return self._named or self._index()
 
     def all(self, name: bytes) -> Sequence[Field]:
         """Fields of this lower-cased name, from the top."""

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from forwarder.auth.tags import TagError, parse_tags
 from forwarder.model import Field, Message
 
-__all__ = ["AAR", "AMS", "AS", "MAX_SETS", "ArcSet", "BrokenChain", "chain_of", "newest_instance", "parse_chain"]
+__all__ = [
+    "AAR",
+    "AMS",
+    "AS",
+    "MAX_SETS",
+    "ArcSet",
+    "BrokenChain",
+    "arc_fields",
+    "chain_of",
+    "newest_instance",
+    "parse_chain",
+]
 
 AAR = b"arc-authentication-results"
 AMS = b"arc-message-signature"
@@ -53,7 +64,7 @@ def chain_of(message: Message) -> list[ArcSet]:
 def parse_chain(fields: Sequence[Field]) -> list[ArcSet]:
     """The sets, i=1 first; none where there is no ARC field at all. Raises BrokenChain."""
     found: dict[int, dict[bytes, tuple[Field, dict[bytes, bytes]]]] = {}
-    for field in _members(fields):
+    for field in arc_fields(fields):
         instance, tags = _parse_instance(field)
         members = found.setdefault(instance, {})
         if field.name in members:
@@ -71,7 +82,8 @@ def parse_chain(fields: Sequence[Field]) -> list[ArcSet]:
     ]
 
 
-def _members(fields: Iterable[Field]) -> list[Field]:
+def arc_fields(fields: Iterable[Field]) -> list[Field]:
+    """Those of ARC."""
     return [one for one in fields if one.name in _MEMBERS]
 
 
@@ -94,7 +106,7 @@ def newest_instance(fields: Sequence[Field]) -> tuple[int, bool]:
     """The highest instance that any ARC field names, chain or not (0: none does), and whether a seal of it says
     cv=fail."""
     newest, failed = 0, False
-    for field in _members(fields):
+    for field in arc_fields(fields):
         with suppress(BrokenChain):
             instance, tags = _parse_instance(field)
             if instance > newest:

@@ -16,7 +16,7 @@ from forwarder.auth.canonical import body_hash, body_size, relaxed_field
 from forwarder.auth.dkim.signature import parse_signature
 from forwarder.auth.keyrecord import KeyLookups, KeyRecord, NoKey, key_lookups
 from forwarder.auth.publickey import verify_digest
-from forwarder.auth.signed import FieldIndex, header_digest, index_fields, unsigned_field
+from forwarder.auth.signed import FieldIndex, header_digest, unsigned_field
 from forwarder.auth.tags import TagError, parse_base64, parse_domain, parse_number, required
 from forwarder.model import ArcCheck, Message, Result
 from forwarder.ports import Resolver
@@ -59,7 +59,7 @@ async def verify_arc(resolver: Resolver, message: Message, *, now: datetime) -> 
     if not sets:
         return ArcCheck(Result.NONE)
     keys = key_lookups(resolver, MAX_KEYS)
-    index = index_fields(message.fields)
+    index = message.named
     sealers = tuple(one.domain for one in seals)
     problem = await _verify_message_signature(keys, message, index, sets[-1], now)  # 4
     if problem is None:

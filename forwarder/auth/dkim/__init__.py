@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forwarder.auth.dkim.sign import build_dkim_signature
+from forwarder.auth.dkim.sign import build_dkim_signature, sign_dkim
 from forwarder.auth.dkim.verify import key_names, verify_dkim
 
-__all__ = ["build_dkim_signature", "key_names", "verify_dkim"]
+__all__ = ["build_dkim_signature", "key_names", "sign_dkim", "verify_dkim"]

@@ -3,15 +3,16 @@ often."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
-from forwarder.auth.signed import Signing, Tag, open_field, select_fields, sign_field
+from forwarder.auth.signed import Selected, Signing, select_fields
+from forwarder.auth.template import BODY_HASH, KEPT_TEMPLATES, Tag, Template, Written, encode_base64, gap, lay_out
 from forwarder.model import Field
 from forwarder.ports import SigningKey
 
-__all__ = ["build_dkim_signature"]
+__all__ = ["build_dkim_signature", "sign_dkim"]
 
 
 def build_dkim_signature(
@@ -29,16 +30,34 @@ def build_dkim_signature(
     ``expires_in`` are seconds for x=.
     """
     selected = select_fields(fields, headers)
+    made = yield from sign_dkim(selected, body_hash, key, now=now, expires_in=expires_in)
+    return made.raw
+
+
+def sign_dkim(
+    selected: Selected, body_hash: bytes, key: SigningKey, *, now: datetime, expires_in: int | None = None
+) -> Signing[Written]:
+    """The same, over what is ``selected`` already."""
     time = int(now.timestamp())
+    times = (b"%d" % time,) if expires_in is None else (b"%d" % time, b"%d" % (time + expires_in))
+    template = _template(key.algorithm, key.domain, key.selector, selected.names, *map(len, times))
+    before = (*times, encode_base64(body_hash))
+    # A SigningKey hashes by itself, so it gets the octets and not their digest.
+    signature = yield key, selected.octets + template.signed_form(before)
+    return template.close(signature, before)
+
+
+@lru_cache(maxsize=KEPT_TEMPLATES)
+def _template(algorithm: str, domain: str, selector: str, names: bytes, time: int, expiry: int = 0) -> Template:
+    """``time`` and ``expiry``: digits; no expiry is 0."""
     tags: list[Tag] = [
         (b"v", b"1"),
-        (b"a", key.algorithm.encode()),
+        (b"a", algorithm.encode()),
         (b"c", b"relaxed/relaxed"),
-        (b"d", key.domain.encode()),
-        (b"s", key.selector.encode()),
-        (b"t", b"%d" % time),
+        (b"d", domain.encode()),
+        (b"s", selector.encode()),
+        (b"t", gap(time)),
     ]
-    if expires_in is not None:
-        tags.append((b"x", b"%d" % (time + expires_in)))
-    tags += [(b"h", selected.names), (b"bh", b64encode(body_hash))]
-    return (yield from sign_field(selected, open_field(b"DKIM-Signature", tags), key))
+    if expiry:
+        tags.append((b"x", gap(expiry)))
+    return lay_out(b"DKIM-Signature", [*tags, (b"h", names), (b"bh", gap(BODY_HASH))])

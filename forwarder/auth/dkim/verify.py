@@ -16,7 +16,7 @@ from forwarder.auth.canonical import body_hash, body_size
 from forwarder.auth.dkim.signature import Signature, parse_signature
 from forwarder.auth.keyrecord import KeyLookups, KeyRecord, NoKey, key_lookups
 from forwarder.auth.publickey import verify_digest
-from forwarder.auth.signed import FieldIndex, header_digest, index_fields, unsigned_field
+from forwarder.auth.signed import FieldIndex, header_digest, unsigned_field
 from forwarder.auth.tags import TagError, parse_domain, parse_tags
 from forwarder.kept import Kept
 from forwarder.model import DkimCheck, Field, Message, Result
@@ -51,7 +51,7 @@ async def verify_dkim(
     if not fields:
         return ()
     claims = [parse_dkim_signature(one.raw) for one in fields]
-    index = index_fields(message.fields)
+    index = message.named
     keys = key_lookups(resolver, MAX_KEYS)
     chosen: Collection[int] = range(len(claims))
     if len(claims) > MAX_SIGNATURES:

@@ -24,7 +24,7 @@ from forwarder.auth.mailkey.record import (
 )
 from forwarder.auth.mailkey.signature import EXPIRY_GRACE, FIELD, MAX_AHEAD, Claim, MalformedClaim, parse_claim
 from forwarder.auth.publickey import verify_digest
-from forwarder.auth.signed import FieldIndex, header_digest, index_fields, unsigned_field
+from forwarder.auth.signed import FieldIndex, header_digest, unsigned_field
 from forwarder.mail.address import AddressError, wire
 from forwarder.model import Address, Field, MailkeyCheck, Message, OpenSignature, Result
 from forwarder.ports import KeyHost, NoKeyText, Resolver
@@ -110,9 +110,7 @@ async def verify_mailkey(
     ]
     findings: list[_Finding] = []
     if candidates:
-        transaction = _Transaction(
-            message, index_fields(message.fields), reverse_path, recipients, now.timestamp(), key_host
-        )
+        transaction = _Transaction(message, message.named, reverse_path, recipients, now.timestamp(), key_host)
         findings = await _verify_candidates(lookups, policy_name, candidates, transaction)
     # A signature that failed may have had the record renewed.
     return _conclude(domain, await lookups.look_up(policy_name), findings)
