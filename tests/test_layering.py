@@ -16,6 +16,7 @@ LAYERS = {
     "model": 0,
     "failpoints": 0,
     "octets": 0,
+    "begun": 0,
     "kept": 0,
     "macs": 0,
     "slices": 0,

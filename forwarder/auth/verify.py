@@ -1,8 +1,8 @@
 """Who vouches for this message? Runs every check under one deadline and gathers the facts into a Verdict.
 
-The checks run one after the other, but what they will ask first (mailkey, SPF, DMARC and key records) is looked up at once
-before they begin: cold, they wait for one round trip instead of five; warm, no task is made at all. A check that the deadline
-cuts off is a temperror, never a "none".
+The checks run one after the other. When one of them has to wait, the deadline begins, and what they will ask first (mailkey, SPF,
+DMARC and key records) is looked up at once: cold, they wait for one round trip instead of five; warm, neither a task nor a timer
+is made at all. A check that the deadline cuts off is a temperror, never a "none".
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from forwarder.auth.arc import key_names as arc_key_names
@@ -21,6 +21,7 @@ from forwarder.auth.dmarc import verify_dmarc
 from forwarder.auth.mailkey import verify_mailkey
 from forwarder.auth.spf import verify_spf
 from forwarder.auth.suffix import is_public_suffix
+from forwarder.begun import begin
 from forwarder.mail.address import FromHeader, ascii_domain
 from forwarder.model import (
     Address,
@@ -66,56 +67,69 @@ async def verify(
     SPF fail whose domain explains nothing (RFC 7208 section 6.2). ``trusted_sealers``: whose ARC may restore a DMARC verdict.
     ``key_host``: ``None`` asks no mailkey host over HTTPS."""
     authors = {ascii_domain(one.domain) for one in author.addresses}
-    author_domain = authors.pop() if len(authors) == 1 else None
-    resolver.prefetch_txt(_first_names(envelope, message, author_domain))
-    mailkey = _LATE_MAILKEY
-    spf = helo = _LATE_SPF
+    author_domain = next(iter(authors)) if len(authors) == 1 else None
+    found = _Found()
+
+    async def check() -> None:
+        peer = envelope.peer
+        found.mailkey = await verify_mailkey(
+            resolver,
+            message,
+            sender=envelope.sender,
+            helo=peer.helo,
+            recipients=[one.address for one in envelope.recipients],
+            now=now,
+            is_public_suffix=is_public_suffix,
+            key_host=key_host,
+        )
+        check_spf = functools.partial(
+            verify_spf,
+            resolver,
+            ip=peer.ip,
+            sender=envelope.sender,
+            helo=peer.helo,
+            receiver=receiver,
+            now=now,
+            default_explanation=default_explanation,
+        )
+        spf = await check_spf(identity="mailfrom")
+        found.spf = spf
+        # RFC 7208 section 2.4: without a reverse-path the two identities are one.
+        found.helo = spf if envelope.sender is None else await check_spf(identity="helo")
+        found.dkim = dkim = await verify_dkim(resolver, message, author_domain=author_domain, now=now)
+        found.arc = await verify_arc(resolver, message, now=now)
+        if author_domain is None:
+            # RFC 9989 section 5.3.1: several Author Domains, or none: no policy can be looked up.
+            found.dmarc = DmarcCheck(
+                Result.NONE if not authors else Result.PERMERROR, reason="not exactly one Author Domain"
+            )
+        else:
+            dmarc = await verify_dmarc(resolver, author_domain=author_domain, spf=spf, dkim=dkim)
+            found.dmarc = _restored(dmarc, restoring_sealer(message, found.arc, author_domain, trusted_sealers))
+
+    if (rest := begin(check())) is not None:
+        resolver.prefetch_txt(_first_names(envelope, message, author_domain))
+        try:
+            async with asyncio.timeout(deadline):
+                await rest
+        except TimeoutError:
+            if not found.dkim and message.first(b"dkim-signature") is not None:
+                found.dkim = (_LATE_DKIM,)
+    dmarc = found.dmarc or DmarcCheck(Result.TEMPERROR, domain=author_domain, reason=_LATE)
+    verified_by = _sender_verified_by(envelope.sender, found.mailkey, found.spf, found.dkim)
+    return Verdict(found.mailkey, found.spf, found.helo, found.dkim, found.arc, dmarc, verified_by)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the checks have found so far. What they have not got to yet is late."""
+
+    mailkey: MailkeyCheck = _LATE_MAILKEY
+    spf: SpfCheck = _LATE_SPF
+    helo: SpfCheck = _LATE_SPF
     dkim: tuple[DkimCheck, ...] = ()
-    arc = _LATE_ARC
+    arc: ArcCheck = _LATE_ARC
     dmarc: DmarcCheck | None = None
-    try:
-        async with asyncio.timeout(deadline):
-            peer = envelope.peer
-            mailkey = await verify_mailkey(
-                resolver,
-                message,
-                sender=envelope.sender,
-                helo=peer.helo,
-                recipients=[one.address for one in envelope.recipients],
-                now=now,
-                is_public_suffix=is_public_suffix,
-                key_host=key_host,
-            )
-            check_spf = functools.partial(
-                verify_spf,
-                resolver,
-                ip=peer.ip,
-                sender=envelope.sender,
-                helo=peer.helo,
-                receiver=receiver,
-                now=now,
-                default_explanation=default_explanation,
-            )
-            spf = await check_spf(identity="mailfrom")
-            # RFC 7208 section 2.4: without a reverse-path the two identities are one.
-            helo = spf if envelope.sender is None else await check_spf(identity="helo")
-            dkim = await verify_dkim(resolver, message, author_domain=author_domain, now=now)
-            arc = await verify_arc(resolver, message, now=now)
-            if author_domain is None:
-                # RFC 9989 section 5.3.1: several Author Domains, or none: no policy can be looked up.
-                dmarc = DmarcCheck(
-                    Result.NONE if not authors else Result.PERMERROR, reason="not exactly one Author Domain"
-                )
-            else:
-                dmarc = await verify_dmarc(resolver, author_domain=author_domain, spf=spf, dkim=dkim)
-                dmarc = _restored(dmarc, restoring_sealer(message, arc, author_domain, trusted_sealers))
-    except TimeoutError:
-        if not dkim and message.first(b"dkim-signature") is not None:
-            dkim = (_LATE_DKIM,)
-    if dmarc is None:
-        dmarc = DmarcCheck(Result.TEMPERROR, domain=author_domain, reason=_LATE)
-    verified_by = _sender_verified_by(envelope.sender, mailkey, spf, dkim)
-    return Verdict(mailkey, spf, helo, dkim, arc, dmarc, verified_by)
 
 
 def replayed(verdict: Verdict, sender: Address | None, reason: str) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
@@ -95,3 +96,29 @@ async def test_what_the_deadline_cuts_off_is_a_temperror_and_never_a_none() -> N
     for check in (verdict.mailkey, verdict.spf, verdict.spf_helo, verdict.arc, verdict.dmarc, *verdict.dkim):
         assert check.result is Result.TEMPERROR
     assert verdict.sender_verified_by is None
+
+
+class SlowResolver(FakeResolver):
+    """Answers a round of the loop later, and tells what it was asked for ahead."""
+
+    def __init__(self, zone: dict[str, dict[str, list[str]]]) -> None:
+        super().__init__(zone)
+        self.ahead: list[list[str]] = []
+
+    async def txt(self, name: str, *, fresh: bool = False) -> Answer[bytes]:
+        await asyncio.sleep(0)
+        return await super().txt(name, fresh=fresh)
+
+    def prefetch_txt(self, names: Iterable[str]) -> None:
+        self.ahead.append(list(names))
+
+
+async def test_what_is_asked_first_is_asked_at_once_when_a_check_has_to_wait() -> None:
+    signature = b"DKIM-Signature: v=1; a=rsa-sha256; d=sender.example; s=s; h=from; bh=AAAA; b=AAAA\r\n"
+    signed = parse_message(signature + PLAIN.header + PLAIN.separator + PLAIN.body)
+    resolver = SlowResolver(SPF)
+    verdict = await verify(resolver, ENVELOPE, signed, parse_from(signed), receiver="mx.fwd.example", now=NOW)
+    assert verdict == await checked(SPF, content=signed)
+    first = ["mailkey.sender.example", "sender.example", "_dmarc.sender.example", "s._domainkey.sender.example"]
+    assert resolver.ahead == [first]
+    assert resolver.queries[0] == (first[0], "TXT")
