@@ -55,6 +55,11 @@ _MAX_CODES = 5
 _MAX_REASON = 160
 #: Characters of a value whose written form is kept: an i= can be as long as a header.
 _KEPT_VALUE = 320
+#: Characters of a result whose written form is kept, with those of its comment; and how many are.
+_KEPT_RESULT = 1024
+_KEPT_RESULTS = 512
+#: Properties that each message has of its own.
+_OF_A_MESSAGE = frozenset({"smtp.mailfrom", "header.b"})
 #: RFC 5322 section 2.1.1: lines SHOULD be no longer than 78 characters, of which this leaves some for the signs around.
 _FOLD_AT = 74
 
@@ -227,6 +232,34 @@ def render_results(results: AuthenticationResults) -> bytes:
 
 
 def _result(one: MethodResult) -> str:
+    method, result, properties, comment, reason, version = one
+    if not properties or properties[-1][0] not in _OF_A_MESSAGE:
+        return _kept_result(one)
+    # Most of what is found out about the mail of one domain is the same each time, but for what stands last.
+    text = _kept_result(MethodResult(method, result, properties[:-1], comment, reason, version))
+    name, value = properties[-1]
+    word = f"{name}={_pvalue(value) if '@' in value else _value(value)}"
+    # Folded as if all were written in one go: what stands on the last line counts.
+    folded = len(text.rpartition("\t  ")[2]) + len(word) > _FOLD_AT
+    return f"{text}\r\n\t  {word}" if folded else f"{text} {word}"
+
+
+def _kept_result(one: MethodResult) -> str:
+    text = _kept_results.get(one)
+    if text is None:
+        text = _write_result(one)
+        # A stranger decides how long an i= is, and how many there are.
+        if len(text) + len(one.comment or "") <= _KEPT_RESULT:
+            if len(_kept_results) >= _KEPT_RESULTS:
+                _kept_results.clear()
+            _kept_results[one] = text
+    return text
+
+
+_kept_results: dict[MethodResult, str] = {}
+
+
+def _write_result(one: MethodResult) -> str:
     method, result, properties, comment, reason, version = one
     line = f"{method}={result}" if version == 1 else f"{method}/{version}={result}"
     if comment is not None:

@@ -19,6 +19,9 @@ class Result(StrEnum):
     TEMPERROR = "temperror"
     PERMERROR = "permerror"
 
+    # As the word that it is equal to. An enum hashes its name, and takes a call in Python for it.
+    __hash__ = str.__hash__
+
 
 @value
 class SpfCheck:

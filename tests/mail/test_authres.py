@@ -131,6 +131,41 @@ def test_a_key_under_test_and_a_foreign_identity_are_told() -> None:
     )
 
 
+def test_what_is_kept_of_a_domain_is_bounded_whatever_it_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[MethodResult, str] = {}
+    monkeypatch.setattr(authres, "_kept_results", kept)
+
+    def results(identity: str, signature: str = "abcd") -> bytes:
+        dkim = DkimCheck(Result.PASS, "sender.test", "s1", None, identity, "rsa-sha256", signature)
+        return render("mx.fwd.test", replace(VERDICT, dkim=(dkim,)), ENVELOPE)
+
+    first = results("a@sender.test", "abcdefgh")
+    known = len(kept)
+    assert results("a@sender.test", "ijklmnop") == first.replace(b"abcdefgh", b"ijklmnop")
+    assert len(kept) == known
+    results("b" * 2000 + "@sender.test")
+    assert len(kept) == known
+    for number in range(2 * authres._KEPT_RESULTS):
+        results(f"{number}@sender.test")
+    assert len(kept) <= authres._KEPT_RESULTS
+
+
+@given(
+    properties=st.lists(
+        st.tuples(st.sampled_from(["header.d", "header.b", "smtp.mailfrom"]), st.text('ab.@"\\/', max_size=80)),
+        max_size=4,
+    ),
+    comment=st.none() | st.text("xyz ()", max_size=90),
+    reason=st.none() | st.text("xyz ", max_size=40),
+)
+def test_what_stands_last_is_written_as_if_all_were_written_in_one_go(
+    properties: list[tuple[str, str]], comment: str | None, reason: str | None
+) -> None:
+    one = MethodResult("dkim", "pass", tuple(properties), comment, reason)
+    written = render_results(AuthenticationResults("mx", (one,)))
+    assert written.decode() == f"mx;\r\n\t{authres._write_result(one)}"
+
+
 @pytest.mark.parametrize(
     ("local", "domain", "expected"),
     [
