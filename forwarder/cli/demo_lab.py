@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,28 +26,13 @@ import dns.rrset
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from forwarder import keys
+from forwarder.cli.freeport import free_port
 
 __all__ = ["FORWARDER", "SENDER", "SINK", "DnsServer", "Received", "Receiver", "free_port", "make_keys", "send", "zone"]
 
 SENDER, FORWARDER, SINK = "127.0.0.10", "127.0.0.25", "127.0.0.50"
 
 Zone = Mapping[str, Mapping[str, Sequence[str]]]
-
-
-def free_port(*hosts: str) -> int:
-    """A TCP port that is free on all of these addresses."""
-    for _ in range(50):
-        with socket.socket() as probe:
-            probe.bind((hosts[0], 0))
-            port = int(probe.getsockname()[1])
-        try:
-            for host in hosts:
-                with socket.socket() as probe:
-                    probe.bind((host, port))
-        except OSError:
-            continue
-        return port
-    raise OSError("no port is free on all of the demo's addresses")
 
 
 def make_keys(folder: Path) -> None:

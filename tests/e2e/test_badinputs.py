@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 
 from forwarder.app import App
+from forwarder.cli.freeport import free_port
 from forwarder.config import load
 from forwarder.keys import generate_secret
 from tests.fakes import MemoryJournal
@@ -44,19 +44,12 @@ postmaster = ["dest@sink.example"]
 LEFT_OUT = set() if os.environ.get("FORWARDER_SLOW") else {"t145"}
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
-
-
 @pytest.mark.timeout(180)
 async def test_every_hostile_dialogue_gets_its_reply_twice_in_a_row(tmp_path: Path) -> None:
     folder = badinputs()
     names = [re.sub(r"\D*(t\d+).*", r"\1", one.name) for one in sorted((folder / "smtp").glob("t*.smtp"))]
     names = [one for one in names if one not in LEFT_OUT]
-    port, sink = free_ports()
+    port, sink = free_port("127.0.0.1"), free_port("127.0.0.1")
     generate_secret(tmp_path / "srs.secret")
     (tmp_path / "zone.json").write_text("{}")
     (tmp_path / "forwarder.toml").write_text(CONFIG.format(port=port, sink=sink))

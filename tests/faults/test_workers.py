@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from forwarder.cli.freeport import free_port
 from forwarder.store.client import StoreClient
 from forwarder.store.server import EmbeddedStore
 from tests.fakes import MemoryJournal
@@ -172,8 +173,7 @@ async def test_what_cannot_be_used_changes_no_worker(tmp_path: Path, broken: str
 
 
 async def test_a_reload_opens_a_listener_for_all_and_closes_one(tmp_path: Path) -> None:
-    with socket.create_server((LISTEN, 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port(LISTEN)
     async with crew(tmp_path) as it:
         file = tmp_path / "forwarder.toml"
         text = file.read_text()

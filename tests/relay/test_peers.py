@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from forwarder.cli.freeport import free_port
 from tests.relay.bench import MESSAGE, ONE, bench, short, summary
 from tests.relay.conftest import Certificates
 
@@ -96,9 +96,7 @@ def folder() -> Iterator[Path]:
 async def smtp_sink(folder: Path, *options: str) -> AsyncIterator[int]:
     """smtp-sink with one dump file per message in ``folder``."""
     assert SINK is not None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port("127.0.0.1")
     user = ["-u", "nobody"] if os.getuid() == 0 else []
     process = await asyncio.create_subprocess_exec(
         SINK,
