@@ -1,4 +1,4 @@
-"""A name server on loopback, UDP and TCP on one ephemeral port, that can misbehave in every way a resolver must survive."""
+"""A name server on loopback, UDP and TCP on one port, that can misbehave in every way a resolver must survive."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from dnslib import CNAME, EDNS0, QTYPE, RCODE, RR, SOA, DNSHeader, DNSQuestion, DNSRecord  # type: ignore[import-untyped]
+
+from forwarder.cli.freeport import free_port
 
 __all__ = ["DnsServer", "run_dns_server", "zone_text"]
 
@@ -181,8 +183,9 @@ async def run_dns_server(zone: str = "") -> AsyncIterator[DnsServer]:
         finally:
             writer.close()
 
-    tcp = await asyncio.start_server(serve_tcp, "127.0.0.1", 0)
-    port = tcp.sockets[0].getsockname()[1]
+    # What the system would give out for TCP, somebody's question over UDP may have.
+    port = free_port("127.0.0.1")
+    tcp = await asyncio.start_server(serve_tcp, "127.0.0.1", port)
     loop = asyncio.get_running_loop()
     udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(server, tasks), local_addr=("127.0.0.1", port))
     server.address = f"127.0.0.1:{port}"
