@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 __all__ = ["Client", "Gone"]
 
@@ -52,6 +53,18 @@ class Client:
         writer.write(f"EHLO {self._helo}\r\n".encode())
         await _reply(reader)
         return reader, writer
+
+    async def quit(self) -> None:
+        """In good order: QUIT, and the server's end. The next message gets a new connection."""
+        if self._streams is None:
+            return
+        reader, writer = self._streams
+        self._streams = None
+        writer.write(b"QUIT\r\n")
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_TIMEOUT):
+                await reader.read()
+        writer.close()
 
     def close(self) -> None:
         """Without a word. The next message gets a new connection."""

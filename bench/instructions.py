@@ -1,11 +1,11 @@
 """How many instructions does a forwarded message take, and of which library? A benchmark, no test.
 
-    ./scripts/bench instructions [--messages 60] [--keep FILE]
+    ./scripts/bench instructions [--messages 60] [--one] [--keep FILE]
 
 The service runs under callgrind (package valgrind), which counts each instruction of it and is fifty times as slow. Whatever
 else the machine does, two runs differ by half a hundredth (now and then by two), so a saving shows that no clock would show.
 What they take in time is another matter: a cache that misses is not counted, and valgrind's processor lacks some of what makes
-RSA fast. So signatures ("_rust") are told apart. ``--keep``: the counts by function, for callgrind_annotate.
+RSA fast. So signatures ("_rust") are told apart. ``--one``: one message a connection, with QUIT; without, many. ``--keep``: the counts by function, for callgrind_annotate.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WARM, SETTLED = 2 * CONNECTIONS, 3.0
 _SIGNATURES = "_rust.abi3.so"
 
 
-async def count(messages: int, keep: Path) -> None:
+async def count(messages: int, keep: Path, *, one: bool = False) -> None:
     """Into ``keep``, as callgrind writes it."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         async with ground(Path(folder), ["4k"]) as at:
@@ -50,18 +50,18 @@ async def count(messages: int, keep: Path) -> None:
             async with service(ROOT, at, under=callgrind) as process:
                 clients = [Client((FORWARDER, at.port), SENDER, "mx.sender.test") for _ in range(CONNECTIONS)]
                 pool = read_pool(at.pool("4k"))
-                await _send(clients, pool, WARM)
+                await _send(clients, pool, WARM, one=one)
                 await asyncio.sleep(SETTLED)
                 await _instrument("on", process.pid)
-                await _send(clients, pool, messages)
+                await _send(clients, pool, messages, one=one)
                 await asyncio.sleep(SETTLED)
                 await _instrument("off", process.pid)
-                for one in clients:
-                    one.close()
+                for client in clients:
+                    client.close()
             await sink.communicate(b"")
 
 
-async def _send(clients: Iterable[Client], pool: list[bytes], messages: int) -> None:
+async def _send(clients: Iterable[Client], pool: list[bytes], messages: int, *, one: bool) -> None:
     # From a start that no earlier run had: the same octets once more would be a retry.
     numbers = iter(range(began := time.time_ns(), began + messages))
 
@@ -71,6 +71,8 @@ async def _send(clients: Iterable[Client], pool: list[bytes], messages: int) -> 
             answer = await client.send("bob@sender.test", "alias@fwd.test", trace + pool[number % len(pool)])
             if not answer.startswith("250"):
                 raise SystemExit(f"refused: {answer}")
+            if one:
+                await client.quit()
 
     await asyncio.gather(*map(by, clients))
 
@@ -114,11 +116,12 @@ def _report(found: Counter[str], messages: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=60)
+    parser.add_argument("--one", action="store_true")
     parser.add_argument("--keep", type=Path, metavar="FILE")
     args = parser.parse_args()
     if shutil.which("callgrind_control") is None:
         raise SystemExit("valgrind is not installed")
     with tempfile.TemporaryDirectory(prefix="bench-") as counts:
         file = args.keep or Path(counts) / "callgrind.out"
-        asyncio.run(count(args.messages, file.resolve()))
+        asyncio.run(count(args.messages, file.resolve(), one=args.one))
         _report(by_library(file.read_text().splitlines()), args.messages)
