@@ -5,7 +5,8 @@
 The service runs under callgrind (package valgrind), which counts each instruction of it and is fifty times as slow. Whatever
 else the machine does, two runs differ by half a hundredth (now and then by two), so a saving shows that no clock would show.
 What they take in time is another matter: a cache that misses is not counted, and valgrind's processor lacks some of what makes
-RSA fast. So signatures ("_rust") are told apart. ``--one``: one message a connection, with QUIT; without, many. ``--keep``: the counts by function, for callgrind_annotate.
+RSA fast. So signatures ("_rust") are told apart. ``--one``: one message a connection, with QUIT; without, many.
+``--keep``: the counts by function, for callgrind_annotate.
 """
 
 from __future__ import annotations

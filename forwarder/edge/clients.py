@@ -18,9 +18,9 @@ _IPV4_NETWORK = 24
 
 def address_key(ip: IPv4Address | IPv6Address) -> int:
     """One number for an IPv4 address or an IPv6 /64."""
-    return int(ip) if ip.version == 4 else int(ip) >> (128 - _IPV6_ADDRESS)
+    return int(ip) if isinstance(ip, IPv4Address) else int(ip) >> (128 - _IPV6_ADDRESS)
 
 
 def network_key(ip: IPv4Address | IPv6Address) -> int:
     """One number for an IPv4 /24 or an IPv6 /48."""
-    return int(ip) >> (32 - _IPV4_NETWORK) if ip.version == 4 else int(ip) >> (128 - _IPV6_NETWORK)
+    return int(ip) >> (32 - _IPV4_NETWORK) if isinstance(ip, IPv4Address) else int(ip) >> (128 - _IPV6_NETWORK)

@@ -18,6 +18,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, ClassVar, Protocol, cast
 
@@ -114,6 +115,8 @@ class EdgeSettings:
 
     def limits_for(self, ip: IPv4Address | IPv6Address) -> Limits:
         """Of a client that comes from there."""
+        if not self.networks:
+            return self.limits
         return next((limits for network, limits in self.networks if ip in network), self.limits)
 
 
@@ -138,6 +141,41 @@ class Conversation(SMTP):
 
     #: What is obeyed, by the command's name.
     commands: ClassVar[dict[str, Method]] = {}
+
+    # What an ordinary session leaves as it is, or sets when it comes to it. Here, as each connection would set all of it.
+    _transport: asyncio.Transport | None = None
+    _wakeup: asyncio.Future[None] | None = None
+    _eof = False
+    _gone = False
+    _reading_paused = False
+    _parting = False
+    #: Octets of the budget that are ours.
+    _taken = 0
+    _high_water = HIGH_WATER_BETWEEN
+    #: What is asked about a client, and about which.
+    _asked: tuple[IPv4Address | IPv6Address, Awaitable[Caller]] | None = None
+    _asked_name: tuple[Peer, Awaitable[HeloCheck | None]] | None = None
+    _deadline = 0.0
+    #: What is said when it has passed.
+    _late = reply.TIMED_OUT
+    _session_deadline = 0.0
+    _timer: asyncio.TimerHandle | None = None
+    _task: asyncio.Task[None] | None = None
+    ip: IPv4Address | IPv6Address = IPv4Address(0)
+    #: Where XCLIENT and XFORWARD come from, whoever the client is by them.
+    _origin = ip
+    #: What is said of the client, by XCLIENT until it is said anew, and by XFORWARD of one message.
+    _claimed = NO_CLAIM
+    _forwarded = NO_CLAIM
+    _peer: Peer | None = None
+    _tls: Tls | None = None
+    _transaction: Transaction | None = None
+    _errors = 0
+    _unknown = 0
+    _junk = 0
+    _closing = False
+    _draining = False
+    idle = True
 
     def __init__(
         self,
@@ -166,41 +204,9 @@ class Conversation(SMTP):
         self._on_end = on_end
         self._over_limit = over_limit
         self._trust = trust
-        self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self._wakeup: asyncio.Future[None] | None = None
-        self._eof = False
-        self._gone = False
-        self._reading_paused = False
         self._out: list[bytes] = []
         self._unread = Unread(acceptor.heard)
-        self._parting = False
-        #: Octets of the budget that are ours.
-        self._taken = 0
-        self._high_water = HIGH_WATER_BETWEEN
-        #: What is asked about a client, and about which.
-        self._asked: tuple[IPv4Address | IPv6Address, Awaitable[Caller]] | None = None
-        self._asked_name: tuple[Peer, Awaitable[HeloCheck | None]] | None = None
-        self._deadline = 0.0
-        #: What is said when it has passed.
-        self._late = reply.TIMED_OUT
-        self._session_deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
-        self.ip: IPv4Address | IPv6Address = IPv4Address(0)
-        #: Where XCLIENT and XFORWARD come from, whoever the client is by them.
-        self._origin: IPv4Address | IPv6Address = self.ip
-        #: What is said of the client, by XCLIENT until it is said anew, and by XFORWARD of one message.
-        self._claimed = self._forwarded = NO_CLAIM
-        self._peer: Peer | None = None
-        self._tls: Tls | None = None
-        self._transaction: Transaction | None = None
-        self._errors = 0
-        self._unknown = 0
-        self._junk = 0
-        self._closing = False
-        self._draining = False
-        self.idle = True
 
     @property
     def descriptor(self) -> int:
@@ -340,7 +346,9 @@ class Conversation(SMTP):
         self._out.append((status.encode("ascii", "replace") if isinstance(status, str) else status) + b"\r\n")
 
     def _flush(self) -> None:
-        if self._out and self._transport is not None and not self._gone:
+        if not self._out:
+            return
+        if self._transport is not None and not self._gone:
             if self._unread.messages:
                 # First, as an answer to it may be here as soon as it is written.
                 self._unread.leaves(self._transport, buffered=bool(self._buffer))
@@ -468,18 +476,21 @@ class Conversation(SMTP):
 
     async def _line(self, limit: int = MAX_COMMAND, too_long: Reply = reply.LINE_TOO_LONG) -> bytes | None:
         """The next command line without its CRLF; ``None``: it was answered here."""
-        self._deadline, self._late = self.loop.time() + self.limits.command_timeout, reply.TIMED_OUT
-        searched = 0
-        while (end := self._buffer.find(b"\n", searched)) < 0:
+        buffer = self._buffer
+        end = buffer.find(b"\n")
+        if end < 0:
+            self._deadline, self._late = self.loop.time() + self.limits.command_timeout, reply.TIMED_OUT
+        while end < 0:
             # RFC 5321 section 4.5.3.1.9: too long is said, not suffered. What comes behind it cannot be told apart.
-            if len(self._buffer) > limit or self._buffer.startswith(b"\x16\x03"):
+            searched = len(buffer)
+            if searched and (searched > limit or buffer.startswith(b"\x16\x03")):
                 self._end_with(too_long)
                 return None
-            searched = len(self._buffer)
             await self._more()
-        line = bytes(self._buffer[: end + 1])
-        del self._buffer[: end + 1]
-        if len(line) > limit:
+            end = buffer.find(b"\n", searched)
+        line = bytes(buffer[: end + 1])
+        del buffer[: end + 1]
+        if end >= limit:
             self._refuse(too_long)
             return None
         if not line.endswith(b"\r\n"):
@@ -493,9 +504,6 @@ class Conversation(SMTP):
         return line
 
     async def _obey(self, line: bytes) -> None:
-        if line.startswith(_HTTP):
-            self._end_with(reply.NOT_SMTP)
-            return
         verb, _, argument = line.partition(b" ")
         name = verb.decode("latin-1").upper()
         if name in _JUNK:
@@ -505,6 +513,9 @@ class Conversation(SMTP):
                 self._end_with(reply.TOO_MANY_ERRORS)
                 return
         method = self.commands.get(name)
+        if method is None and line.startswith(_HTTP):
+            self._end_with(reply.NOT_SMTP)
+            return
         if method is None:
             self._refuse(reply.UNKNOWN_COMMAND if verb.isalpha() else Reply(500, "5.5.2", "syntax error"))
             return
@@ -530,8 +541,9 @@ class Conversation(SMTP):
         """The transaction, and what was kept of its message."""
         self._transaction = None
         self._forwarded = NO_CLAIM
-        self._settings.budget.give(self._taken)
-        self._taken = 0
+        if self._taken:
+            self._settings.budget.give(self._taken)
+            self._taken = 0
 
     def _keep(self, octets: int) -> bool:
         """Is there room for so many octets of this message, with those that it has already?"""
@@ -543,6 +555,7 @@ class Conversation(SMTP):
         return True
 
 
+@lru_cache(maxsize=4096)
 def peer_ip(text: str) -> IPv4Address | IPv6Address:
     """The client's address; an IPv4 address that came through an IPv6 socket is IPv4 (RFC 4291 section 2.5.5.2)."""
     ip = ip_address(text.partition("%")[0])

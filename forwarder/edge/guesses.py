@@ -46,6 +46,8 @@ class Guesses:
     def forgive(self, ip: IPv4Address | IPv6Address) -> None:
         """Something good came from there. Who sends as much good mail as it misses is no guesser: a mail server before us, or
         a large one that passes on what others wrote."""
+        if not self._made:
+            return
         network = address_key(ip)
         count, since = self._made.get(network, (0, 0.0))
         if count > 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,35 +18,37 @@ __all__ = ["Seats"]
 class Seats:
     """Those who talk to us, and those whose TLS handshake on a TLS port is not done."""
 
-    sessions: set[Session] = field(default_factory=set)
+    #: With what each of them counts as: address_key and network_key.
+    sessions: dict[Session, tuple[int, int]] = field(default_factory=dict)
     handshakes: set[asyncio.Task[None]] = field(default_factory=set)
-    #: Sessions by address_key and by network_key.
-    addresses: Counter[int] = field(default_factory=Counter)
-    networks: Counter[int] = field(default_factory=Counter)
+    #: How many sessions there are of each.
+    addresses: dict[int, int] = field(default_factory=dict)
+    networks: dict[int, int] = field(default_factory=dict)
 
-    def full(self, session: Session) -> str | None:
-        """Which limit, by its name in ``[limits]``, keeps one more out; ``None``: there is room."""
-        limits = session.limits
+    def take(self, session: Session) -> str | None:
+        """It is connected, and has a seat; or which limit, by its name in ``[limits]``, keeps it out."""
+        limits, address, network = session.limits, address_key(session.ip), network_key(session.ip)
+        of_address, of_network = self.addresses.get(address, 0), self.networks.get(network, 0)
         if len(self.sessions) >= limits.sessions:
             return "sessions"
-        if self.addresses[address_key(session.ip)] >= limits.sessions_per_address:
+        if of_address >= limits.sessions_per_address:
             return "sessions_per_address"
-        if self.networks[network_key(session.ip)] >= limits.sessions_per_network:
+        if of_network >= limits.sessions_per_network:
             return "sessions_per_network"
+        self.sessions[session] = address, network
+        self.addresses[address] = of_address + 1
+        self.networks[network] = of_network + 1
         return None
-
-    def take(self, session: Session) -> None:
-        """It is connected."""
-        self.sessions.add(session)
-        self.addresses[address_key(session.ip)] += 1
-        self.networks[network_key(session.ip)] += 1
 
     def give(self, session: Session) -> None:
         """It is over. One that never had a seat changes nothing."""
-        if session not in self.sessions:
-            return
-        self.sessions.discard(session)
-        for count, key in ((self.addresses, address_key(session.ip)), (self.networks, network_key(session.ip))):
-            count[key] -= 1
-            if not count[key]:
-                del count[key]
+        seat = self.sessions.pop(session, None)
+        if seat is not None:
+            _less(self.addresses, seat[0])
+            _less(self.networks, seat[1])
+
+
+def _less(counts: dict[int, int], key: int) -> None:
+    left = counts.pop(key) - 1
+    if left:
+        counts[key] = left

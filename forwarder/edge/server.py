@@ -146,12 +146,11 @@ class EdgeServer:
     def _admit(self, session: Session) -> Reply | None:
         if self._draining:
             return reply.SHUTTING_DOWN
-        over = "open files" if uses_others_files(session.descriptor) else self._seats.full(session)
+        over = "open files" if uses_others_files(session.descriptor) else self._seats.take(session)
         if over is not None:
             self._over_limit.tell(over, session.ip, session.loop.time())
             return reply.TOO_MANY_SESSIONS
         self._sessions.add(session)
-        self._seats.take(session)
         return None
 
     def _ended(self, session: Session) -> None:

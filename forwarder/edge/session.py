@@ -12,6 +12,7 @@ import asyncio
 import secrets
 import ssl
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, ClassVar, cast
 
@@ -60,8 +61,7 @@ class Session(Conversation):
         if self._is_early():
             return
         self._greet(argument, esmtp=True)
-        lines = [self._settings.hostname, *self._keywords()]
-        self._out += [f"250-{one}\r\n".encode() for one in lines[:-1]] + [f"250 {lines[-1]}\r\n".encode()]
+        self._out.append(_announced(self._settings.hostname, *self._keywords()))
 
     def _is_early(self) -> bool:
         # RFC 2920 section 3.1: EHLO ends a group, and before its answer nobody knows that there may be groups.
@@ -264,6 +264,8 @@ class Session(Conversation):
         begun, taken, searched = self.loop.time(), 0, 0
         incoming: Incoming | None = None
         refused: Reply | BadOctets | None = None
+        # Nothing of it is here before the 354.
+        await self._more_of_message(begun, 0)
         while (end := find_end(self._buffer, searched, begun=taken > 0)) < 0:
             here = len(self._buffer)
             if refused is None:
@@ -551,6 +553,12 @@ def commands_of(session: type[Session]) -> dict[str, Method]:
 
 
 Session.commands = commands_of(Session)
+
+
+@lru_cache(maxsize=64)
+def _announced(*lines: str) -> bytes:
+    """The answer to EHLO. Sessions of a listener say one of a few."""
+    return "".join([f"250-{one}\r\n" for one in lines[:-1]] + [f"250 {lines[-1]}\r\n"]).encode()
 
 
 def _literal(ip: IPv4Address | IPv6Address) -> str:

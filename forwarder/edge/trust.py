@@ -26,4 +26,4 @@ NOBODY = Trust()
 
 def within(ip: IPv4Address | IPv6Address, networks: Networks) -> bool:
     """Is it in one of them?"""
-    return any(ip in one for one in networks)
+    return bool(networks) and any(ip in one for one in networks)

@@ -116,6 +116,18 @@ async def test_one_more_than_allowed_hears_421_until_another_leaves(limit: str) 
         assert (await third.say(b"NOOP\r\n")).startswith("250")
 
 
+async def test_nothing_is_left_of_a_seat_that_was_given_back() -> None:
+    async with edge() as (client, it):
+        seats = it.server._seats
+        assert ([*seats.addresses.values()], [*seats.networks.values()]) == ([1], [1])
+        second = await it.connect()
+        assert ([*seats.addresses.values()], [*seats.networks.values()]) == ([2], [2])
+        await second.say(b"QUIT\r\n")
+        await client.say(b"QUIT\r\n")
+        await until(lambda: len(it.server) == 0)
+        assert (seats.sessions, seats.addresses, seats.networks) == ({}, {}, {})
+
+
 def test_a_flood_is_one_line_a_second_for_each_limit() -> None:
     journal = MemoryJournal()
     over, ip = OverLimit(journal), ip_address("192.0.2.1")

@@ -18,7 +18,7 @@ from forwarder.edge.conversation import EdgeSettings
 from forwarder.edge.guesses import Guesses
 from forwarder.edge.limits import Limits
 from forwarder.edge.server import EdgeServer, bind
-from forwarder.edge.session import BAD_REVERSIBLE_AFTER, HIGH_WATER
+from forwarder.edge.session import BAD_REVERSIBLE_AFTER, HIGH_WATER, Session
 from forwarder.edge.tls import make_self_signed, server_context
 from forwarder.edge.trust import NOBODY, Trust
 from forwarder.model import Address, BodyKind, Content, Envelope, Refuse, Reply
@@ -618,3 +618,18 @@ async def test_a_bare_newline_in_the_middle_of_a_large_message_ends_the_session_
         assert (await client.say(b"NOOP\r\n.\r\nNOOP\r\n")).startswith(f"{reply.BARE_NEWLINE}")
         assert await client.answer() == ""
         assert it.acceptor.accepted == []
+
+
+async def test_what_a_session_begins_with_is_its_own() -> None:
+    """What lies in the class is everybody's, so nothing there may be written into."""
+    begun = [value for one in Session.__mro__[:2] for name, value in vars(one).items() if not name.startswith("__")]
+    assert not [one for one in begun if isinstance(one, (list, set, bytearray))]
+    async with edge(errors=3, junk_commands=3) as (first, it):
+        second = await it.connect()
+        for _ in range(2):
+            assert (await first.say(b"WHAT\r\n")).startswith("500")
+            assert (await first.say(b"NOOP\r\n")).startswith("250")
+        await first.ready()
+        assert (await second.say(b"WHAT\r\n")).startswith("500")
+        assert (await second.say(b"MAIL FROM:<bob@sender.example>\r\n")).startswith("503")
+        assert (await second.say(b"EHLO client.example\r\n")).startswith("250")
