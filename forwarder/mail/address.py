@@ -65,6 +65,7 @@ _LOOSE_LOCAL = re.compile(rf"\.*{_ATEXT}(?:{_ATEXT}|\.)*|{_QUOTED}")
 # A-d-l of RFC 5321 section 4.1.2; the domains are looked at no closer, as nothing is done with them.
 _ROUTE = re.compile(r"@[A-Za-z0-9._\[\]-]+(?:,@[A-Za-z0-9._\[\]-]+)*:")
 _LITERAL = re.compile(r"\[(?:(?P<v4>[0-9.]+)|[Ii][Pp][Vv]6:(?P<v6>[0-9A-Fa-f:.]+))\]\Z")
+_BEHIND_DOMAIN = re.compile(r"[> ]|\Z")
 # RFC 5321 section 4.1.2 sub-domain. Names with an underscore exist in the DNS and in the envelopes of real senders; no
 # reader reads them in two ways, so they pass.
 _ASCII_DOMAIN = re.compile(r"(?!-)[A-Za-z0-9_-]+(?<!-)(?:\.(?!-)[A-Za-z0-9_-]+(?<!-))*\Z")
@@ -104,10 +105,11 @@ def parse_path(text: bytes, *, smtputf8: bool, postmaster_domain: str | None = N
         return Path(None, decoded[2:])
     start = 1
     # RFC 5321 section 4.1.1.3, appendix C: a source route may come and is ignored. The identity is the mailbox.
-    if route := _ROUTE.match(decoded, start):
+    if decoded.startswith("@", start):
+        route = _ROUTE.match(decoded, start)
+        if route is None:
+            raise AddressError("the local part is empty")
         start = route.end()
-    elif decoded.startswith("@", start):
-        raise AddressError("the local part is empty")
     if postmaster_domain is not None and decoded[start : start + 11].lower() == "postmaster>":
         return Path(Address(decoded[start : start + 10], postmaster_domain), decoded[start + 11 :])
     local, domain, end = _split_mailbox(decoded, start, loose_dots=loose_dots)
@@ -180,7 +182,7 @@ def _split_mailbox(text: str, start: int, *, loose_dots: bool) -> tuple[str, str
     at = local.end()
     if not text.startswith("@", at):
         raise AddressError("the domain is missing" if text[at : at + 1] in ("", ">") else "the local part is malformed")
-    end = min((where for where in (text.find(">", at), text.find(" ", at)) if where >= 0), default=len(text))
+    end = _BEHIND_DOMAIN.search(text, at).start()  # type: ignore[union-attr]  # the end is always there
     spelled = f'"{local[0]}"' if loose_dots and not _LOCAL.fullmatch(local[0]) else local[0]
     return spelled, text[at + 1 : end], end
 

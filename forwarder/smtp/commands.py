@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from forwarder.mail.address import AddressError, NonAsciiAddress, Path, parse_path
@@ -134,7 +135,7 @@ def parse_mail(argument: bytes, *, max_size: int, offered: frozenset[str], lenie
     return MailCommand(
         path.address,
         size,
-        BodyKind(parameters.get("BODY", "7BIT").upper()),
+        BodyKind(parameters["BODY"].upper()) if "BODY" in parameters else BodyKind.SEVEN_BIT,
         smtputf8,
         parameters.get("RET"),
         parameters.get("ENVID"),
@@ -142,6 +143,8 @@ def parse_mail(argument: bytes, *, max_size: int, offered: frozenset[str], lenie
     )
 
 
+# A server hears of the same recipients again and again; the space for them is 2 MB at the most.
+@lru_cache(maxsize=1024)
 def parse_rcpt(
     argument: bytes,
     *,
@@ -206,9 +209,11 @@ class _Parameter:
 
 
 def _parameters(rest: str, known: Mapping[str, _Parameter], offered: frozenset[str]) -> dict[str, str]:
-    if rest and not rest.startswith(" "):
-        raise CommandError(_BAD_PARAMETER)
     found: dict[str, str] = {}
+    if not rest:
+        return found
+    if not rest.startswith(" "):
+        raise CommandError(_BAD_PARAMETER)
     for one in rest.split(" "):
         if not one:
             # RFC 5321 section 4.1.1: white space behind the last word is tolerated.

@@ -47,8 +47,7 @@ def has_dot_line(chunk: bytes | bytearray) -> bool:
 
 def has_bare_newline(text: bytes) -> bool:
     """Is there a CR or LF outside a CRLF?"""
-    check = NewlineCheck()
-    return check.is_bare(text) or check.is_bare_at_end()
+    return not count(text, b"\r") == count(text, b"\n") == count(text, b"\r\n")
 
 
 class NewlineCheck:

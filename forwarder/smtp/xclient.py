@@ -46,7 +46,7 @@ class Claim:
 
     def applied(self, peer: Peer) -> Peer:
         """The client, as this says it is. TLS stays that of the connection."""
-        if self == NO_CLAIM:
+        if self is NO_CLAIM:
             return peer
         esmtp = peer.esmtp if self.esmtp is None else self.esmtp
         named = peer.named or self.helo is not None

@@ -183,6 +183,17 @@ def test_utf8_recipients_pass_in_a_transaction_that_asked_for_them() -> None:
     assert rcpt("TO:<bob@sender.test> ORCPT=utf-8;böb@x.test".encode(), smtputf8=True).orcpt == "utf-8;böb@x.test"
 
 
+def test_what_a_recipient_is_read_as_depends_on_all_that_was_asked_for() -> None:
+    read = [
+        parse_rcpt(b"TO:<postmaster>", smtputf8=False, postmaster_domain=domain, offered=frozenset()).address.domain
+        for domain in ("one.test", "two.test", "one.test")
+    ]
+    assert read == ["one.test", "two.test", "one.test"]
+    assert rcpt("TO:<böb@sender.test>".encode(), smtputf8=True).address == Address("böb", "sender.test")
+    with pytest.raises(CommandError):
+        rcpt("TO:<böb@sender.test>".encode(), smtputf8=False)
+
+
 @pytest.mark.parametrize(
     "name",
     [
