@@ -281,6 +281,8 @@ def without_way_back(decided: Forward | Keep, why: str) -> Forward | Keep:
 def evaluate_verdict(verdict: Verdict, policy: Policy) -> Admitted | Refuse:
     """May a message with this verdict pass at all? What refuses wins over what cannot be known yet, and both over marks."""
     findings = [_mailkey(verdict, policy), _dmarc(verdict, policy), _spf(verdict, policy), _nothing(verdict, policy)]
+    if findings == _NOTHING_FOUND:
+        return _ADMITTED
     refused = [one for one in findings if isinstance(one, Refuse)]
     if refused:
         # A permanent answer first: what the mail is refused for will not change while the sender waits.
@@ -291,6 +293,7 @@ def evaluate_verdict(verdict: Verdict, policy: Policy) -> Admitted | Refuse:
 
 _Finding = Admitted | Refuse
 _ADMITTED = Admitted(None)
+_NOTHING_FOUND: list[_Finding] = [_ADMITTED] * 4
 
 
 def _mailkey(verdict: Verdict, policy: Policy) -> _Finding:
@@ -315,6 +318,8 @@ def _mailkey(verdict: Verdict, policy: Policy) -> _Finding:
 
 def _dmarc(verdict: Verdict, policy: Policy) -> _Finding:
     check = verdict.dmarc
+    if check.result is not Result.FAIL and check.result is not Result.TEMPERROR:
+        return _ADMITTED
     domain = check.domain or "the author"
     actions = {"reject": policy.dmarc_reject, "quarantine": policy.dmarc_quarantine}
     # Without a policy known, the strictest that the operator would heed is what may be at stake.

@@ -41,7 +41,7 @@ from forwarder.dispatch.plans import (
 )
 from forwarder.dispatch.underway import Attempt, Late, Put, UnderWay, begun_of
 from forwarder.failpoints import reach
-from forwarder.model import Address, Deferred, Delivered, Envelope, Failed, Outcome, Queued
+from forwarder.model import Address, Deferred, Delivered, Envelope, Outcome, Queued
 from forwarder.ports import (
     Begun,
     Charge,
@@ -134,32 +134,33 @@ class Dispatcher:
 
     async def tickets(
         self, envelope: Envelope, ways: Iterable[tuple[Address, Address]], content: bytes, *, signed_once: bool = False
-    ) -> dict[tuple[Address, Address], Ticket]:
-        """One for each (alias, destination). Once its sender has provably read that we have it, the same ``content`` is another
-        message; not where its sender signs each one anew (``signed_once``), as then only a thief sends those octets again."""
-        listed, sender = list(ways), packed(envelope.sender or "<>")
-        begins: dict[Address, bytes] = {}
-        plain: dict[tuple[Address, Address], bytes] = {}
+    ) -> list[Ticket]:
+        """One for each (alias, destination), in their order. Once its sender has provably read that we have it, the same
+        ``content`` is another message; not where its sender signs each one anew (``signed_once``), as then only a thief sends
+        those octets again."""
+        listed, sender = list(dict.fromkeys(ways)), packed(envelope.sender or "<>")
+        begun, begin = None, b""
+        plain: list[bytes] = []
         for at, some in slices(listed):
             if at:
                 await let_others()
             for alias, destination in some:
-                begin = begins.get(alias) or begins.setdefault(alias, sender + packed(alias))
-                plain[alias, destination] = fingerprint_behind(begin, destination, content)
-        marks: Collection[bytes] = plain.values()
+                if alias is not begun:
+                    begun, begin = alias, sender + packed(alias)
+                plain.append(fingerprint_behind(begin, destination, content))
+        marks = plain
         if not signed_once:
             # A list's stay as they are: Heard tells few apart.
-            marks = self.under_way.heard.distinguish(envelope.id, plain.values())
-            again = sum(map(operator.ne, marks, plain.values()))
+            marks = self.under_way.heard.distinguish(envelope.id, plain)
+            again = sum(map(operator.ne, marks, plain))
             if again:
                 # A middle box can acknowledge and close in its client's stead, so what goes out now is on record.
                 self._journal.event("claim.again", id=envelope.id, destinations=again)
-        tickets: dict[tuple[Address, Address], Ticket] = {}
-        for at, each in slices(list(zip(plain, marks, strict=True))):
+        tickets: list[Ticket] = []
+        for at, some in slices(listed):
             if at:
                 await let_others()
-            for way, mark in each:
-                tickets[way] = Ticket(*way, mark)
+            tickets += [Ticket(*way, marks[number]) for number, way in enumerate(some, at)]
         return tickets
 
     def read(self, message: str) -> None:
@@ -174,10 +175,10 @@ class Dispatcher:
         fingerprints = [one.fingerprint for one in tickets]
         claims = self._unsettled.correct(fingerprints, await self._ledger.claim(fingerprints, attempt, charges, begun))
         claimed: dict[Ticket, Claim] = {}
-        for at, some in slices(list(zip(tickets, claims, strict=True))):
+        for at, some in slices(tickets):
             if at:
                 await let_others()
-            claimed.update(some)
+            claimed.update(zip(some, claims[at:], strict=False))
         return claimed
 
     def recall(self, tickets: Sequence[Ticket]) -> dict[Ticket, Claim]:
@@ -335,16 +336,17 @@ class Dispatcher:
         self, plan: Plan, fates: Sequence[Fate], attempt: str, recorded: bool, *, release: bool = True
     ) -> None:
         """``release``: what is neither delivered nor queued can be claimed by others again."""
-        delivered = [fate.ticket.fingerprint for fate in fates if isinstance(fate.outcome, Delivered)]
-        # What is queued has its mark already, set in the step that queued it.
-        released = [
-            fate.ticket.fingerprint for fate in fates if release and isinstance(fate.outcome, Deferred | Failed)
-        ]
-        forwards = [
-            forwarded
-            for fate, forwarded in zip(fates, plan.forwards, strict=True)
-            if forwarded is not None and isinstance(fate.outcome, Delivered)
-        ]
+        delivered: list[bytes] = []
+        released: list[bytes] = []
+        forwards: list[Forwarded] = []
+        for fate, forwarded in zip(fates, plan.forwards, strict=True):
+            if isinstance(fate.outcome, Delivered):
+                delivered.append(fate.ticket.fingerprint)
+                if forwarded is not None:
+                    forwards.append(forwarded)
+            # What is queued has its mark already, set in the step that queued it.
+            elif release and not isinstance(fate.outcome, Queued):
+                released.append(fate.ticket.fingerprint)
         reach("K6")
         settled = False
         try:

@@ -208,6 +208,10 @@ class Destinations:
 
     # --- what is learnt
 
+    def teaches(self, outcome: RecipientOutcome | Queued) -> bool:
+        """Is anything to be learnt? Not from what was delivered while nothing is held against anybody, as nearly always."""
+        return bool(self._doors.standings) or not isinstance(outcome, Delivered)
+
     async def learn(self, id: str, alias: Address, destination: Address, outcome: RecipientOutcome | Queued) -> None:  # noqa: A002
         """From an attempt. Never raises."""
         if isinstance(outcome, Queued) or self._doors.standings is None:

@@ -24,7 +24,6 @@ from forwarder.model import (
     FromRewrite,
     Message,
     Notice,
-    Queued,
     Reply,
     Result,
     SecondForm,
@@ -96,7 +95,6 @@ class Forwarding:
         rewritten = self._rewritten(envelope, forwards, now)
         begun = _begun(envelope, message, rewritten)
         authored = self._authored(envelope, message, forwards, now)
-        tokens = [*(one.token for one in rewritten.values()), *(one.token for one in authored.values())]
         reach("K2")
         recorded = True
         try:
@@ -106,44 +104,42 @@ class Forwarding:
             for author in authored.values():
                 if author.token is not None:
                     await self._doors.ledger.put_token(author.token, author.author)
-            claims = await self._dispatcher.claim(list(tickets.values()), envelope.id, charges, begun)
+            claims = await self._dispatcher.claim(tickets, envelope.id, charges, begun)
         except RateOver as over:
             return self._metering.over(envelope, over, now)
         except StoreAway as away:
             self._doors.journal.event("ledger.away", id=envelope.id, step="claim", reason=str(away))
+            tokens = [one.token for one in rewritten.values()] + [one.token for one in authored.values()]
             if len(tickets) > 1 or any(tokens):
                 # An opaque address that nobody keeps could never be answered, and of several recipients nobody would know
                 # which have it when the sender comes back.
-                self._dispatcher.take_back(list(tickets.values()), envelope.id)
+                self._dispatcher.take_back(tickets, envelope.id)
                 return reply.STATE_AWAY
-            claims, recorded = self._dispatcher.recall(list(tickets.values())), False
+            claims, recorded = self._dispatcher.recall(tickets), False
             if Claim.FRESH in claims.values():
                 try:
                     self._doors.rates.take(charges, now.timestamp())
                 except RateOver as over:
-                    self._dispatcher.take_back(list(tickets.values()), envelope.id)
+                    self._dispatcher.take_back(tickets, envelope.id)
                     return self._metering.over(envelope, over, now)
         reach("K3")
+        fresh = await _fresh(claims)
         plans = await self._plans(
-            envelope, message, verdict, forwards, rewritten, authored, tickets, claims, recorded, now, paused, added
+            envelope, message, verdict, forwards, rewritten, authored, fresh, recorded, now, paused, added
         )
         attempted = (
             await self._dispatcher.deliver(plans, envelope.id, recorded=recorded)
             if quarantine is None
             else await self._dispatcher.put_aside(plans, envelope.id, quarantine, recorded=recorded)
         )
-        fates: list[Fate] = []
-        for at, part in slices(list(claims.items())):
-            if at:
-                await let_others()
-            fates += [Fate(one, known(claim)) for one, claim in part if claim is not Claim.FRESH]
-        fates += attempted
+        fates = [*attempted] if len(attempted) == len(claims) else [*await _known_before(claims), *attempted]
         if paused:
+            named = {(one.alias, one.destination) for one in tickets}
             fates += [
                 Fate(Ticket(one.alias, target, b""), Deferred(PAUSED))
                 for one in forwards
                 for target in one.targets
-                if target in paused and (one.alias, target) not in tickets
+                if target in paused and (one.alias, target) not in named
             ]
         for at, some in slices(fates):
             if at:
@@ -152,8 +148,10 @@ class Forwarding:
         for at, some in slices(attempted):
             if at:
                 await let_others()
-            for one in (fate for fate in some if not isinstance(fate.outcome, Queued)):
-                await self._destinations.learn(envelope.id, one.ticket.alias, one.ticket.destination, one.outcome)
+            for one in some:
+                if self._destinations.teaches(one.outcome):
+                    ticket = one.ticket
+                    await self._destinations.learn(envelope.id, ticket.alias, ticket.destination, one.outcome)
         return fates
 
     async def _sort(
@@ -219,28 +217,21 @@ class Forwarding:
         forwards: Sequence[Forward],
         rewritten: dict[Address, rewrite.Rewritten],
         authored: dict[Address, rewrite.RewrittenAuthor],
-        tickets: dict[tuple[Address, Address], Ticket],
-        claims: dict[Ticket, Claim],
+        fresh: dict[Address, dict[Address, Ticket]],
         recorded: bool,
         now: datetime,
         paused: frozenset[Address] = frozenset(),
         added: Sequence[Field] = (),
     ) -> list[Plan]:
-        """One plan for each alias and next hop, over the destinations that nobody has delivered yet. What is not ``recorded`` is
-        known to this process only once it is under way, so nothing is waited for until then."""
+        """One plan for each alias and next hop, over the destinations that nobody has delivered yet (``fresh``). What is not
+        ``recorded`` is known to this process only once it is under way, so nothing is waited for until then."""
         plans: list[Plan] = []
         tls = tls_wish(envelope, message)
         # The signatures of one message would each wait for the one before.
         may_wait = recorded and len(forwards) == 1
         for one in forwards:
-            by_destination: dict[Address, Ticket] = {}
-            for at, some in slices(one.targets):
-                if at:
-                    await let_others()
-                found = [tickets.get((one.alias, target)) for target in some]
-                mine = [ticket for ticket in found if ticket is not None]
-                by_destination |= {ticket.destination: ticket for ticket in mine if claims[ticket] is Claim.FRESH}
-            if not by_destination:
+            by_destination = fresh.get(one.alias)
+            if by_destination is None:
                 continue
             sender = rewritten[one.alias].sender
             sealed = await sign_together(
@@ -260,9 +251,7 @@ class Forwarding:
             self._doors.journal.event("message.sealed", id=envelope.id, alias=one.alias, octets=len(sealed.prefix))
             may_hold = self._hold(one.alias)
             notice = _notice(envelope, one)
-            going = [address for address in by_destination if address not in paused] if paused else list(by_destination)
-            waiting = [address for address in by_destination if address in paused] if paused else []
-            groups = (*rewrite.group_by_next_hop(going), *rewrite.group_by_next_hop(waiting))
+            groups = _grouped(list(by_destination), paused)
             for group in groups:
                 hold = may_hold
                 if group.recipients[0] in paused or self._destinations.is_slowed(group.next_hop):
@@ -299,7 +288,7 @@ class Forwarding:
                     ret="HDRS" if sender is not None else None,
                     second=_second_form(one, verdict, header_at),
                 )
-                kept = tuple(by_destination[address] for address in group.recipients)
+                kept = tuple([by_destination[address] for address in group.recipients])
                 remembered = self._to_remember(envelope, message, verdict, one, sender, kept, now)
                 held = None
                 if hold is not Hold.NEVER:
@@ -307,8 +296,10 @@ class Forwarding:
                         id=f"{envelope.id}.{len(plans)}",
                         delivery=delivery,
                         waiting=tuple(
-                            Waiting(ticket.alias, ticket.fingerprint, forwarded)
-                            for ticket, forwarded in zip(kept, remembered, strict=True)
+                            [
+                                Waiting(ticket.alias, ticket.fingerprint, forwarded)
+                                for ticket, forwarded in zip(kept, remembered, strict=True)
+                            ]
                         ),
                         envelope=envelope,
                         # Architecture section 6, rule 3: no report to a sender that no check vouches for.
@@ -358,6 +349,37 @@ class Forwarding:
                 for one in tickets
             ]
         )
+
+
+async def _fresh(claims: dict[Ticket, Claim]) -> dict[Address, dict[Address, Ticket]]:
+    """What is to be delivered, by alias and destination."""
+    found: dict[Address, dict[Address, Ticket]] = {}
+    for at, some in slices(list(claims.items())):
+        if at:
+            await let_others()
+        for ticket, claim in some:
+            if claim is Claim.FRESH:
+                found.setdefault(ticket.alias, {})[ticket.destination] = ticket
+    return found
+
+
+async def _known_before(claims: dict[Ticket, Claim]) -> list[Fate]:
+    """What nobody has to deliver now."""
+    found: list[Fate] = []
+    for at, some in slices(list(claims.items())):
+        if at:
+            await let_others()
+        found += [Fate(ticket, known(claim)) for ticket, claim in some if claim is not Claim.FRESH]
+    return found
+
+
+def _grouped(destinations: Sequence[Address], paused: frozenset[Address]) -> Sequence[rewrite.Group]:
+    """What goes to one next hop, and now or later."""
+    if not paused:
+        return rewrite.group_by_next_hop(destinations)
+    going = [one for one in destinations if one not in paused]
+    waiting = [one for one in destinations if one in paused]
+    return (*rewrite.group_by_next_hop(going), *rewrite.group_by_next_hop(waiting))
 
 
 def _begun(envelope: Envelope, message: Message, rewritten: dict[Address, rewrite.Rewritten]) -> list[Begun]:

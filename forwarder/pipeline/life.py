@@ -175,8 +175,9 @@ class Pipeline:
                 return self._tell.refused(envelope, refused)
         envelope = notify.by_alias(envelope, aliases)
         forwards = [one for one in routes.values() if isinstance(one, Forward)]
+        kept = [one for one in routes.values() if isinstance(one, Keep)] if len(forwards) < len(routes) else []
         charges = self._metering.charges(envelope, message, author.addresses, verdict, forwards)
-        return await self._forward(envelope, filtered, verdict, list(routes.values()), now, charges)
+        return await self._forward(envelope, filtered, verdict, forwards, kept, now, charges)
 
     async def _refuse_answer(self, address: Address, message: Message) -> Refuse | None:
         """A reply address is in the hands of whoever got the message: it takes no more than a return path does."""
@@ -191,12 +192,12 @@ class Pipeline:
         envelope: Envelope,
         filtered: Filtered,
         verdict: Verdict,
-        routes: Sequence[Forward | Keep],
+        forwards: Sequence[Forward],
+        kept: Sequence[Keep],
         now: datetime,
         charges: Sequence[Charge],
     ) -> Reply:
         message = filtered.message
-        forwards = [one for one in routes if isinstance(one, Forward)]
         verified = verdict.sender_verified_by is not None
         answer = reply.KEPT
         if forwards:
@@ -218,11 +219,11 @@ class Pipeline:
                 answer = await self.answer(envelope, message, fates, verified=verified)
         if answer.code == 250:
             # Last, because the ledger does not know mailboxes: a sender that must come back has not written here yet.
-            for kept in (one for one in routes if isinstance(one, Keep)):
-                if not await self.keep(envelope, message, kept, now):
+            for one in kept:
+                if not await self.keep(envelope, message, one, now):
                     return reply.FAULT
                 if verified:
-                    await self.report_kept(envelope, message, kept.alias)
+                    await self.report_kept(envelope, message, one.alias)
         return answer
 
     async def keep(self, envelope: Envelope, message: Message, kept: Keep, now: datetime) -> bool:

@@ -188,17 +188,17 @@ class Submission:
     ) -> list[Fate] | Reply:
         """With the sender's own address: what comes back goes to the sender's domain and not through us."""
         made = await self._dispatcher.tickets(envelope, ((one, one) for one in recipients), content)
-        tickets = {ticket.destination: ticket for ticket in made.values()}
+        tickets = {ticket.destination: ticket for ticket in made}
         recorded = True
         try:
-            claims = await self._dispatcher.claim(list(tickets.values()), envelope.id) if tickets else {}
+            claims = await self._dispatcher.claim(made, envelope.id) if made else {}
         except StoreAway as away:
             self._doors.journal.event("ledger.away", id=envelope.id, step="claim", reason=str(away))
             if not alone:
                 # Of several recipients nobody would know which have it when the client comes back.
-                self._dispatcher.take_back(list(tickets.values()), envelope.id)
+                self._dispatcher.take_back(made, envelope.id)
                 return reply.STATE_AWAY
-            claims, recorded = self._dispatcher.recall(list(tickets.values())), False
+            claims, recorded = self._dispatcher.recall(made), False
         fresh = [one for one in recipients if claims[tickets[one]] is Claim.FRESH]
         plans: list[Plan] = []
         groups = rewrite.group_by_next_hop(fresh)

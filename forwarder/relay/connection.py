@@ -216,9 +216,7 @@ class Connection(asyncio.Protocol):
             if before_dot is None and mail.size <= BLOCK:
                 # Then the message goes out as soon as the 354 is there, without waking anybody.
                 self._message = chunks
-            self._flush()
-            if may_be_dead:
-                self._arm(min(self._timeouts.reused, self._seconds[self._client.phase]))
+            self._flush(self._timeouts.reused if may_be_dead else _NEVER)
             event = await self._event()
             self._message = None
             if isinstance(event, GoAhead):
@@ -378,18 +376,17 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def _flush(self) -> None:
+    def _flush(self, most: float = _NEVER) -> None:
         if output := self._client.take_output():
             assert self._transport is not None
             if not self._transport.is_closing():
                 self._transport.write(output)
-        self._arm()
+        self._arm(most)
 
-    def _arm(self, seconds: float | None = None) -> None:
-        """Give the peer so long for what is owed now. The timer is let run out and looked at then: far cheaper than a
-        new one for each reply."""
-        deadline = self._loop.time() + (self._seconds[self._client.phase] if seconds is None else seconds)
-        self._deadline = deadline
+    def _arm(self, most: float = _NEVER) -> None:
+        """Give the peer as long as it has for what is owed now, and ``most`` seconds. The timer is let run out and looked at
+        then: far cheaper than a new one for each reply."""
+        self._deadline = deadline = self._loop.time() + min(self._seconds[self._client.phase], most)
         if deadline < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()

@@ -16,18 +16,18 @@ import asyncio
 import random
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain, zip_longest
 from typing import Any
 
 from forwarder.auth.dnsname import dns_name
-from forwarder.model import Deferred, Failed, Reply
+from forwarder.model import Deferred, Failed, Reply, TlsWish
 from forwarder.ports import Answer, DnsStatus, Resolver, StsPolicy
 from forwarder.public import is_public
 from forwarder.relay.dane import DaneAnswer, Place, lookup_dane
 from forwarder.relay.settings import RelaySettings
-from forwarder.relay.tls import Dane, Required
+from forwarder.relay.tls import Dane, Required, TlsPolicy
 
 __all__ = ["LOOP", "Host", "Route", "Target", "lookup_route", "order_targets", "parse_smarthost"]
 
@@ -60,10 +60,10 @@ class Target:
     port: int
     preference: int
     dane: Dane | Required | None = None
+    peer: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def peer(self) -> str:
-        return f"{self.host}[{self.address}]:{self.port}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "peer", f"{self.host}[{self.address}]:{self.port}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ class Route:
     """The hosts that may be asked, best preference first, and for how many seconds this holds. Never without a target.
     ``domain`` is whose hosts they are: the smarthost's name where everything goes there. ``authentic``: the DNS vouches for
     the MX records. ``trouble``: a look-up that failed, so that there may be more hosts than these. ``sts`` is what the
-    domain promises; ``sts_missed``: it may promise something that could not be had."""
+    domain promises; ``sts_missed``: it may promise something that could not be had. ``policies`` is for the relay: each of its
+    targets with what TLS to it has to be, by what a sender wishes."""
 
     domain: str
     hosts: tuple[Host, ...]
@@ -88,6 +89,7 @@ class Route:
     trouble: str | None = None
     sts: StsPolicy | None = None
     sts_missed: bool = False
+    policies: dict[TlsWish, dict[Target, TlsPolicy]] = field(default_factory=dict, repr=False, compare=False)
 
 
 async def lookup_route(

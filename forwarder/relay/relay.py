@@ -172,15 +172,18 @@ class SmtpRelay:
     def _order(self, route: Route, wish: TlsWish) -> list[tuple[Target, TlsPolicy]]:
         """As the RFC has it, but what could not be reached a moment ago comes last, and of equals one with an open connection
         first (connections are closed after a while, so this keeps nobody from its share)."""
-        rules, pool = self._settings.tls, self._pool
-        targets = [
-            (one, self._as_wished(rules.policy(route.domain, one.host, one.dane, route.sts), wish, route, one))
-            for one in order_targets(route, self._rng)
-        ]
-        if len(targets) > 1:
-            targets.sort(
-                key=lambda one: (pool.is_unreachable(one[0]), one[0].preference, not pool.has_idle(key_of(*one)))
-            )
+        pool, policies = self._pool, route.policies.get(wish)
+        if policies is None:
+            rules = self._settings.tls
+            policies = route.policies[wish] = {
+                one: self._as_wished(rules.policy(route.domain, one.host, one.dane, route.sts), wish, route, one)
+                for host in route.hosts
+                for one in host.targets
+            }
+        if len(policies) == 1:
+            return [*policies.items()]
+        targets = [(one, policies[one]) for one in order_targets(route, self._rng)]
+        targets.sort(key=lambda one: (pool.is_unreachable(one[0]), one[0].preference, not pool.has_idle(key_of(*one))))
         return targets
 
     def _as_wished(self, policy: TlsPolicy, wish: TlsWish, route: Route, target: Target) -> TlsPolicy:
