@@ -8,6 +8,8 @@ hold.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import cast
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -96,10 +98,16 @@ def verify_digest(key: PublicKey, signature: bytes, digest: bytes) -> bool:
     """Does ``signature`` fit the SHA-256 ``digest``? RSA: PKCS#1 v1.5. Ed25519 signs the digest itself (RFC 8463
     section 3)."""
     try:
-        if isinstance(key, RSAPublicKey):
-            key.verify(signature, digest, _PADDING, _DIGEST)
+        if _is_rsa(type(key)):
+            cast("RSAPublicKey", key).verify(signature, digest, _PADDING, _DIGEST)
         else:
-            key.verify(signature, digest)
+            cast("Ed25519PublicKey", key).verify(signature, digest)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+# The classes are abstract: to ask whether a key is one of them takes longer than to hash what it signed.
+@cache
+def _is_rsa(kind: type[PublicKey]) -> bool:
+    return issubclass(kind, RSAPublicKey)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import TypeVar
 
-from forwarder.auth.canonical import Form, relax_field, relaxed_field
+from forwarder.auth.canonical import Form, relaxed_field
 from forwarder.auth.template import fold_list
 from forwarder.model import Field
 from forwarder.ports import SigningKey
@@ -95,20 +95,19 @@ def index_fields(fields: Iterable[Field]) -> FieldIndex:
     return index
 
 
-def header_digest(
-    index: FieldIndex, names: Iterable[bytes], form: Form, field: bytes, own: Field | None = None
-) -> bytes:
-    """SHA-256 over the fields that ``names`` (h=) selects and over ``field``, the signature field without its
-    signature.
-
-    ``own`` is the field under verification: the signer could not see it, so no name selects it.
-    """
+def header_digest(index: FieldIndex, names: Iterable[bytes], form: Form, own: Field) -> bytes:
+    """SHA-256 over the fields that ``names`` (h=) selects and over ``own``, the field under verification, without its signature.
+    The signer could not see it, so no name selects it."""
     selected = _select(index, names, own)
     if form == "relaxed":
+        # Whether b= is emptied before or after makes no difference, and the field is signed by ARC as it is.
+        field = unsigned_field(relaxed_field(own.raw))
         selected = list(map(relaxed_field, selected))
-        field = relax_field(field)
+    else:
+        field = unsigned_field(own.raw)
     # RFC 6376 section 3.7: the signature field goes last and without its CRLF.
-    return sha256(b"".join(selected) + field.removesuffix(_CRLF)).digest()
+    selected.append(field.removesuffix(_CRLF))
+    return sha256(b"".join(selected)).digest()
 
 
 def _select(index: FieldIndex, names: Iterable[bytes], own: Field | None) -> list[bytes]:

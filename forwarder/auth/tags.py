@@ -9,7 +9,8 @@ from __future__ import annotations
 import binascii
 import re
 
-from forwarder.auth.dnsname import dns_name
+from forwarder.auth.dnsname import MAX_NAME, dns_name
+from forwarder.kept import Kept
 
 __all__ = [
     "TagError",
@@ -27,6 +28,8 @@ __all__ = [
 _SPACE = b" \t\r\n"
 # RFC 6376 section 3.2 VALCHAR, the white space around it, and UTF-8 (RFC 8616 section 3).
 _LEGAL = bytes([*_SPACE, *range(0x21, 0x7F), *range(0x80, 0x100)])
+#: Names that need no pattern to be told from others.
+_USUAL = frozenset(b"v a b bh c d h i k l n o p q r s t u x cv mf rt".split())
 _TAG_NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_]*\Z")
 # RFC 6376 section 3.5: at most 12 digits, which is the year 33658; more is not a time.
 _NUMBER = re.compile(rb"[0-9]{1,12}\Z")
@@ -52,7 +55,7 @@ def parse_tags(text: bytes) -> dict[bytes, bytes]:
     for spec in specs:
         name, equals, value = spec.partition(b"=")
         name = name.strip(_SPACE)
-        if not equals or not _TAG_NAME.match(name):
+        if not equals or (name not in _USUAL and not _TAG_NAME.match(name)):
             raise TagError("a malformed tag")
         if name in tags:
             # RFC 6376 section 3.2: with a duplicate the whole list is invalid.
@@ -109,18 +112,35 @@ def parse_number(tags: dict[bytes, bytes], name: bytes) -> int | None:
 
 def parse_names(tags: dict[bytes, bytes], name: bytes = b"h") -> tuple[bytes, ...]:
     """A colon list of header field names, lower-cased, repeats kept. Raises TagError."""
-    value = without_space(required(tags, name)).lower()
-    if not _FIELD_NAMES.match(value):
+    names = _names[required(tags, name)]
+    if not names:
         raise TagError(f"{name.decode()}= is no list of field names")
-    return tuple(value.split(b":"))
+    return names
+
+
+def _split_names(text: bytes) -> tuple[bytes, ...]:
+    value = without_space(text).lower()
+    return tuple(value.split(b":")) if _FIELD_NAMES.match(value) else ()
+
+
+#: Most senders have one or two lists; () is none.
+_names = Kept(_split_names, most=512, longest=1024)
 
 
 def parse_domain(tags: dict[bytes, bytes], name: bytes) -> str:
     """A domain or selector in lower-case A-labels (RFC 8616 section 4 lets it come in U-labels). Raises TagError."""
-    try:
-        domain = dns_name(required(tags, name).decode())
-    except UnicodeDecodeError:
-        domain = None
-    if domain is None or not _DOMAIN.match(domain):
+    domain = _domains[required(tags, name)]
+    if domain is None:
         raise TagError(f"{name.decode()}= is no domain name")
     return domain
+
+
+def _read_domain(text: bytes) -> str | None:
+    try:
+        domain = dns_name(text.decode())
+    except UnicodeDecodeError:
+        return None
+    return domain if domain is not None and _DOMAIN.match(domain) else None
+
+
+_domains = Kept(_read_domain, most=4096, longest=MAX_NAME)

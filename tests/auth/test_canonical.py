@@ -69,6 +69,7 @@ def test_wherever_a_body_that_arrives_is_cut_its_hash_is_the_same(body: bytes, d
         for start, end in pairwise([0, *cuts, len(body)]):
             one.update(body[start:end])
         assert one.finish() == sha256(whole).digest() + len(whole).to_bytes(8, "big")
+        assert body_hash(Message(b"", b"\r\n", body, ()), form) == sha256(whole).digest()  # type: ignore[arg-type]
 
 
 @given(BODIES)

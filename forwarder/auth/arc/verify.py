@@ -136,7 +136,7 @@ async def _verify_message_signature(
     if body_hash(message, signature.body_form) != signature.body_hash:
         return _Problem("arc-message-signature: body hash does not match")
     field = one.message_signature
-    digest = header_digest(index, signature.names, signature.header_form, unsigned_field(field.raw), field)
+    digest = header_digest(index, signature.names, signature.header_form, field)
     return await _verify_signature(keys, "arc-message-signature", signature.key_name, signature.value, digest)
 
 

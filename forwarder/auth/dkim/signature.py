@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import cast
 
 from forwarder.auth.canonical import Form
 from forwarder.auth.dnsname import dns_name
@@ -23,7 +22,12 @@ __all__ = ["ALGORITHMS", "Signature", "parse_forms", "parse_signature"]
 #: RFC 8301 section 3.1, RFC 8463 section 3. rsa-sha1 is not one of them: it must not count as signed.
 ALGORITHMS = {b"rsa-sha256": "rsa", b"ed25519-sha256": "ed25519"}
 
-_FORMS = frozenset({b"simple", b"relaxed"})
+_EACH: tuple[Form, Form] = ("simple", "relaxed")
+#: By what c= says. RFC 6376 section 3.5: without its second half it means simple for the body.
+_FORMS: dict[bytes, tuple[Form, Form]] = {
+    **{f"{header}/{body}".encode(): (header, body) for header in _EACH for body in _EACH},
+    **{f"{header}{end}".encode(): (header, "simple") for header in _EACH for end in ("", "/")},
+}
 # RFC 6376 section 3.5: up to 76 digits.
 _LENGTH = re.compile(rb"[0-9]{1,76}\Z")
 # RFC 6376 section 3.5: an expiry of more than 12 digits may be taken as never.
@@ -102,16 +106,13 @@ def parse_signature(
 
 def parse_forms(value: bytes) -> tuple[Form, Form]:
     """Of c=: how the header is signed, and how the body. Raises TagError."""
-    # RFC 6376 section 3.5: without its second half, c= means simple for the body.
-    header, _, body = value.partition(b"/")
-    body = body or b"simple"
-    if header not in _FORMS or body not in _FORMS:
+    if (forms := _FORMS.get(value)) is None:
         raise TagError("unknown c=")
-    return cast(Form, header.decode()), cast(Form, body.decode())
+    return forms
 
 
 def _parse_expiry(tags: dict[bytes, bytes]) -> int | None:
-    return None if _NEVER.match(tags.get(b"x", b"")) else parse_number(tags, b"x")
+    return None if b"x" not in tags or _NEVER.match(tags[b"x"]) else parse_number(tags, b"x")
 
 
 def _parse_length(tags: dict[bytes, bytes]) -> int | None:

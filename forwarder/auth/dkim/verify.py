@@ -16,7 +16,7 @@ from forwarder.auth.canonical import body_hash, body_size
 from forwarder.auth.dkim.signature import Signature, parse_signature
 from forwarder.auth.keyrecord import KeyLookups, KeyRecord, NoKey, key_lookups
 from forwarder.auth.publickey import verify_digest
-from forwarder.auth.signed import FieldIndex, header_digest, unsigned_field
+from forwarder.auth.signed import FieldIndex, header_digest
 from forwarder.auth.tags import TagError, parse_domain, parse_tags
 from forwarder.kept import Kept
 from forwarder.model import DkimCheck, Field, Message, Result
@@ -156,7 +156,7 @@ def evaluate_signature(
     elif not verify_digest(
         key.key,
         signature.value,
-        header_digest(index, signature.names, signature.header_form, unsigned_field(field.raw), field),
+        header_digest(index, signature.names, signature.header_form, field),
     ):
         result, reason = Result.FAIL, "signature does not match"
     elif unsigned:

@@ -24,7 +24,7 @@ from forwarder.auth.mailkey.record import (
 )
 from forwarder.auth.mailkey.signature import EXPIRY_GRACE, FIELD, MAX_AHEAD, Claim, MalformedClaim, parse_claim
 from forwarder.auth.publickey import verify_digest
-from forwarder.auth.signed import FieldIndex, header_digest, unsigned_field
+from forwarder.auth.signed import FieldIndex, header_digest
 from forwarder.mail.address import AddressError, wire
 from forwarder.model import Address, Field, MailkeyCheck, Message, OpenSignature, Result
 from forwarder.ports import KeyHost, NoKeyText, Resolver
@@ -194,7 +194,7 @@ def _evaluate_claim(claim: Claim, transaction: _Transaction) -> _Finding | None:
 async def _verify_signature(
     lookups: TxtLookups[Record], field: Field, claim: Claim, transaction: _Transaction
 ) -> _Finding:
-    digest = header_digest(transaction.index, claim.names, "relaxed", unsigned_field(field.raw), field)
+    digest = header_digest(transaction.index, claim.names, "relaxed", field)
     finding = await _evaluate_with(transaction.key_host, claim, await lookups.look_up(claim.key_name), digest)
     if finding.result in (Result.FAIL, Result.PERMERROR):
         renewed = await lookups.look_up_again(claim.key_name)
