@@ -37,6 +37,10 @@ _NAME = re.compile(rb"[!-9;-~]+\Z")
 _FIELD = re.compile(rb"^(?=([!-9;-~]+):)(.*\n(?:[ \t].*\n)*)", re.MULTILINE)
 
 
+#: As ``Field(...)``, which is a function in Python that calls this one.
+_field_of = tuple.__new__
+
+
 class MalformedMessage(ValueError):
     """The header cannot be split in one way only. The text says why and may be shown to the client."""
 
@@ -81,7 +85,7 @@ def _split_fields(header: bytes) -> tuple[Field, ...]:
     # CR of its own, at which a line ends too.
     if sum([len(raw) for _, raw in found]) != len(header) or count(header, b"\r") != count(header, b"\r\n"):
         return _split_lines(header)
-    return tuple([Field(name.lower(), raw) for name, raw in found])
+    return tuple([_field_of(Field, (name.lower(), raw)) for name, raw in found])
 
 
 def _split_lines(header: bytes) -> tuple[Field, ...]:

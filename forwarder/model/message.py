@@ -69,9 +69,14 @@ class Message:
 
     def _index(self) -> dict[bytes, list[Field]]:
         # Every check asks for a few names, of a message that is the same for all of them.
+        named = self._named
         for one in self.fields:
-            self._named.setdefault(one.name, []).append(one)
-        return self._named
+            # Most names stand once.
+            if (name := one.name) in named:
+                named[name].append(one)
+            else:
+                named[name] = [one]
+        return named
 
     @property
     def size(self) -> int:

@@ -167,8 +167,12 @@ class DnsResolver:
         now = self._monotonic()
         if now >= entry.until:
             return None
-        self._entries.move_to_end(key)
         self.stats.hits += 1
+        answer = entry.answer
+        if int(now - entry.stored) == answer.age:
+            return answer
+        # Which was used last matters by the second, too.
+        self._entries.move_to_end(key)
         return entry.at(now)
 
     async def _look_up(self, key: _Key, *, fresh: bool = False) -> Answer[Any]:

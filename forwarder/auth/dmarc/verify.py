@@ -116,6 +116,9 @@ async def _evaluate_alignment(
     walker: Walker, author: str, policy: Policy, spf: SpfCheck, dkim: Sequence[DkimCheck]
 ) -> tuple[Result, str, _Identifier | None]:
     """Result, reason, and the identifier that aligned."""
+    identical = _find_identical(author, policy, spf, dkim)
+    if identical is not None:
+        return Result.PASS, f"{author} is aligned", identical
     fault = None
     try:
         aligned = await _find_aligned(walker, author, _identifiers(Result.PASS, policy, spf, dkim))
@@ -131,6 +134,16 @@ async def _evaluate_alignment(
     if fault is not None:
         return Result.TEMPERROR, fault, None
     return Result.FAIL, "no aligned domain was authenticated", None
+
+
+def _find_identical(author: str, policy: Policy, spf: SpfCheck, dkim: Sequence[DkimCheck]) -> _Identifier | None:
+    """What was authenticated and is the author domain itself, as of most mail: neither the mode nor an organization matters."""
+    for one in dkim:
+        if one.result is Result.PASS and dns_name(one.domain or "") == author:
+            return _Identifier("dkim", author, policy.record.strict_dkim)
+    if spf.result is Result.PASS and dns_name(spf.domain or "") == author:
+        return _Identifier("spf", author, policy.record.strict_spf)
+    return None
 
 
 def _identifiers(result: Result, policy: Policy, spf: SpfCheck, dkim: Sequence[DkimCheck]) -> list[_Identifier]:
