@@ -23,9 +23,8 @@ _NAMES = ((b"message-id",), (b"date", b"from"))
 
 def make_mark(secret: bytes, alias: Address, message: Message) -> str:
     """16 characters of an atom."""
-    parts = (b"loop mark", f"{alias.local.lower()}@{alias.domain}".encode("utf-8", "surrogatepass"), _name(message))
-    packed = b"".join(len(one).to_bytes(4, "big") + one for one in parts)
-    return mac_text(secret, packed)
+    whose = f"{alias.local.lower()}@{alias.domain}".encode("utf-8", "surrogatepass")
+    return mac_text(secret, _PURPOSE + _packed(whose) + _packed(_name(message)))
 
 
 def bears_mark(message: Message, alias: Address, secrets: Sequence[bytes]) -> bool:
@@ -40,5 +39,12 @@ def _name(message: Message) -> bytes:
         found = [field for name in names if (field := message.first(name)) is not None]
         if found:
             # Without white space: every host folds in its own places.
-            return b"\0".join(b"".join(one.value.split()) for one in found)
+            return b"\0".join([b"".join(one.value.split()) for one in found])
     return b""
+
+
+def _packed(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "big") + part
+
+
+_PURPOSE = _packed(b"loop mark")

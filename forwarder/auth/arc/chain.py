@@ -70,8 +70,10 @@ def parse_chain(fields: Sequence[Field]) -> list[ArcSet]:
         if field.name in members:
             raise BrokenChain(f"{field.name.decode()} i={instance} twice")
         members[field.name] = field, tags
+    if not found:
+        return []
     # RFC 8617 section 5.2 step 3: one of each, from 1 on without a gap.
-    if len(found) != max(found, default=0):
+    if len(found) != max(found):
         raise BrokenChain("an instance is missing")
     for instance, members in found.items():
         if len(members) != 3:

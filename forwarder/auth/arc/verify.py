@@ -26,6 +26,7 @@ __all__ = ["MAX_KEYS", "key_names", "verify_arc"]
 #: Questions for keys. Every hop has one or two; a chain through more than ten different sealers is not followed.
 MAX_KEYS = 10
 
+_NO_CHAIN = ArcCheck(Result.NONE)
 _STATUSES = frozenset({b"none", b"pass", b"fail"})
 
 
@@ -52,12 +53,12 @@ async def verify_arc(resolver: Resolver, message: Message, *, now: datetime) -> 
     # RFC 8617 section 5.2, by its steps.
     try:
         sets = chain_of(message)  # 1, 3
+        if not sets:
+            return _NO_CHAIN
         seals = [_parse_seal(one.seal_tags) for one in sets]
         _evaluate_statuses(seals)  # 2, 3
     except BrokenChain as error:
         return ArcCheck(Result.FAIL, newest_instance(message.fields)[0], reason=str(error))
-    if not sets:
-        return ArcCheck(Result.NONE)
     keys = key_lookups(resolver, MAX_KEYS)
     index = message.named
     sealers = tuple(one.domain for one in seals)
