@@ -29,6 +29,8 @@ TRIPS = 5
 MAX_WAITING = 4000
 #: Events of one of them that do: what a list of ten thousand makes when it is queued.
 MAX_EVENTS = 500
+#: Events that are told before they are sorted by messages, at the most.
+MAX_TOLD = 1000
 #: Messages of all trips in that time.
 BATCH = 500
 #: In nanoseconds.
@@ -45,6 +47,8 @@ class Tracing:
         self._traces = traces
         self._clock = clock
         self._trips = trips
+        #: When, its name, its fields, of whatever bears an id.
+        self._told: list[tuple[int, str, dict[str, Any]]] = []
         self._waiting: dict[str, Traced] = {}
         #: How many came to wait so far.
         self._came = 0
@@ -57,23 +61,34 @@ class Tracing:
     def event(self, name: str, /, **fields: Any) -> None:
         """See ``ports.Journal``."""
         self._journal.event(name, **fields)
-        id_ = fields.pop("id", None)
-        if not isinstance(id_, str) or name in _LEFT_OUT or self._closed:
+        if "id" not in fields or name in _LEFT_OUT or self._closed:
             return
-        traced = self._waiting.get(id_)
-        if traced is None:
-            traced = self._left.pop(id_, None)
-            if traced is None:
-                self._make_room(1)
-                traced = Traced(id_)
-            self._waiting[id_] = traced
-            self._came += 1
-        if len(traced.events) >= MAX_EVENTS:
-            traced.dropped += 1
-            return
-        traced.events.append(TraceEvent(self._clock.nanoseconds() / _SECOND, name, fields))
+        self._told.append((self._clock.nanoseconds(), name, fields))
+        if len(self._told) >= MAX_TOLD:
+            self._sort()
         if self._task is None:
             self._task = asyncio.ensure_future(self._hand_over())
+
+    def _sort(self) -> None:
+        """What was told goes to the life that it is of. Many events in one go: each by itself takes twice as long, as what that
+        needs has left the processor's caches."""
+        told, self._told = self._told, []
+        for at, name, fields in told:
+            id_ = fields.pop("id")
+            if not isinstance(id_, str):
+                continue
+            traced = self._waiting.get(id_)
+            if traced is None:
+                traced = self._left.pop(id_, None)
+                if traced is None:
+                    self._make_room(1)
+                    traced = Traced(id_)
+                self._waiting[id_] = traced
+                self._came += 1
+            if len(traced.events) >= MAX_EVENTS:
+                traced.dropped += 1
+            else:
+                traced.events.append(TraceEvent(at / _SECOND, name, fields))
 
     def _make_room(self, more: int = 0) -> None:
         """The oldest go, what is left of others before what is new."""
@@ -87,11 +102,13 @@ class Tracing:
 
     async def _hand_over(self) -> None:
         came: deque[int] = deque()
-        while (self._waiting or self._left) and not self._closed:
+        while (self._told or self._waiting or self._left) and not self._closed:
+            self._sort()
             came.append(self._came)
             await asyncio.sleep(PAUSE / self._trips)
             if len(came) < self._trips:
                 continue
+            self._sort()
             gone = self._came - len(self._waiting)
             self._on_the_way = True
             await self._give(max(0, came.popleft() - gone))
@@ -100,6 +117,7 @@ class Tracing:
 
     async def flush(self) -> None:
         """Hand over what waits, as much as one trip takes."""
+        self._sort()
         await self._give(len(self._waiting))
 
     async def _give(self, count: int, *, last: bool = False) -> None:
@@ -137,6 +155,7 @@ class Tracing:
 
     async def close(self) -> None:
         """Hand over what waits, once, and tell of what is not taken. A trip that is under way takes as long as the store may."""
+        self._sort()
         self._closed = True
         try:
             if self._task is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -70,23 +71,81 @@ def test_a_stream_that_is_gone_stops_nothing() -> None:
     assert log.counters.values["log.failed"] == 1
 
 
+class Turns:
+    """An event loop, as far as a log needs one."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], object]] = []
+        self.later: list[Callable[[], object]] = []
+
+    def call_soon(self, callback: Callable[[], object], /) -> None:
+        self.soon.append(callback)
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> None:
+        assert 0 < delay < 0.1
+        self.later.append(callback)
+
+
+def events(stream: io.StringIO) -> list[str]:
+    return [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+
+
 def test_with_a_loop_lines_wait_for_its_turn_and_the_backlog_is_bounded() -> None:
-    class Turns:
-        def __init__(self) -> None:
-            self.waiting: list[object] = []
-
-        def call_soon(self, callback: object, /) -> None:
-            self.waiting.append(callback)
-
     stream, loop = io.StringIO(), Turns()
     log = EventLog(stream, FixedClock(), loop=loop)
     for _ in range(MAX_BACKLOG + 5):
         log.event("a.name")
     assert stream.getvalue() == ""
-    assert len(loop.waiting) == 1
-    log.flush()
+    assert (len(loop.soon), len(loop.later)) == (1, 0)
+    loop.soon.pop()()
     assert stream.getvalue().count("\n") == MAX_BACKLOG
     assert log.counters.values["log.dropped"] == 5
+
+
+def test_what_every_message_has_waits_for_others_until_something_else_is_told() -> None:
+    stream, loop = io.StringIO(), Turns()
+    log = EventLog(stream, FixedClock(), loop=loop)
+    log.event("message.received")
+    log.event("message.verified")
+    assert (len(loop.soon), len(loop.later)) == (0, 1)
+    loop.later.pop()()
+    log.event("message.answered")
+    log.event("claim.taken_over")
+    log.event("message.received")
+    assert (len(loop.soon), len(loop.later)) == (1, 1)
+    loop.soon.pop()()
+    assert events(stream) == [
+        *("message.received", "message.verified"),
+        *("message.answered", "claim.taken_over", "message.received"),
+    ]
+    log.event("message.verified")
+    assert len(loop.later) == 1, "its time is near already"
+    loop.later.pop()()
+    assert events(stream)[-1] == "message.verified"
+
+
+def test_a_line_that_nobody_can_write_costs_no_other() -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise ValueError("nobody knows how")
+
+    stream = io.StringIO()
+    log = EventLog(stream, FixedClock(), loop=Turns())
+    log.event("before")
+    log.event("bad", what=Broken())
+    log.event("behind")
+    log.flush()
+    assert events(stream) == ["before", "behind"]
+    assert log.counters.values["log.failed"] == 1
+
+
+def test_a_line_has_the_time_at_which_it_was_told() -> None:
+    stream, clock = io.StringIO(), FixedClock(datetime(2026, 11, 23, 12, 30, 0, 500_000, UTC))
+    log = EventLog(stream, clock, loop=Turns())
+    log.event("a.name")
+    clock.time = datetime(2026, 11, 23, 12, 30, 0, 540_000, UTC)
+    log.flush()
+    assert json.loads(stream.getvalue())["time"] == "2026-11-23T12:30:00.500+00:00"
 
 
 @pytest.mark.parametrize(

@@ -105,11 +105,23 @@ async def test_while_the_store_is_away_memory_is_bounded_and_what_is_lost_is_tol
         it.event("x", id=f"m{number}")
     for _ in range(tracing.MAX_EVENTS + 2):
         it.event("y", id="m9")
+    await it.flush()
     assert [one["message"] for one in journal.named("trace.dropped")] == ["m0", "m1", "m2"]
     kept.away = False
     await it.close()
     assert len(kept.lives) == tracing.MAX_WAITING
     assert (len(kept.lives["m9"].events), kept.lives["m9"].dropped) == (tracing.MAX_EVENTS, 3)
+
+
+async def test_what_is_told_does_not_pile_up_before_it_is_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "MAX_TOLD", 10)
+    kept = Kept()
+    it = Tracing(MemoryJournal(), kept, FixedClock())
+    for _ in range(tracing.MAX_EVENTS + 20):
+        it.event("x", id="m1")
+        assert len(it._told) < 10
+    await it.close()
+    assert (len(kept.lives["m1"].events), kept.lives["m1"].dropped) == (tracing.MAX_EVENTS, 20)
 
 
 async def test_after_the_end_nothing_is_kept_and_the_journal_is_still_told() -> None:
@@ -184,6 +196,7 @@ async def test_an_event_that_comes_while_its_message_is_on_the_way_in_vain_is_be
 
 async def test_what_is_left_comes_behind_what_is_new_and_is_dropped_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "MAX_WAITING", 6)
+    monkeypatch.setattr(tracing, "MAX_TOLD", 1)
     monkeypatch.setattr(tracing, "BATCH", 4)
     kept, journal = Parted(), MemoryJournal()
     kept.dead = frozenset({"d0", "d1", "d2", "d3"})
@@ -273,6 +286,7 @@ async def test_what_is_on_the_way_when_nobody_waits_for_the_end_is_told() -> Non
 
 async def test_a_trip_in_vain_drops_what_is_left_before_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "MAX_WAITING", 4)
+    monkeypatch.setattr(tracing, "MAX_TOLD", 1)
     monkeypatch.setattr(tracing, "BATCH", 2)
     kept, journal = Slow(), MemoryJournal()
     kept.let.set()
@@ -299,6 +313,7 @@ async def test_a_trip_in_vain_drops_what_is_left_before_what_is_new(monkeypatch:
 
 async def test_a_trip_in_vain_makes_nothing_new_of_what_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "MAX_WAITING", 4)
+    monkeypatch.setattr(tracing, "MAX_TOLD", 1)
     kept, journal = Parted(), MemoryJournal()
     kept.dead = frozenset({"d0", "d1"})
     it = Tracing(journal, kept, FixedClock())
@@ -315,6 +330,7 @@ async def test_a_trip_in_vain_makes_nothing_new_of_what_was_left(monkeypatch: py
 
 async def test_what_is_left_of_a_message_that_goes_on_joins_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "MAX_WAITING", 3)
+    monkeypatch.setattr(tracing, "MAX_TOLD", 1)
     kept, journal = Parted(), MemoryJournal()
     kept.dead = frozenset({"d0", "m1"})
     it = Tracing(journal, kept, FixedClock())
@@ -359,6 +375,7 @@ async def test_what_only_its_names_are_missing_of_is_told_when_it_is_dropped(mon
             return [Traced(one.id, leads=tuple(one.found_by())) for one in lives]
 
     monkeypatch.setattr(tracing, "MAX_WAITING", 1)
+    monkeypatch.setattr(tracing, "MAX_TOLD", 1)
     kept, journal = Nameless(), MemoryJournal()
     it = Tracing(journal, kept, FixedClock())
     it.event("x", id="m1", sender=BOB, message_id="<1@x>")

@@ -65,7 +65,7 @@ async def test_both_serve_and_the_log_says_who(tmp_path: Path) -> None:
 
         assert mta.books.acknowledged == set(names)
         assert len(sink.messages) == len(names)
-        assert {one["worker"] for one in it.events("message.answered")} == {1, 2}
+        await until(lambda: {one["worker"] for one in it.events("message.answered")} == {1, 2})
         assert it.events("service.ready")[0]["workers"] == 2
 
 
