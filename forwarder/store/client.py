@@ -28,7 +28,7 @@ from importlib.resources import files
 from typing import Any, Protocol
 
 import hiredis
-from redis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from forwarder.ports import Journal, StoreAway, StoreUntouched
@@ -161,6 +161,30 @@ class _Call:
     quiet: bool = False
 
 
+async def _write(connection: AnyConnection, packed: list[bytes]) -> None:
+    """What the connection's own methods to write and read do beside that has its place here already (one time limit, errors of
+    one kind), and costs more than to write and to read."""
+    writer = connection._writer
+    if writer is None:
+        raise RedisConnectionError("hung up")
+    writer.writelines(packed)
+    await writer.drain()
+
+
+def _read(connection: AnyConnection) -> Awaitable[Any]:
+    """A reply. An error that the server replied is a value. Raises what redis-py and the socket raise."""
+    parser: Any = connection._parser
+    reply: Awaitable[Any] = parser.read_response()
+    return reply
+
+
+async def _demand_reply(connection: AnyConnection) -> Any:
+    reply = await _read(connection)
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
 class _UnknownScript(Exception):
     """The server has not seen this script (since it was started, or since SCRIPT FLUSH)."""
 
@@ -250,15 +274,18 @@ class StoreClient:
     async def _run(
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument], again: bool, at_once: bool
     ) -> Any:
+        command = ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        packed = _pack(command) if len(command) <= PACKED_A_SLICE else await _pack_in_slices(command)
         try:
-            return await self._ask(("EVALSHA", script.sha, len(keys), *keys, *arguments), again, at_once=at_once)
+            return await self._asked(packed, again, at_once=at_once)
         except _UnknownScript:
             # It did not run. EVAL carries the text and leaves it with the server: no loop is possible.
-            return await self._ask(("EVAL", script.text, len(keys), *keys, *arguments), again, at_once=at_once)
+            packed = await _pack_in_slices(("EVAL", script.text, *command[2:]))
+            return await self._asked(packed, again, at_once=at_once)
 
     async def command(self, *command: Argument, again: bool = True, quiet: bool = False) -> Any:
         """Run one command. Replies are bytes, int, None or lists of them. ``quiet``: a refusal is no event."""
-        asking = self._ask(command, again, quiet=quiet)
+        asking = self._command(command, again, quiet)
         return await (asking if self.watch is None else self._watched(self.watch, "command", asking))
 
     @property
@@ -313,18 +340,21 @@ class StoreClient:
             watch(name, time.perf_counter() - began, answered)
         return answer
 
-    async def _ask(
-        self, command: Sequence[Argument], again: bool, *, quiet: bool = False, at_once: bool = False
-    ) -> Any:
+    async def _command(self, command: Sequence[Argument], again: bool, quiet: bool) -> Any:
+        return await self._asked(await _pack_in_slices(command), again, quiet=quiet)
+
+    def _asked(self, packed: bytes, again: bool, *, quiet: bool = False, at_once: bool = False) -> asyncio.Future[Any]:
+        """On its way from now on. Raises StoreUntouched."""
         loop = asyncio.get_running_loop()
-        call = _Call(await _pack_in_slices(command), again, loop.create_future(), quiet)
-        if self._closed or self._is_known_away(loop.time()) or not self._breaker.admits(loop.time()):
+        now = loop.time()
+        if self._closed or self._is_known_away(now) or not self._breaker.admits(now):
             raise StoreUntouched(f"{self.where} does not answer")
-        if not (at_once and self._join(call, loop.time())):
+        call = _Call(packed, again, loop.create_future(), quiet)
+        if not (at_once and self._join(call, now)):
             self._waiting.append(call)
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._work())
-        return await call.answer
+        return call.answer
 
     # --- the worker: one group of commands after the other ---
 
@@ -374,12 +404,12 @@ class StoreClient:
         packed = [call.packed for call in group]
         if self._replicas:
             return await self._send_for_copies(connection, group, packed)
-        await connection.send_packed_command(packed, check_health=False)
+        await _write(connection, packed)
         try:
             self._let_join(group)
             read_only = False
             for call in group:
-                reply = await self._reply()
+                reply = await _read(connection)
                 self._give(call, reply)
                 read_only |= isinstance(reply, ReadOnlyError)
             return read_only
@@ -400,32 +430,26 @@ class StoreClient:
             packed.append(self._wait(demanded))
         if demanded < self._replicas:
             packed.append(_ROLE)
-        await connection.send_packed_command(packed, check_health=False)
-        replies = [await self._reply() for _ in group]
+        await _write(connection, packed)
+        replies = [await _read(connection) for _ in group]
         if demanded:
-            await self._count_copies(demanded)
+            await self._count_copies(connection, demanded)
         if demanded < self._replicas:
-            role = await self._demand_reply()
+            role = await _demand_reply(connection)
             online = min(self._replicas, len(role[2]) if role[0] == b"master" else 0)
             if online > demanded:
                 # It came a moment ago, and may be promoted in the next.
                 self.demand(online)
-                await connection.send_packed_command([self._wait(online)], check_health=False)
-                await self._count_copies(online)
+                await _write(connection, [self._wait(online)])
+                await self._count_copies(connection, online)
         for call, reply in zip(group, replies, strict=True):
             self._give(call, reply)
         return any(isinstance(reply, ReadOnlyError) for reply in replies)
 
-    async def _count_copies(self, demanded: int) -> None:
-        copies = await self._demand_reply()
+    async def _count_copies(self, connection: AnyConnection, demanded: int) -> None:
+        copies = await _demand_reply(connection)
         if copies < demanded:
             raise _TooFewCopies(f"{copies} of {demanded} replicas have the write")
-
-    async def _demand_reply(self) -> Any:
-        reply = await self._reply()
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
 
     def _let_join(self, group: list[_Call]) -> None:
         self._joinable = group
@@ -456,13 +480,6 @@ class StoreClient:
             call.answer.set_exception(self._refusal(reply, quiet=call.quiet))
         else:
             call.answer.set_result(reply)
-
-    async def _reply(self) -> Any:
-        assert self._connection is not None
-        try:
-            return await self._connection.read_response()
-        except ResponseError as error:
-            return error
 
     # --- what to say when it fails ---
 
