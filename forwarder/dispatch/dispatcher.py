@@ -263,8 +263,9 @@ class Dispatcher:
     # --- one attempt in session
 
     def _start(self, plan: Plan, attempt: str, recorded: bool, ended: Callable[[], None]) -> Attempt:
-        one = Attempt(plan, attempt, recorded, asyncio.get_running_loop().time(), ended)
-        one.task = asyncio.ensure_future(self._attempt(one))
+        loop = asyncio.get_running_loop()
+        one = Attempt(plan, attempt, recorded, loop.time(), ended)
+        one.task = loop.create_task(self._attempt(one))
         self._attempts.add(one)
         self.under_way.attempts.add(one)
         return one

@@ -94,7 +94,9 @@ def packed(one: Address | str) -> bytes:
 
 def split(fates: Sequence[Fate]) -> tuple[list[Fate], list[Fate], list[Fate]]:
     """(ours no more or ours to deliver, deferred, failed)."""
-    taken, deferred, failed = list[Fate](), list[Fate](), list[Fate]()
+    taken: list[Fate] = []
+    deferred: list[Fate] = []
+    failed: list[Fate] = []
     into = {Delivered: taken, Queued: taken, Deferred: deferred, Failed: failed}
     for one in fates:
         into[type(one.outcome)].append(one)

@@ -325,7 +325,7 @@ class Aftermath:
             return
 
     def _tell(self, held: Held, results: Sequence[RecipientOutcome], delay: float | None, reports: int) -> None:
-        outcomes = zip((one.alias for one in held.waiting), held.delivery.recipients, results, strict=True)
+        outcomes = list(zip((one.alias for one in held.waiting), held.delivery.recipients, results, strict=True))
         for alias, one, destinations in alike(outcomes):
             assert not isinstance(one, Queued)
             self._doors.journal.event(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
@@ -158,10 +158,15 @@ class Doors:
 
 
 def alike(
-    outcomes: Iterable[tuple[Address, Address, RecipientOutcome | Queued]],
+    outcomes: Sequence[tuple[Address, Address, RecipientOutcome | Queued]],
 ) -> Iterator[tuple[Address, RecipientOutcome | Queued, list[Address]]]:
     """From (alias, destination, outcome): the destinations of one alias for which all was the same, so many that one event names
     them."""
+    if len(outcomes) == 1:
+        # Nothing is to be compared, nor hashed.
+        alias, destination, outcome = outcomes[0]
+        yield alias, outcome, [destination]
+        return
     together: dict[tuple[Address, RecipientOutcome | Queued], list[Address]] = {}
     last: tuple[Address, RecipientOutcome | Queued] | None = None
     destinations: list[Address] = []
@@ -239,7 +244,7 @@ class Teller:
 
     def delivered(self, envelope: Envelope, fates: Sequence[Fate]) -> None:
         for alias, outcome, destinations in alike(
-            (one.ticket.alias, one.ticket.destination, one.outcome) for one in fates
+            [(one.ticket.alias, one.ticket.destination, one.outcome) for one in fates]
         ):
             answer = None if isinstance(outcome, Queued) else outcome.reply
             self._journal.event(

@@ -43,22 +43,22 @@ class Traced:
         alone: dict[str, None] = dict.fromkeys(self.leads)
         among: dict[str, None] = {}
         for event in self.events:
-            for value in event.fields.values():
-                # Text and numbers are most of them.
-                if type(value) in _PLAIN:
-                    continue
-                if isinstance(value, Address):
+            for name, value in event.fields.items():
+                kind = type(value)
+                # Text is most of them, and most of that leads nowhere.
+                if kind is str:
+                    if name in _FOUND_BY:
+                        alone[value] = None
+                elif kind is Address:
                     alone[str(value).lower()] = None
-                elif isinstance(value, (list, tuple)) and len(among) < MAX_AMONG:
-                    among |= dict.fromkeys(str(one).lower() for one in value if isinstance(one, Address))
-            for name in _FOUND_BY:
-                if (value := event.fields.get(name)) is not None:
-                    alone[str(value)] = None
+                elif (kind is list or kind is tuple) and len(among) < MAX_AMONG:
+                    for one in value:
+                        if type(one) is Address:
+                            among[str(one).lower()] = None
         return [one for one in alone | among if one not in self.found] if self.found else list(alone | among)
 
 
-_FOUND_BY = ("message_id", "item", "about")
-_PLAIN = frozenset({str, int, bool, float, type(None)})
+_FOUND_BY = frozenset({"message_id", "item", "about"})
 
 
 class Traces(Protocol):
