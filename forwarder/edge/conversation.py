@@ -18,7 +18,6 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, ClassVar, Protocol, cast
 
@@ -34,6 +33,7 @@ from forwarder.edge.shaking import Shaking
 from forwarder.edge.trust import NOBODY, Trust, within
 from forwarder.edge.turns import Turns
 from forwarder.edge.unread import Unread
+from forwarder.kept import Kept
 from forwarder.model import Address, Caller, Content, Envelope, HeloCheck, Peer, Recipient, Refuse, Reply, Tls
 from forwarder.ports import Callers, Clock, Journal
 from forwarder.rounds import Rounds
@@ -69,6 +69,8 @@ PROXY_TIMEOUT = 5.0
 _HTTP = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"CONNECT ", b"DELETE ", b"PRI ")
 #: As a number: to look for one octet as octets costs an exception within Python.
 _CR = 0x0D
+#: Clients that are remembered, and characters of an address: an IPv6 address and its zone.
+_MAX_CLIENTS, _MAX_CLIENT = 4096, 64
 #: Commands that do nothing towards a message.
 _JUNK = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "EHLO", "HELO"})
 
@@ -107,6 +109,16 @@ class EdgeSettings:
     callers: Callers | None = None
     door: Door = field(default_factory=Door)
     lenient: Lenient = STANDARD
+    #: What the kernel calls a client: its address, and its limits. Whoever comes comes again.
+    clients: Kept[str, tuple[IPv4Address | IPv6Address, Limits]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        clients = Kept(self._client, most=_MAX_CLIENTS, longest=_MAX_CLIENT)
+        object.__setattr__(self, "clients", clients)
+
+    def _client(self, text: str) -> tuple[IPv4Address | IPv6Address, Limits]:
+        ip = peer_ip(text)
+        return ip, self.limits_for(ip)
 
     @property
     def max_line(self) -> int:
@@ -115,8 +127,6 @@ class EdgeSettings:
 
     def limits_for(self, ip: IPv4Address | IPv6Address) -> Limits:
         """Of a client that comes from there."""
-        if not self.networks:
-            return self.limits
         return next((limits for network, limits in self.networks if ip in network), self.limits)
 
 
@@ -144,6 +154,8 @@ class Conversation(SMTP):
 
     # What an ordinary session leaves as it is, or sets when it comes to it. Here, as each connection would set all of it.
     _transport: asyncio.Transport | None = None
+    #: The number of its file.
+    descriptor = -1
     _wakeup: asyncio.Future[None] | None = None
     _eof = False
     _gone = False
@@ -206,21 +218,15 @@ class Conversation(SMTP):
         self._trust = trust
         self._buffer = bytearray()
         self._out: list[bytes] = []
-        self._unread = Unread(acceptor.heard)
-
-    @property
-    def descriptor(self) -> int:
-        """The number of its file; -1: it is closed."""
-        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
-        return sock.fileno() if sock is not None else -1
 
     # --- the connection ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self.descriptor = transport.get_extra_info("socket").fileno()
+        self._unread = Unread(self._acceptor.heard, self.descriptor)
         peername = transport.get_extra_info("peername")
-        self.ip = peer_ip(peername[0] if peername else "0.0.0.0")  # noqa: S104 - a stand-in, never bound
-        self.limits = self._settings.limits_for(self.ip)
+        self.ip, self.limits = self._settings.clients[peername[0] if peername else "0.0.0.0"]  # noqa: S104 - never bound
         self._origin = self.ip
         if transport.get_extra_info("ssl_object") is not None:
             self._note_tls(transport)
@@ -351,7 +357,7 @@ class Conversation(SMTP):
         if self._transport is not None and not self._gone:
             if self._unread.messages:
                 # First, as an answer to it may be here as soon as it is written.
-                self._unread.leaves(self._transport, buffered=bool(self._buffer))
+                self._unread.leaves(buffered=bool(self._buffer))
             self._transport.write(b"".join(self._out))
         self._out.clear()
 
@@ -555,7 +561,6 @@ class Conversation(SMTP):
         return True
 
 
-@lru_cache(maxsize=4096)
 def peer_ip(text: str) -> IPv4Address | IPv6Address:
     """The client's address; an IPv4 address that came through an IPv6 socket is IPv4 (RFC 4291 section 2.5.5.2)."""
     ip = ip_address(text.partition("%")[0])

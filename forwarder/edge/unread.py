@@ -24,12 +24,15 @@ _NUMBER = struct.Struct("i")
 
 
 class Unread:
-    """The messages of one session that were answered 250. ``heard`` is told each one whose answer was read."""
+    """The messages of one session that were answered 250, over the socket of this number. ``heard`` is told each one whose
+    answer was read."""
 
-    __slots__ = ("_heard", "_left", "_quiet", "messages")
+    __slots__ = ("_descriptor", "_heard", "_left", "_quiet", "_ready", "messages")
 
-    def __init__(self, heard: Callable[[str], None]) -> None:
+    def __init__(self, heard: Callable[[str], None], descriptor: int) -> None:
         self._heard = heard
+        self._descriptor = descriptor
+        self._ready: select.poll | None = None
         self.messages: list[str] = []
         #: Has the answer left?
         self._left = False
@@ -42,9 +45,9 @@ class Unread:
             self.messages.append(message)
             self._left = False
 
-    def leaves(self, transport: asyncio.Transport, *, buffered: bool) -> None:
+    def leaves(self, *, buffered: bool) -> None:
         """All that was said is about to leave. ``buffered``: octets of the client lie here, sent before it can have read this."""
-        waiting = _waiting(transport)
+        waiting = self._waiting()
         if waiting & select.POLLRDHUP:
             self.messages.clear()
         self._left = True
@@ -52,14 +55,14 @@ class Unread:
 
     def spoken(self, transport: asyncio.Transport) -> None:
         """More octets came."""
-        if self._left and self._quiet and _unacknowledged(transport) == 0:
+        if self._left and self._quiet and self._unacknowledged(transport) == 0:
             self._all_read()
         # What comes behind octets that were on their way may have been on its way as well.
         self._quiet = False
 
     def ended(self, transport: asyncio.Transport, *, parting: bool) -> None:
         """The client has closed its side. ``parting``: ours is closed, and its FIN may be unacknowledged."""
-        if self._left and 0 <= _unacknowledged(transport) <= parting:
+        if self._left and 0 <= self._unacknowledged(transport) <= parting:
             self._all_read()
 
     def _all_read(self) -> None:
@@ -67,27 +70,22 @@ class Unread:
             self._heard(one)
         self.messages.clear()
 
+    def _waiting(self) -> int:
+        """What lies in the kernel: POLLIN where there are octets, with POLLRDHUP where the client has closed its side."""
+        try:
+            if self._ready is None:
+                self._ready = select.poll()
+                self._ready.register(self._descriptor, select.POLLIN | select.POLLRDHUP)
+            events = self._ready.poll(0)
+        except (OSError, ValueError):
+            return select.POLLRDHUP
+        return events[0][1] if events else 0
 
-def _waiting(transport: asyncio.Transport) -> int:
-    """What lies in the kernel: POLLIN where there are octets, with POLLRDHUP where the client has closed its side."""
-    ready = select.poll()
-    try:
-        ready.register(_descriptor(transport), select.POLLIN | select.POLLRDHUP)
-        events = ready.poll(0)
-    except (OSError, ValueError):
-        return select.POLLRDHUP
-    return events[0][1] if events else 0
-
-
-def _unacknowledged(transport: asyncio.Transport) -> int:
-    """Octets of ours that the client's kernel has not acknowledged; -1: nobody knows."""
-    try:
-        sent: int = _NUMBER.unpack(fcntl.ioctl(_descriptor(transport), termios.TIOCOUTQ, bytes(_NUMBER.size)))[0]
-    except (OSError, ValueError):
-        return -1
-    return sent + transport.get_write_buffer_size()
-
-
-def _descriptor(transport: asyncio.Transport) -> int:
-    sock = transport.get_extra_info("socket")
-    return sock.fileno() if sock is not None else -1
+    def _unacknowledged(self, transport: asyncio.Transport) -> int:
+        """Octets of ours that the client's kernel has not acknowledged; -1: nobody knows."""
+        try:
+            octets = fcntl.ioctl(self._descriptor, termios.TIOCOUTQ, bytes(_NUMBER.size))
+        except (OSError, ValueError):
+            return -1
+        sent: int = _NUMBER.unpack(octets)[0]
+        return sent + transport.get_write_buffer_size()

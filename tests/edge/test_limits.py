@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -94,6 +95,17 @@ def test_the_first_network_that_fits_has_its_own_limits() -> None:
     assert settings.limits_for(ip_address("192.0.2.129")) is narrow
     assert settings.limits_for(ip_address("192.0.2.1")) is wide
     assert settings.limits_for(ip_address("2001:db8::1")) is usual
+    assert settings.clients["::ffff:192.0.2.1"] == (ip_address("192.0.2.1"), wide)
+
+
+def test_a_client_that_comes_again_is_remembered_until_there_are_others_or_other_settings() -> None:
+    before = EdgeSettings("mx.fwd.example", Limits(), lambda: None, "fwd.example")
+    assert before.clients["192.0.2.1"] is before.clients["192.0.2.1"]
+    after = replace(before, limits=Limits(sessions=7))
+    assert after.clients["192.0.2.1"][1].sessions == 7
+    for number in range(10_000):
+        assert before.clients[f"10.0.{number >> 8}.{number & 255}"][0] == ip_address(0x0A000000 + number)
+    assert len(before.clients) < 5000
 
 
 # --- seats -------------------------------------------------------------------------------------------------------------
