@@ -259,6 +259,22 @@ async def test_what_must_not_run_twice_is_not_sent_twice(client: StoreClient) ->
     assert await client.command("GET", "n") in (None, b"1")
 
 
+async def test_what_is_large_has_more_time_than_what_is_small(server: EmbeddedStore, journal: MemoryJournal) -> None:
+    """As the claims of a list of ten thousand, which take longer on a busy machine than a hanging store is waited for."""
+    client = StoreClient(server.admin_url, journal=journal, timeout=0.02, pause=0)
+    await ask_until_it_works(client)
+    # 50 ms, and twenty times that on the busiest machine.
+    busy = b"""#!lua
+for _ = 1, 15000000 do end
+return #ARGV[1]"""
+    script = Script("busy", busy, hashlib.sha1(busy, usedforsecurity=False).hexdigest())
+
+    assert await client.run(script, (), (b"x" * 3_000_000,)) == 3_000_000
+    with pytest.raises(StoreAway):
+        await client.run(script, (), (b"x",))
+    await client.close()
+
+
 # --- a server that says no ---
 
 
