@@ -261,13 +261,13 @@ def _token(sender: Address, domain: str, secret: bytes, purpose: str) -> str:
 
 
 def _mac(fields: tuple[str, ...], day: str, secret: bytes) -> str:
-    lowered = tuple(one.lower() for one in (*fields, _key_id(secret), day))
+    lowered = [one.lower() for one in (*fields, _key_id(secret), day)]
     return mac_text(secret, _packed(lowered))[:_MAC_LENGTH]
 
 
 def _packed(fields: Sequence[str]) -> bytes:
     """Length before each field: no two lists of fields give the same octets."""
-    return b"".join(len(one).to_bytes(4, "big") + one for one in (field.encode() for field in fields))
+    return b"".join([len(one).to_bytes(4, "big") + one for one in [field.encode() for field in fields]])
 
 
 def _verifies(fields: tuple[str, ...], key: str, day: str, mac: str, secrets: Sequence[bytes]) -> bool:

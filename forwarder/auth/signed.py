@@ -177,11 +177,13 @@ def select_ours(index: FieldIndex, also: tuple[bytes, ...] = ()) -> Selected:
     relaxed: list[bytes] = []
     for name in OVERSIGNED:
         names.append(name)
-        if name in index:
-            # RFC 6376 section 5.4.2: from the bottom up.
-            for one in reversed(index[name]):
-                names.append(name)
-                relaxed.append(relaxed_field(one.raw))
+        if name not in index:
+            continue
+        found = index[name]
+        # RFC 6376 section 5.4.2: from the bottom up. Most names stand once.
+        for one in found if len(found) == 1 else reversed(found):
+            names.append(name)
+            relaxed.append(relaxed_field(one.raw))
     octets = b"".join(relaxed)
     oversigned = len(names), len(octets)
     rest = [name for name in index if name in SIGNED_IF_PRESENT or name in also]

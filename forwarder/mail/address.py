@@ -13,12 +13,13 @@ import unicodedata
 from collections.abc import Iterator
 from email.errors import HeaderParseError
 from email.header import decode_header
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 import idna
 
+from forwarder.kept import Kept
 from forwarder.mail.charset import decode_text
 from forwarder.model import Address, Message
 from forwarder.values import value
@@ -48,6 +49,9 @@ _MAX_DOMAIN = 255
 _MAX_LABEL = 63
 #: Octets of a From field. Nobody reads more authors than fit into this.
 MAX_FROM = 4096
+#: Octets of one whose authors are kept, and how many are.
+_KEPT_FROM = 256
+_KEPT_AUTHORS = 1024
 #: Addresses in a From field, and the words and signs they are made of.
 _MAX_AUTHORS = 50
 _MAX_TOKENS = 1000
@@ -254,7 +258,10 @@ def parse_from(message: Message, *, loose_dots: bool = False) -> FromHeader:
     if len(fields) != 1:
         # RFC 5322 section 3.6: exactly one. With two, one reader takes the first and the next the last.
         return FromHeader(reason="no From field" if not fields else "several From fields")
-    value = fields[0].value
+    return (_loose_authors if loose_dots else _authors)[fields[0].value]
+
+
+def _read_from(value: bytes, *, loose_dots: bool = False) -> FromHeader:
     if len(value) > MAX_FROM:
         return FromHeader(reason=f"From field longer than {MAX_FROM} octets")
     try:
@@ -264,6 +271,11 @@ def parse_from(message: Message, *, loose_dots: bool = False) -> FromHeader:
         return FromHeader(tuple(_parse_address_list(_tokens(text), loose_dots=loose_dots)))
     except AddressError as error:
         return FromHeader(reason=str(error))
+
+
+#: Who writes writes again.
+_authors = Kept(_read_from, most=_KEPT_AUTHORS, longest=_KEPT_FROM)
+_loose_authors = Kept(partial(_read_from, loose_dots=True), most=_KEPT_AUTHORS, longest=_KEPT_FROM)
 
 
 @value
