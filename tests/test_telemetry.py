@@ -124,6 +124,17 @@ def test_what_every_message_has_waits_for_others_until_something_else_is_told() 
     assert events(stream)[-1] == "message.verified"
 
 
+def test_what_is_for_numbers_and_spans_only_is_no_line() -> None:
+    stream, loop = io.StringIO(), Turns()
+    log = EventLog(stream, FixedClock(), loop=loop)
+    log.event("message.sealed", id="m1", octets=2946)
+    assert not loop.soon
+    assert not loop.later
+    log.event("claim.again")
+    log.flush()
+    assert events(stream) == ["claim.again"]
+
+
 def test_a_line_that_nobody_can_write_costs_no_other() -> None:
     class Broken:
         def __str__(self) -> str:
