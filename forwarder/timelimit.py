@@ -24,9 +24,8 @@ class TimeLimit(Generic[_T]):
         self._timer: asyncio.TimerHandle | None = None
         self._cut_at = math.inf
 
-    def begin(self, one: _T) -> None:
-        """Its time runs."""
-        loop = asyncio.get_running_loop()
+    def begin(self, one: _T, loop: asyncio.AbstractEventLoop) -> None:
+        """Its time runs. ``loop`` is the running one: who has it spares Python 3.11 a question to the kernel."""
         self._ends[one] = ends_at = loop.time() + self._seconds
         if self._timer is None:
             self._timer = loop.call_at(min(ends_at, self._cut_at), self._look)

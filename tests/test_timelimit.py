@@ -20,8 +20,9 @@ def given(seconds: float) -> tuple[TimeLimit[str], list[str], asyncio.Event]:
 
 async def test_what_takes_longer_is_over_once_in_the_order_in_which_it_began() -> None:
     limit, over, came = given(0.02)
+    loop = asyncio.get_running_loop()
     for one in ("a", "b", "c"):
-        limit.begin(one)
+        limit.begin(one, loop)
     assert limit.end("b")
     await came.wait()
     await asyncio.sleep(0)
@@ -34,12 +35,12 @@ async def test_who_begins_later_has_as_much_time() -> None:
     limit, over, came = given(0.03)
     shorter, _, came_first = given(0.01)
     loop = asyncio.get_running_loop()
-    limit.begin("a")
-    shorter.begin("a")
+    limit.begin("a", loop)
+    shorter.begin("a", loop)
     await came_first.wait()
     limit.end("a")
     began = loop.time()
-    limit.begin("b")
+    limit.begin("b", loop)
     await came.wait()
     assert over == ["b"]
     assert loop.time() - began >= 0.025
@@ -47,13 +48,14 @@ async def test_who_begins_later_has_as_much_time() -> None:
 
 async def test_all_are_cut_short_and_who_begins_behind_that_has_no_time() -> None:
     limit, over, came = given(600)
-    limit.begin("a")
+    loop = asyncio.get_running_loop()
+    limit.begin("a", loop)
     limit.cut(0.01)
-    limit.begin("b")
+    limit.begin("b", loop)
     await came.wait()
     assert over == ["a", "b"]
     came.clear()
-    limit.begin("c")
+    limit.begin("c", loop)
     await came.wait()
     assert over == ["a", "b", "c"]
 
@@ -70,6 +72,6 @@ async def test_what_ends_in_time_starts_no_timer_each() -> None:
 
     loop.call_at = counted  # type: ignore[method-assign, assignment]
     for number in range(100):
-        limit.begin(str(number))
+        limit.begin(str(number), loop)
         limit.end(str(number))
     assert len(timers) == 1

@@ -232,7 +232,8 @@ class Dispatcher:
 
     async def _start_all(self, plans: Collection[Plan], attempt: str, recorded: bool) -> Sequence[Attempt]:
         """The attempts, when all of them have ended, or patience has."""
-        enough = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        enough = loop.create_future()
         left = len(plans)
 
         def ended() -> None:
@@ -241,8 +242,8 @@ class Dispatcher:
             if not left:
                 _resolve(enough)
 
-        attempts = [self._start(one, attempt, recorded, ended) for one in plans]
-        self._patience.begin(enough)
+        attempts = [self._start(Attempt(one, attempt, recorded, loop.time(), ended), loop) for one in plans]
+        self._patience.begin(enough, loop)
         try:
             await enough
         finally:
@@ -262,9 +263,7 @@ class Dispatcher:
 
     # --- one attempt in session
 
-    def _start(self, plan: Plan, attempt: str, recorded: bool, ended: Callable[[], None]) -> Attempt:
-        loop = asyncio.get_running_loop()
-        one = Attempt(plan, attempt, recorded, loop.time(), ended)
+    def _start(self, one: Attempt, loop: asyncio.AbstractEventLoop) -> Attempt:
         one.task = loop.create_task(self._attempt(one))
         self._attempts.add(one)
         self.under_way.attempts.add(one)

@@ -86,8 +86,9 @@ class Pool:
         """Give the slot back; ``connection`` may be ``None``, dead, or good for another message."""
         peer = self._peers[key]
         if connection is not None:
-            if self._may_stay(connection):
-                connection.idle_since = asyncio.get_running_loop().time()
+            now = asyncio.get_running_loop().time()
+            if self._may_stay(connection, now):
+                connection.idle_since = now
                 peer.idle.append(connection)
                 self._idle_count += 1
                 self._start_sweeper()
@@ -167,14 +168,14 @@ class Pool:
 
     # --- idle connections
 
-    def _may_stay(self, connection: Connection) -> bool:
+    def _may_stay(self, connection: Connection, now: float) -> bool:
         settings = self._settings
         return (
             connection.usable
             and not self._closed
             and connection.messages < settings.connection_messages
             and self._idle_count < settings.idle_connections
-            and asyncio.get_running_loop().time() - connection.opened_at < settings.connection_age
+            and now - connection.opened_at < settings.connection_age
         )
 
     def _leave(self, connection: Connection) -> None:

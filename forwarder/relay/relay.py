@@ -96,12 +96,12 @@ class SmtpRelay:
         cancellation of an attempt that takes too long, and then the message may have been delivered if ``before_dot`` was
         awaited."""
         attempt = Attempt(delivery, by_smarthost=bool(self._settings.smarthost))
-        now = asyncio.get_running_loop().time
-        began = now()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         if attempt.pending:
-            await self._attempt_in_time(attempt, before_dot)
+            await self._attempt_in_time(attempt, before_dot, loop)
         outcome = attempt.outcome()
-        self._tell(attempt, outcome, now() - began)
+        self._tell(attempt, outcome, loop.time() - began)
         return outcome
 
     async def close(self) -> None:
@@ -110,11 +110,13 @@ class SmtpRelay:
 
     # --- one attempt
 
-    async def _attempt_in_time(self, attempt: Attempt, before_dot: BeforeDot | None) -> None:
-        attempt.task = task = asyncio.current_task()
+    async def _attempt_in_time(
+        self, attempt: Attempt, before_dot: BeforeDot | None, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        attempt.task = task = asyncio.current_task(loop)
         assert task is not None
         cancelled = task.cancelling()
-        self._limit.begin(attempt)
+        self._limit.begin(attempt, loop)
         try:
             await self._attempt(attempt, before_dot)
         except asyncio.CancelledError:
