@@ -3,12 +3,11 @@
 An event is a name and fields. Addresses are written in part ("b***@sender.example") unless ``full_addresses`` is on; message
 bodies, keys and secrets are never passed in. Whatever a stranger sent is escaped by the encoder: no control octet reaches the
 log or a terminal. What is told waits a moment, and is written out and handed over in one go; it is bounded, and what does not fit
-is dropped and counted (``log.dropped``).
+is dropped, and the next line that is written tells how many were (``log.lost``).
 """
 
 from __future__ import annotations
 
-import collections
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ import msgspec
 from forwarder.model import Address
 from forwarder.ports import Clock
 
-__all__ = ["Counters", "EventLog", "SilentJournal", "clean", "redact"]
+__all__ = ["EventLog", "SilentJournal", "clean", "redact"]
 
 #: Lines that wait for a slow reader before new ones are dropped.
 MAX_BACKLOG = 10_000
@@ -60,16 +59,6 @@ class _Loop(Protocol):
     def call_later(self, delay: float, callback: Callable[[], object], /) -> object: ...
 
 
-class Counters:
-    """How often did each event happen? The numbers that a later metrics page shows."""
-
-    def __init__(self) -> None:
-        self.values: collections.Counter[str] = collections.Counter()
-
-    def add(self, name: str) -> None:
-        self.values[name] += 1
-
-
 class SilentJournal:
     """ports.Journal for a command that prints what it has to say."""
 
@@ -103,7 +92,8 @@ class EventLog:
         #: When, its name, its fields.
         self._told: list[tuple[int, str, dict[str, Any]]] = []
         self._soon = self._later = False
-        self.counters = Counters()
+        #: Lines that nobody has, and nobody was told of.
+        self._lost = 0
 
     def use_loop(self, loop: _Loop) -> None:
         """From now on lines are written once a turn of this loop, and those of every message up to ``PAUSE`` later. ``flush``
@@ -115,7 +105,7 @@ class EventLog:
         if name in _UNWRITTEN:
             return
         if len(self._told) >= MAX_BACKLOG:
-            self.counters.add("log.dropped")
+            self._lost += 1
             return
         self._told.append((self._clock.nanoseconds(), name, fields))
         if self._loop is None:
@@ -142,21 +132,23 @@ class EventLog:
             return
         told, self._told = self._told, []
         lines: list[bytes] = []
+        if self._lost:
+            told.append((self._clock.nanoseconds(), "log.lost", {"lines": self._lost}))
+            self._lost = 0
         for one in told:
             try:
                 lines.append(self._line(*one))
             except Exception:  # noqa: BLE001 - the others' lines must not be lost for one that nobody can write
-                self.counters.add("log.failed")
+                self._lost += 1
         try:
             for octets in [b"".join(lines)] if self._at_once is None else _pieces(lines, self._at_once):
                 self._stream.write(octets.decode())
                 self._stream.flush()
         except (OSError, ValueError):
             # A full disk or a closed pipe under the log must not stop the mail.
-            self.counters.add("log.failed")
+            self._lost += sum(fields["lines"] if name == "log.lost" else 1 for _, name, fields in told)
 
     def _line(self, at: int, name: str, fields: dict[str, Any]) -> bytes:
-        self.counters.add(name)
         said = self._form.begin(at, name)
         said.update(self._always)
         for key, value in fields.items():
