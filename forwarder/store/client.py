@@ -5,8 +5,9 @@ call. Its ``BlockingConnectionPool`` is not fair: with more callers than connect
 time is up while the others are served a thousand times. So this module keeps redis-py's connection (URL, TLS, AUTH,
 RESP) and leaves out its client, pool, retries and packing (27 us where hiredis takes 5). What takes their place:
 
-* One connection. Commands that wait leave together, in one write, and the replies come back in order. What a next hop
-  has taken does not wait (``at_once``): it joins the group whose replies are awaited, and leaves in the same moment
+* One connection. Commands that wait leave together, in one write, and the replies come back in order. They wait for the
+  replies to those before them, and for others as long as the loop has work (``forwarder.store.company``). What a next
+  hop has taken does not wait (``at_once``): it joins the group whose replies are awaited, and leaves in the same moment
   (docs/decisions/0017).
 * One time limit over connecting, writing and reading. A command is answered within ``timeout``, or within twice of
   that where it had to wait for a slow group before it. What is large has more: how long the server works on it says
@@ -35,6 +36,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from forwarder.ports import Journal, StoreAway, StoreUntouched
 from forwarder.slices import let_others, slices
 from forwarder.store.breaker import Breaker
+from forwarder.store.company import gather_company
 from forwarder.store.dial import PATIENCE, make_dial
 from forwarder.store.url import Address, AnyConnection, StoreUrlError, describe_url, show
 
@@ -245,6 +247,8 @@ class StoreClient:
         self.where = describe_url(url) if node is None else show(node)
         self._journal = journal
         self._timeout = timeout
+        #: One of those that wait must not wait for company.
+        self._hurried = False
         self._breaker = Breaker(pause)
         self._scout = scout
         self._answered_at = self._look_at = 0.0
@@ -356,14 +360,23 @@ class StoreClient:
         call = _Call(packed, again, loop.create_future(), quiet)
         if not (at_once and self._join(call, now)):
             self._waiting.append(call)
+            self._hurried |= at_once
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._work())
         return call.answer
 
     # --- the worker: one group of commands after the other ---
 
+    def _count_waiting(self) -> int:
+        return len(self._waiting)
+
+    def _is_hurried(self) -> bool:
+        return self._hurried
+
     async def _work(self) -> None:
         while self._waiting:
+            await gather_company(self._count_waiting, self._is_hurried)
+            self._hurried = False
             group, self._waiting = self._waiting, []
             try:
                 on_top = sum([len(one.packed) for one in group]) / SPEED
