@@ -13,8 +13,7 @@ import binascii
 import html
 import re
 import unicodedata
-import urllib.parse
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from forwarder.mail.address import AddressError, ascii_domain
@@ -139,8 +138,9 @@ class Secrets:
             return True
         # What stands in octets that are mostly something else must be long enough to be no accident.
         long = [_squeeze(one) for one in self.addresses | self.domains if len(one) >= _MIN_CODED]
-        coded = (_squeeze(garbled.lower()) for reading in readings for garbled in _garbled(reading))
-        return any(one in text for text in coded for one in long)
+        # Readings that differ in their breaks only say the same.
+        joined = {_BREAK.sub("", one) for one in readings}
+        return any(_holds_squeezed(garbled.lower(), long) for one in joined for garbled in _garbled(one))
 
     def _told_plainly(self, text: str) -> bool:
         text = self._unknown(text)
@@ -224,6 +224,17 @@ def _squeeze(text: str) -> str:
     return _NOT_ADDRESS.sub("", text)
 
 
+def _holds_squeezed(text: str, sought: Sequence[str]) -> bool:
+    """Is one of those in the text, once that is squeezed?"""
+    # Without what is not ASCII as well, all that is found in it squeezed is found, and it is made thirty times as quickly.
+    quickly = text.encode("ascii", "ignore").translate(None, _NO_ADDRESS_OCTETS).decode("ascii")
+    likely = [one for one in sought if not one.isascii() or one in quickly]
+    if not likely:
+        return False
+    squeezed = _squeeze(text)
+    return any(one in squeezed for one in likely)
+
+
 def _bare(text: str) -> str:
     """Letters and digits alone."""
     return "".join(one for one in _fold(text) if one.isalnum())
@@ -291,6 +302,8 @@ def _holds_name(text: str, name: str) -> bool:
 _MAX_LAYERS = 2
 _TOKEN = re.compile(r"[A-Za-z0-9+/_-]{8,}(?:\r?\n[ \t]?[A-Za-z0-9+/]{4,})*={0,2}")
 _NOT_ADDRESS = re.compile(r"[^\w@.-]|_")
+#: The same of ASCII.
+_NO_ADDRESS_OCTETS = bytes(octet for octet in range(128) if _NOT_ADDRESS.match(chr(octet)))
 #: A fold, a soft line break of quoted-printable, any white space; the end of an encoded word (RFC 2047) is none.
 _BREAK = re.compile(r"(?<!\?)=\r?\n[ \t]*|\s+")
 _LETTERS = re.compile(r"[A-Za-z0-9+/_-]{8,}")
@@ -311,7 +324,7 @@ def _unhex_octets(sign: str) -> Callable[[str], str]:
 
 
 _DECODERS: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("%", lambda text: urllib.parse.unquote(text, errors="replace")),
+    ("%", _unhex_octets("%")),
     ("=", _unhex_octets("=")),
     ("=", lambda text: re.sub(r"=\r?\n", "", text)),
     ("+", _unhex_octets("+")),
