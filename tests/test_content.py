@@ -7,7 +7,7 @@ import math
 import pytest
 
 from forwarder.auth.covered import covered_fields
-from forwarder.config.content import MILTER_ACTIONS, RSPAMD_ACTIONS, Milter, Rspamd
+from forwarder.config.sections.content import MILTER_ACTIONS, RSPAMD_ACTIONS, Milter, Rspamd
 from forwarder.content import MAX_FIELDS, ContentRule, added_fields, forged_removed, judge, render_value
 from forwarder.model import (
     ArcCheck,
