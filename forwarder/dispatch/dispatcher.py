@@ -138,16 +138,18 @@ class Dispatcher:
         """One for each (alias, destination), in their order. Once its sender has provably read that we have it, the same
         ``content`` is another message; not where its sender signs each one anew (``signed_once``), as then only a thief sends
         those octets again."""
-        listed, sender = list(dict.fromkeys(ways)), packed(envelope.sender or "<>")
+        sender = packed(envelope.sender or "<>")
         begun, begin = None, b""
-        plain: list[bytes] = []
-        for at, some in slices(listed):
+        by_way: dict[tuple[Address, Address], bytes] = {}
+        for at, some in slices(list(ways)):
             if at:
                 await let_others()
-            for alias, destination in some:
+            for way in some:
+                alias, destination = way
                 if alias is not begun:
                     begun, begin = alias, sender + packed(alias)
-                plain.append(fingerprint_behind(begin, destination, content))
+                by_way[way] = fingerprint_behind(begin, destination, content)
+        listed, plain = list(by_way), list(by_way.values())
         marks = plain
         if not signed_once:
             # A list's stay as they are: Heard tells few apart.
