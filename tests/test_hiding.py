@@ -257,9 +257,42 @@ BROKEN_WORDS = Report(
 )
 
 
+#: And by another: a fold between the equals sign of an octet of quoted-printable and its digits.
+BROKEN_OCTET = Report(
+    (RecipientStatus(Action.FAILED, None, None, "5.1.1"),),
+    "mx7.pelican.example",
+    None,
+    b"From: Bob <bob@sender.test>\r\nSubject: =7A=65=62=72=61=66=69=73=68=\r\n 2E=65=78=61=6D=70=6C=65\r\n",
+    "<1@sender.test>",
+)
+
+
+#: And by a third: the host in full-width letters, each label of which is written in punycode.
+WIDE_LABELS = Report(
+    (RecipientStatus(Action.FAILED, None, None, "5.1.1"),),
+    "mx7.pelican.example",
+    None,
+    b"From: Bob <bob@sender.test>\r\nSubject: xn--mx7-5m0abb.xn--pelican-zz6cbbbbbbb.xn--example-zz6cbbbbbb\r\n",
+    "<1@sender.test>",
+)
+
+
+#: And by a fourth: soft hyphens in punycode, with a fold within the first sign of it.
+BROKEN_LABEL = Report(
+    (RecipientStatus(Action.FAILED, None, None, "5.1.1"),),
+    "mx7.pelican.example",
+    None,
+    b"From: Bob <bob@sender.test>\r\nSubject: user unknown x\r\n n--zebrafish-g69dbbbbbbbb.xn--example-zz6cbbbbbb\r\n",
+    "<1@sender.test>",
+)
+
+
 @settings(max_examples=EXAMPLES, deadline=None, derandomize="HIDING" not in os.environ)
 @given(reports(), st.booleans())
 @example((HIDDEN[0][0], HIDDEN[0][1], BROKEN_WORDS), False)
+@example((HIDDEN[0][0], HIDDEN[0][1], BROKEN_OCTET), True)
+@example((HIDDEN[0][0], HIDDEN[0][1], WIDE_LABELS), True)
+@example((HIDDEN[0][0], HIDDEN[0][1], BROKEN_LABEL), True)
 def test_no_reader_finds_in_a_report_what_is_behind_the_alias(came: tuple[Address, str, Report], known: bool) -> None:
     address, host, report = came
     forward = Forwarded(REVERSIBLE, BOB, ALIAS, address, "<1@sender.test>", "01JDX", NOW) if known else None

@@ -132,8 +132,7 @@ class Secrets:
 
     def told_by(self, text: str) -> bool:
         """Does ``text`` tell one of the secrets, plainly, broken by white space, or in an encoding?"""
-        # A fold may stand within an encoding, too.
-        readings = _readings(text) | _readings(_BREAK.sub("", text))
+        readings = _readings_unbroken(text)
         if any(self._told_plainly(one) for one in readings):
             return True
         # What stands in octets that are mostly something else must be long enough to be no accident.
@@ -168,7 +167,7 @@ class Secrets:
         """Does one line of a stranger's tell even a piece of the secrets in an encoding, however it is cut and joined?"""
         pieces = {_bare(one) for one in self.words | self.locals | self.domains}
         pieces = {one for one in pieces if len(one) >= _MIN_CODED}
-        readings = _readings(text) | _readings(_BREAK.sub("", text))
+        readings = _readings_unbroken(text)
         coded = readings - {text} | {one for reading in readings for one in _garbled(reading)}
         return any(piece in bare for bare in map(_bare, coded) for piece in pieces)
 
@@ -306,6 +305,7 @@ _NOT_ADDRESS = re.compile(r"[^\w@.-]|_")
 _NO_ADDRESS_OCTETS = bytes(octet for octet in range(128) if _NOT_ADDRESS.match(chr(octet)))
 #: A fold, a soft line break of quoted-printable, any white space; the end of an encoded word (RFC 2047) is none.
 _BREAK = re.compile(r"(?<!\?)=\r?\n[ \t]*|\s+")
+_HEADER_FOLD = re.compile(r"\r?\n[ \t]+")
 _LETTERS = re.compile(r"[A-Za-z0-9+/_-]{8,}")
 _HEX_TOKEN = re.compile(r"[0-9A-Fa-f]{10,}")
 
@@ -323,6 +323,18 @@ def _unhex_octets(sign: str) -> Callable[[str], str]:
     )
 
 
+#: A label that says Unicode in ASCII (RFC 5890 section 2.3.2.1), at most 63 octets long.
+_A_LABEL = re.compile(r"xn--([a-z0-9-]{1,59})", re.IGNORECASE)
+
+
+def _u_label(match: re.Match[str]) -> str:
+    # By punycode alone, and whatever comes of it: what no registry takes (full-width letters) is read all the same.
+    try:
+        return match[1].encode("ascii").decode("punycode")
+    except UnicodeError:
+        return match[0]
+
+
 _DECODERS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("%", _unhex_octets("%")),
     ("=", _unhex_octets("=")),
@@ -332,6 +344,7 @@ _DECODERS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("\\", _unhex(r"\\x\{?([0-9A-Fa-f]{2,6})\}?")),
     ("\\", _unhex(r"\\u\{?([0-9A-Fa-f]{4,6})\}?")),
     ("\\", lambda text: text.replace("\\", "")),
+    ("--", lambda text: _A_LABEL.sub(_u_label, text)),
     ("=?", lambda text: _ENCODED_WORDS.sub(_decode_words, _mended(text))),
 )
 
@@ -344,6 +357,12 @@ def _readings(text: str) -> set[str]:
         layer = {reading for one in layer for reading in _decodings(one)} - found
         found |= layer
     return found
+
+
+def _readings_unbroken(text: str) -> set[str]:
+    """The same, and of the text without its breaks, as a fold may stand within an encoding too: without those that readers of
+    bodies take out, with the equals sign before them, and without the folds of a header alone."""
+    return _readings(text) | _readings(_BREAK.sub("", text)) | _readings(_HEADER_FOLD.sub("", text))
 
 
 def _decodings(text: str) -> Iterator[str]:
