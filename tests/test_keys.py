@@ -144,6 +144,14 @@ def test_a_damaged_key_is_found_before_it_signs_mail(tmp_path: Path) -> None:
         load(put(tmp_path / "k", pem(bad)))
 
 
+def test_a_key_of_a_kind_that_its_length_denies_is_refused(tmp_path: Path) -> None:
+    # As a random run of the test below found it: the last octet of the algorithm's name, of ed25519, is that of X448.
+    content = bytearray(ED.private_bytes(DER, PKCS8, PLAIN))
+    content[content.index(bytes.fromhex("06032b6570")) + 4] = 0x6F
+    with pytest.raises(KeyFileError, match="no private key"):
+        load(put(tmp_path / "k", bytes(content)))
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_key_file_with_any_damage_is_refused_or_still_signs_validly(

@@ -149,7 +149,8 @@ def _parse_private(path: Path, content: bytes) -> RSAPrivateKey | Ed25519Private
         private = load(content, None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         raise KeyFileError(f"{path}: the key is encrypted; store it without a passphrase (openssl pkey -in)") from None
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, InternalError):
+        # The last: what OpenSSL refuses and cryptography has no word for, as a key whose length is not of its kind.
         raise KeyFileError(f"{path}: no private key in PKCS#8 or PKCS#1 form; make one with: forwarder init") from None
     if isinstance(private, RSAPrivateKey | Ed25519PrivateKey):
         return private
